@@ -1,0 +1,50 @@
+# Two commands on a fresh machine with Python >= 3.11, git and make:
+#   make train   installs, then trains the cbam network on generated images
+#   make test    installs, then runs everything that CI runs
+# Both make .venv; a second call installs nothing again.
+
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: train test lint types tests wheel format parity clean
+
+train: .venv/.train
+	.venv/bin/python -m train --preset quick --network cbam
+
+test: lint types tests wheel
+
+lint: .venv/.test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: .venv/.test
+	.venv/bin/mypy
+
+tests: .venv/.test
+	.venv/bin/python -m pytest -n 2 --dist worksteal
+
+wheel: .venv/.test
+	.venv/bin/python tests/check_wheel.py
+
+format: .venv/.test
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+parity: .venv/.test
+	.venv/bin/python -m torch_ref parity
+
+clean:
+	rm -rf .venv build dist
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "flax_attn needs Python >= 3.11; name one with: make PYTHON=/path/to/python ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.train: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[train]'
+	touch $@
+
+.venv/.test: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[test]'
+	touch $@ .venv/.train

@@ -1,0 +1,32 @@
+"""Attention blocks for vision in JAX/Flax NNX, each proven equal to its PyTorch reference.
+
+>>> import jax, flax_attn
+>>> from flax import nnx
+>>> block = flax_attn.CBAM(32, rngs=nnx.Rngs(0))
+>>> block(jax.numpy.ones((1, 24, 24, 32))).shape
+(1, 24, 24, 32)
+
+Blocks are imported from here, networks from their file: ``from flax_attn.networks.patch import NetCBAM``.
+"""
+
+from .blocks.additive import AdditiveAttention as AdditiveAttention
+from .blocks.cbam import CBAM as CBAM
+from .blocks.cbam import BasicConv as BasicConv
+from .blocks.cbam import ChannelGate as ChannelGate
+from .blocks.cbam import ChannelPool as ChannelPool
+from .blocks.cbam import SpatialGate as SpatialGate
+from .blocks.channel import ChannelAttention as ChannelAttention
+from .blocks.channel import UseAttentionModel as UseAttentionModel
+from .blocks.conv_multi_head import ConvAttention as ConvAttention
+from .blocks.conv_multi_head import ConvMultiHeadAttention as ConvMultiHeadAttention
+from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
+from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
+from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAttention
+from .blocks.position import LearnedPositionEncoding2d as LearnedPositionEncoding2d
+from .blocks.position import SinePositionEncoding2d as SinePositionEncoding2d
+from .blocks.spatial import SpatialAttentionModule as SpatialAttentionModule
+from .convert import from_torch as from_torch
+from .convert import to_torch as to_torch
+from .ops import attention_maps as attention_maps
+
+__version__ = "0.1.0"

@@ -1,0 +1,71 @@
+"""Checks of what callers pass in: every message says argument, expected, got."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class HasShape(Protocol):
+    """Anything with a shape: a jax, numpy or torch array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def check_shape(argument: str, array: HasShape, layout: str, **sizes: int | None) -> None:
+    """Raises ``ValueError`` unless ``array`` has one axis per name of ``layout``, with the given sizes.
+
+    A size of None leaves the axis free.
+
+    Example:
+        >>> import numpy as np
+        >>> check_shape("x", np.zeros((2, 5, 7, 3)), "b h w c", c=3)
+        >>> check_shape("x", np.zeros((2, 5, 7, 3)), "b h w c", c=4)
+        Traceback (most recent call last):
+        ...
+        ValueError: x must have shape (b, h, w, c=4), got (2, 5, 7, 3)
+    """
+    names = layout.split()
+    shape = tuple(array.shape)
+    wanted = [sizes.get(name) for name in names]
+    fits = len(shape) == len(names) and all(
+        want is None or want == got for want, got in zip(wanted, shape, strict=True)
+    )
+    if not fits:
+        expected = ", ".join(
+            name if want is None else f"{name}={want}" for name, want in zip(names, wanted, strict=True)
+        )
+        raise ValueError(f"{argument} must have shape ({expected}), got {shape}")
+
+
+def check_positive(**arguments: int) -> None:
+    """Raises ``ValueError`` unless every argument is a whole number of at least 1.
+
+    Example:
+        >>> check_positive(num_heads=4)
+        >>> check_positive(num_heads=0)
+        Traceback (most recent call last):
+        ...
+        ValueError: num_heads must be a whole number >= 1, got 0
+    """
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+
+
+def check_rate(argument: str, rate: float) -> None:
+    """Raises ``ValueError`` unless ``rate`` is a probability."""
+    if not 0.0 <= rate <= 1.0:
+        raise ValueError(f"{argument} must lie in [0, 1], got {rate!r}")
+
+
+def check_ratio(argument: str, ratio: int, channels: int) -> None:
+    """Raises ``ValueError`` unless ``channels // ratio`` leaves at least one hidden unit."""
+    check_positive(**{argument: ratio, "channels": channels})
+    if ratio > channels:
+        raise ValueError(f"{argument} must be at most the number of channels, {channels}, got {ratio}")
+
+
+def check_choice(argument: str, value: object, choices: Sequence[object]) -> None:
+    """Raises ``ValueError`` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{argument} must be one of {', '.join(map(repr, choices))}, got {value!r}")

@@ -1,0 +1,104 @@
+"""Additive attention.
+
+Bahdanau, Cho & Bengio, "Neural machine translation by jointly learning to align and translate", ICLR 2015, appendix
+A.1.2: ``score = v . tanh(W_q query + W_k key)``, softmax over the keys, weighted sum of the values. As in that equation
+no term has a bias.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.nnx.nn.dtypes import promote_dtype
+from flax.typing import PrecisionLike
+from jax.typing import DTypeLike
+
+from .. import ops
+from .._check import check_positive, check_shape
+from ..layers import Linear
+from ..ops.attention import check_mask
+
+
+class AdditiveAttention(nnx.Module):
+    """Attention whose score is a network with one hidden layer; queries and keys may differ in features.
+
+    The hidden layer is an array (b, n_query, n_key, hidden): it suits short sequences.
+
+    Args:
+        query_in: features of the query.
+        key_in: features of the key.
+        hidden: units of the score's hidden layer.
+        dtype: of the computation; that of inputs and parameters by default.
+        param_dtype: of the parameters.
+        precision: of the matrix products.
+        rngs: gives the ``params`` stream.
+
+    Raises:
+        ValueError: a size below 1.
+
+    Example:
+        >>> attention = AdditiveAttention(3, 5, 8, rngs=nnx.Rngs(0))
+        >>> query, key, value = jnp.ones((2, 7, 3)), jnp.ones((2, 11, 5)), jnp.ones((2, 11, 13))
+        >>> out, weights = attention(query, key, value, need_weights=True)
+        >>> out.shape, weights.shape
+        ((2, 7, 13), (2, 1, 7, 11))
+    """
+
+    def __init__(
+        self,
+        query_in: int,
+        key_in: int,
+        hidden: int,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_positive(query_in=query_in, key_in=key_in, hidden=hidden)
+        linear = partial(Linear, use_bias=False, dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
+        self.query_in, self.key_in = query_in, key_in
+        self.w_q = linear(query_in, hidden)
+        self.w_k = linear(key_in, hidden)
+        self.v = linear(hidden, 1)
+        self.dtype = dtype
+        self.precision = precision
+
+    def __call__(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Attends.
+
+        Args:
+            query: (b, n_query, query_in).
+            key: (b, n_key, key_in).
+            value: (b, n_key, d_v).
+            mask: (b, n_query, n_key), axes of size 1 broadcast; 0 hides a key from a query.
+            need_weights: whether to return the weights.
+
+        Returns:
+            The output (b, n_query, d_v), and the weights (b, 1, n_query, n_key) or None.
+
+        Raises:
+            ValueError: a shape that does not fit.
+        """
+        check_shape("query", query, "b n_query query_in", query_in=self.query_in)
+        b, n_query, _ = query.shape
+        check_shape("key", key, "b n_key key_in", b=b, key_in=self.key_in)
+        n_key = key.shape[1]
+        check_shape("value", value, "b n_key d_v", b=b, n_key=n_key)
+        check_mask(mask, (b, n_query, n_key), "b, n_query, n_key")
+        (value,) = promote_dtype((value,), dtype=self.dtype)
+        out, weights = ops.additive_attention(
+            self.w_q(query), self.w_k(key), value, self.v, mask=mask, precision=self.precision
+        )
+        weights = weights[:, None]
+        ops.record(self, "weights", weights)
+        return out, weights if need_weights else None

@@ -1,0 +1,288 @@
+"""CBAM: a channel gate, then a spatial gate.
+
+Woo, Park, Lee & Kweon, "CBAM: convolutional block attention module", ECCV 2018, as in the authors' code:
+``x' = x * sigmoid(sum over pools of MLP(pool(x)))`` per channel (equation 2), then
+``x'' = x' * sigmoid(BN(conv7x7([max_c x', mean_c x'])))`` per pixel (equation 3).
+
+Differs from many copies: the channel pool is (max, mean) in this order, which decides whether published checkpoints
+load; ``lse`` and ``lp`` are sums, not means; BatchNorm's momentum is 0.01; and ``no_spatial`` is True by default, as in
+the tutorial this follows (the authors' default is False).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import PrecisionLike
+from jax.typing import DTypeLike
+
+from .. import ops
+from .._check import check_choice, check_positive, check_ratio, check_shape
+from ..layers import BatchNorm, Conv, Linear
+from ..ops.pooling import POOL_TYPES
+
+
+class BasicConv(nnx.Module):
+    """Convolution, then BatchNorm (eps 1e-5, momentum 0.01), then ReLU; the last two are optional.
+
+    Args:
+        in_planes: channels in.
+        out_planes: channels out.
+        kernel_size: of both axes, or one for each.
+        stride: of both axes.
+        padding: zeros on both ends of both axes.
+        dilation: of both axes.
+        groups: of channels; divides both numbers of channels.
+        relu: whether a ReLU comes last.
+        bn: whether a BatchNorm follows the convolution.
+        bias: whether the convolution has a bias.
+        dtype: of the computation; that of inputs and parameters by default.
+        param_dtype: of the parameters.
+        precision: of the convolution.
+        rngs: gives the ``params`` stream.
+
+    Raises:
+        ValueError: a size below 1, or groups that do not divide the channels.
+
+    Example:
+        >>> BasicConv(3, 5, 3, padding=1, rngs=nnx.Rngs(0))(jnp.ones((2, 4, 7, 3))).shape
+        (2, 4, 7, 5)
+    """
+
+    def __init__(
+        self,
+        in_planes: int,
+        out_planes: int,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        relu: bool = True,
+        bn: bool = True,
+        bias: bool = False,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        check_positive(in_planes=in_planes, out_planes=out_planes, stride=stride, dilation=dilation, groups=groups)
+        check_positive(**{f"kernel_size[{axis}]": size for axis, size in enumerate(kernel)})
+        if in_planes % groups or out_planes % groups:
+            raise ValueError(f"groups must divide in_planes={in_planes} and out_planes={out_planes}, got {groups}")
+        self.in_planes = in_planes
+        self.conv = Conv(
+            in_planes,
+            out_planes,
+            kernel,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            use_bias=bias,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            precision=precision,
+            rngs=rngs,
+        )
+        norm = partial(BatchNorm, momentum=0.01, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.bn = nnx.data(norm(out_planes) if bn else None)
+        self.relu = relu
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Takes (b, h, w, in_planes) to (b, h', w', out_planes).
+
+        Raises:
+            ValueError: a shape that does not fit.
+        """
+        check_shape("x", x, "b h w c", c=self.in_planes)
+        x = self.conv(x)
+        if self.bn is not None:
+            x = self.bn(x)
+        return nnx.relu(x) if self.relu else x
+
+
+class ChannelGate(nnx.Module):
+    """Scales every channel by what a shared MLP makes of the pooled map.
+
+    Args:
+        gate_channels: channels.
+        reduction_ratio: the MLP has gate_channels // reduction_ratio hidden units.
+        pool_types: any of "avg", "max", "lp", "lse"; the MLP's outputs are summed over them.
+        dtype: of the computation; that of inputs and parameters by default.
+        param_dtype: of the parameters.
+        precision: of the matrix products.
+        rngs: gives the ``params`` stream.
+
+    Raises:
+        ValueError: a ratio that leaves no hidden unit, or an unknown pool type.
+
+    Example:
+        >>> ChannelGate(8, 4, ["avg", "max", "lse"], rngs=nnx.Rngs(0))(jnp.ones((2, 5, 7, 8))).shape
+        (2, 5, 7, 8)
+    """
+
+    def __init__(
+        self,
+        gate_channels: int,
+        reduction_ratio: int = 16,
+        pool_types: Sequence[str] = ("avg", "max"),
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_positive(gate_channels=gate_channels)
+        check_ratio("reduction_ratio", reduction_ratio, gate_channels)
+        if isinstance(pool_types, str) or not pool_types:
+            raise ValueError(f"pool_types must be a sequence of at least one pool type, got {pool_types!r}")
+        for pool_type in pool_types:
+            check_choice("pool_types", pool_type, POOL_TYPES)
+        linear = partial(Linear, dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
+        hidden = gate_channels // reduction_ratio
+        self.gate_channels = gate_channels
+        self.pool_types = tuple(pool_types)
+        self.dtype = dtype
+        # The first and third entries hold the places that the original's Flatten and ReLU take in its Sequential.
+        self.mlp = nnx.Sequential(_flatten, linear(gate_channels, hidden), nnx.relu, linear(hidden, gate_channels))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Gates a map (b, h, w, gate_channels); the gate is (b, 1, 1, gate_channels).
+
+        Raises:
+            ValueError: a shape that does not fit.
+        """
+        check_shape("x", x, "b h w c", c=self.gate_channels)
+        x = ops.cast(x, self.dtype)
+        pooled = jnp.stack([ops.global_pool(x, pool_type) for pool_type in self.pool_types])
+        scale = nnx.sigmoid(jnp.sum(self.mlp(pooled), axis=0))[:, None, None, :]
+        ops.record(self, "gate", scale)
+        return x * scale
+
+
+class ChannelPool(nnx.Module):
+    """Maximum and mean over channels, in this order: (b, h, w, c) to (b, h, w, 2).
+
+    Takes the arguments that every block takes and uses none.
+
+    Example:
+        >>> ChannelPool(rngs=nnx.Rngs(0))(jnp.array([1.0, 2.0, 6.0]).reshape(1, 1, 1, 3)).ravel().tolist()
+        [6.0, 3.0]
+    """
+
+    def __init__(
+        self,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Pools a map.
+
+        Raises:
+            ValueError: not four axes.
+        """
+        check_shape("x", x, "b h w c")
+        x = ops.cast(x, self.dtype)
+        return jnp.concatenate([ops.max_first(x, -1), jnp.mean(x, axis=-1, keepdims=True)], axis=-1)
+
+
+class SpatialGate(nnx.Module):
+    """Scales every pixel by what a 7x7 convolution makes of the maximum and the mean over channels.
+
+    Args:
+        dtype: of the computation; that of inputs and parameters by default.
+        param_dtype: of the parameters.
+        precision: of the convolution.
+        rngs: gives the ``params`` stream.
+
+    Example:
+        >>> SpatialGate(rngs=nnx.Rngs(0))(jnp.ones((2, 5, 7, 3))).shape
+        (2, 5, 7, 3)
+    """
+
+    def __init__(
+        self,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
+        self.compress = ChannelPool(**options)
+        self.spatial = BasicConv(2, 1, 7, padding=3, relu=False, **options)
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Gates a map (b, h, w, c); the gate is (b, h, w, 1).
+
+        Raises:
+            ValueError: not four axes.
+        """
+        check_shape("x", x, "b h w c")
+        x = ops.cast(x, self.dtype)
+        scale = nnx.sigmoid(self.spatial(self.compress(x)))
+        ops.record(self, "gate", scale)
+        return x * scale
+
+
+class CBAM(nnx.Module):
+    """Channel gate, then spatial gate unless ``no_spatial``.
+
+    Args:
+        gate_channels: channels.
+        reduction_ratio: the channel gate's MLP has gate_channels // reduction_ratio hidden units.
+        pool_types: the channel gate's pools, any of "avg", "max", "lp", "lse".
+        no_spatial: whether the spatial gate is left out.
+        dtype: of the computation; that of inputs and parameters by default.
+        param_dtype: of the parameters.
+        precision: of the products and the convolution.
+        rngs: gives the ``params`` stream.
+
+    Raises:
+        ValueError: a ratio that leaves no hidden unit, or an unknown pool type.
+
+    Example:
+        >>> CBAM(16, 4, no_spatial=False, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 7, 16))).shape
+        (2, 5, 7, 16)
+    """
+
+    def __init__(
+        self,
+        gate_channels: int,
+        reduction_ratio: int = 16,
+        pool_types: Sequence[str] = ("avg", "max"),
+        no_spatial: bool = True,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
+        self.channel_gate = ChannelGate(gate_channels, reduction_ratio, pool_types, **options)
+        self.spatial_gate = nnx.data(None if no_spatial else SpatialGate(**options))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Gates a map (b, h, w, gate_channels).
+
+        Raises:
+            ValueError: a shape that does not fit.
+        """
+        x = self.channel_gate(x)
+        return x if self.spatial_gate is None else self.spatial_gate(x)
+
+
+def _flatten(x: jax.Array) -> jax.Array:
+    return x  # pooled vectors are flat already in channels-last

@@ -1,0 +1,121 @@
+"""Channel attention on its own.
+
+The channel half of CBAM (Woo et al., ECCV 2018, equation 2) as 1x1 convolutions without bias:
+``gate = sigmoid(fc2(relu(fc1(avg(x)))) + fc2(relu(fc1(max(x)))))``.
+
+Differs from `ChannelGate`: no biases, and `ChannelAttention` returns the gate alone. `UseAttentionModel` multiplies.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import PrecisionLike
+from jax.typing import DTypeLike
+
+from .. import ops
+from .._check import check_positive, check_ratio, check_shape
+from ..layers import Conv
+
+
+class ChannelAttention(nnx.Module):
+    """The gate of every channel, from the averaged and the max-pooled map.
+
+    Args:
+        in_planes: channels.
+        ratio: the hidden layer has in_planes // ratio channels.
+        dtype: of the computation; that of inputs and parameters by default.
+        param_dtype: of the parameters.
+        precision: of the convolutions.
+        rngs: gives the ``params`` stream.
+
+    Raises:
+        ValueError: a ratio that leaves no hidden channel.
+
+    Example:
+        >>> ChannelAttention(40, rngs=nnx.Rngs(0))(jnp.ones((3, 5, 7, 40))).shape
+        (3, 1, 1, 40)
+    """
+
+    def __init__(
+        self,
+        in_planes: int,
+        ratio: int = 16,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_positive(in_planes=in_planes)
+        check_ratio("ratio", ratio, in_planes)
+        conv = partial(
+            Conv,
+            kernel_size=(1, 1),
+            use_bias=False,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            precision=precision,
+            rngs=rngs,
+        )
+        self.in_planes = in_planes
+        self.fc1 = conv(in_planes, in_planes // ratio)
+        self.fc2 = conv(in_planes // ratio, in_planes)
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the gate (b, 1, 1, in_planes) of a map (b, h, w, in_planes).
+
+        Raises:
+            ValueError: a shape that does not fit.
+        """
+        check_shape("x", x, "b h w c", c=self.in_planes)
+        x = ops.cast(x, self.dtype)
+        pooled = jnp.stack([ops.global_pool(x, "avg"), ops.global_pool(x, "max")], axis=1)[:, :, None]
+        gate = nnx.sigmoid(jnp.sum(self.fc2(nnx.relu(self.fc1(pooled))), axis=1, keepdims=True))
+        ops.record(self, "gate", gate)
+        return gate
+
+
+class UseAttentionModel(nnx.Module):
+    """A map times its channel attention.
+
+    Args:
+        in_planes: channels.
+        ratio: the hidden layer has in_planes // ratio channels.
+        dtype: of the computation; that of inputs and parameters by default.
+        param_dtype: of the parameters.
+        precision: of the convolutions.
+        rngs: gives the ``params`` stream.
+
+    Raises:
+        ValueError: a ratio that leaves no hidden channel.
+
+    Example:
+        >>> UseAttentionModel(40, rngs=nnx.Rngs(0))(jnp.ones((3, 5, 7, 40))).shape
+        (3, 5, 7, 40)
+    """
+
+    def __init__(
+        self,
+        in_planes: int,
+        ratio: int = 16,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.channel_attention = ChannelAttention(
+            in_planes, ratio, dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs
+        )
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Gates a map (b, h, w, in_planes).
+
+        Raises:
+            ValueError: a shape that does not fit.
+        """
+        return ops.cast(x, self.dtype) * self.channel_attention(x)

@@ -1,0 +1,104 @@
+"""Scaled dot-product attention.
+
+Vaswani et al., "Attention is all you need", NeurIPS 2017, equation 1:
+``Attention(Q, K, V) = softmax(Q . K^T / temperature) . V``.
+
+Differs from the common form: the temperature is an argument (the paper's is sqrt(d_k)), a masked score is -1e9 rather
+than minus infinity, so that a row without any key is uniform, and dropout acts on the weights.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.nnx.nn.dtypes import promote_dtype
+from flax.typing import PrecisionLike
+from jax.typing import DTypeLike
+
+from .. import ops
+from .._check import check_shape
+from ..layers import Dropout
+from ..ops.attention import check_mask
+
+
+class ScaledDotProductAttention(nnx.Module):
+    """Attention without parameters, heads side by side.
+
+    Args:
+        temperature: what the queries are divided by, not 0.
+        attn_dropout: the rate at which weights are dropped while training.
+        dtype: of the computation; that of the inputs by default.
+        param_dtype: unused, there are no parameters.
+        precision: of the two matrix products.
+        rngs: gives the ``dropout`` stream if ``attn_dropout`` is above 0.
+
+    Raises:
+        ValueError: the temperature is 0 or the rate is no probability.
+
+    Example:
+        >>> attention = ScaledDotProductAttention(temperature=16.0, rngs=nnx.Rngs(0))
+        >>> query, key = jnp.ones((2, 32, 1, 256)), jnp.ones((2, 16, 1, 256))
+        >>> out, weights = attention(query, key, key, need_weights=True)
+        >>> out.shape, weights.shape
+        ((2, 32, 1, 256), (2, 1, 32, 16))
+    """
+
+    def __init__(
+        self,
+        temperature: float,
+        attn_dropout: float = 0.0,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if temperature == 0:
+            raise ValueError(f"temperature must not be 0, got {temperature!r}")
+        self.temperature = temperature
+        self.dropout = Dropout(attn_dropout, rngs=rngs)
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.precision = precision
+
+    def __call__(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Attends.
+
+        Args:
+            query: (b, n_query, heads, d_k).
+            key: (b, n_key, heads, d_k).
+            value: (b, n_key, heads, d_v).
+            mask: (b, heads, n_query, n_key), axes of size 1 broadcast; 0 hides a key from a query.
+            need_weights: whether to return the weights.
+
+        Returns:
+            The output (b, n_query, heads, d_v), and the weights as applied (b, heads, n_query, n_key) or None.
+
+        Raises:
+            ValueError: a shape that does not fit.
+        """
+        check_shape("query", query, "b n_query heads d_k")
+        b, n_query, heads, d_k = query.shape
+        check_shape("key", key, "b n_key heads d_k", b=b, heads=heads, d_k=d_k)
+        n_key = key.shape[1]
+        check_shape("value", value, "b n_key heads d_v", b=b, n_key=n_key, heads=heads)
+        check_mask(mask, (b, heads, n_query, n_key), "b, heads, n_query, n_key")
+        query, key, value = promote_dtype((query, key, value), dtype=self.dtype)
+        out, weights = ops.dot_product_attention(
+            query,
+            key,
+            value,
+            temperature=self.temperature,
+            mask=mask,
+            weights_fn=self.dropout,
+            precision=self.precision,
+        )
+        ops.record(self, "weights", weights)
+        return out, weights if need_weights else None

@@ -1,0 +1,126 @@
+"""Multi-head attention with its residual and layer norm.
+
+Vaswani et al., "Attention is all you need", NeurIPS 2017, section 3.2.2:
+``out = LayerNorm(dropout(concat(head_1 .. head_h) . W_O) + query)``, ``head_i = Attention(Q W_Q, K W_K, V W_V)``.
+
+Differs from ``nnx.MultiHeadAttention`` and ``torch.nn.MultiheadAttention``: no biases, d_k and d_v are free, the
+residual and the norm (eps 1e-6) are inside and can be left out, dropout acts on the output and not on the weights.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import PrecisionLike
+from jax.typing import DTypeLike
+
+from .._check import check_positive, check_shape
+from ..layers import Dropout, LayerNorm, Linear
+from ..ops.attention import check_mask
+from .dot_product import ScaledDotProductAttention
+
+
+class MultiHeadAttention(nnx.Module):
+    """Projects, attends in ``n_head`` heads at once, projects back.
+
+    Args:
+        n_head: heads.
+        d_model: features of query, key, value and output.
+        d_k: features per head of queries and keys; the temperature is sqrt(d_k).
+        d_v: features per head of values.
+        dropout: rate on the output of the last projection.
+        residual: whether the query is added.
+        norm: whether the sum is layer-normalised.
+        dtype: of the computation; that of inputs and parameters by default.
+        param_dtype: of the parameters.
+        precision: of the matrix products.
+        rngs: gives the ``params`` stream, and ``dropout`` if that rate is above 0.
+
+    Raises:
+        ValueError: a size below 1 or a rate that is no probability.
+
+    Example:
+        >>> attention = MultiHeadAttention(8, 256, d_k=32, d_v=64, rngs=nnx.Rngs(0))
+        >>> tokens = jnp.ones((2, 35, 256))
+        >>> out, weights = attention(tokens, tokens, tokens, need_weights=True)
+        >>> out.shape, weights.shape
+        ((2, 35, 256), (2, 8, 35, 35))
+    """
+
+    def __init__(
+        self,
+        n_head: int,
+        d_model: int,
+        d_k: int,
+        d_v: int,
+        dropout: float = 0.1,
+        residual: bool = True,
+        norm: bool = True,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_positive(n_head=n_head, d_model=d_model, d_k=d_k, d_v=d_v)
+        linear = partial(Linear, use_bias=False, dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
+        self.n_head, self.d_model, self.d_k, self.d_v = n_head, d_model, d_k, d_v
+        self.residual = residual
+        self.w_qs = linear(d_model, n_head * d_k)
+        self.w_ks = linear(d_model, n_head * d_k)
+        self.w_vs = linear(d_model, n_head * d_v)
+        self.fc = linear(n_head * d_v, d_model)
+        self.attention = ScaledDotProductAttention(d_k**0.5, dtype=dtype, precision=precision, rngs=rngs)
+        self.dropout = Dropout(dropout, rngs=rngs)
+        self.layer_norm = nnx.data(
+            LayerNorm(d_model, eps=1e-6, dtype=dtype, param_dtype=param_dtype, rngs=rngs) if norm else None
+        )
+
+    def __call__(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        need_weights: bool = False,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Attends.
+
+        Args:
+            query: (b, n_query, d_model).
+            key: (b, n_key, d_model).
+            value: (b, n_key, d_model).
+            mask: (b, n_query, n_key), shared by the heads, axes of size 1 broadcast; 0 hides a key from a query.
+            need_weights: whether to return the weights.
+
+        Returns:
+            The output (b, n_query, d_model), and the weights (b, n_head, n_query, n_key) or None.
+
+        Raises:
+            ValueError: a shape that does not fit.
+        """
+        b, n_query, n_key = self._check(query, key, value)
+        check_mask(mask, (b, n_query, n_key), "b, n_query, n_key")
+        out, weights = self.attention(
+            self.w_qs(query).reshape(b, n_query, self.n_head, self.d_k),
+            self.w_ks(key).reshape(b, n_key, self.n_head, self.d_k),
+            self.w_vs(value).reshape(b, n_key, self.n_head, self.d_v),
+            None if mask is None else mask[:, None],
+            need_weights=need_weights,
+        )
+        out = self.dropout(self.fc(out.reshape(b, n_query, self.n_head * self.d_v)))
+        if self.residual:
+            out = out + query.astype(out.dtype)
+        if self.layer_norm is not None:
+            out = self.layer_norm(out)
+        return out, weights
+
+    def _check(self, query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[int, int, int]:
+        check_shape("query", query, "b n_query d_model", d_model=self.d_model)
+        b, n_query, _ = query.shape
+        check_shape("key", key, "b n_key d_model", b=b, d_model=self.d_model)
+        n_key = key.shape[1]
+        check_shape("value", value, "b n_key d_model", b=b, n_key=n_key, d_model=self.d_model)
+        return b, n_query, n_key

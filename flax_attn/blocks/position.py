@@ -1,0 +1,142 @@
+"""Positional encodings of maps, added before attention turns pixels into tokens.
+
+Sine: Vaswani et al. 2017, section 3.5, in two dimensions as in Carion et al., "End-to-end object detection with
+transformers", ECCV 2020. With C = channels / 2 for either axis and position p = 0, 1, ...:
+``encoding[2i] = sin(p / temperature^(2i / C))``, ``encoding[2i + 1] = cos(p / temperature^(2i / C))``; the first half
+of the channels encodes the row, the second the column.
+
+Learned: a table for the rows and one for the columns, half of the channels each, as in Carion et al.
+
+Differs from DETR's: positions count from 0 and are not normalised, and the learned halves stand in the sine form's
+order (rows first).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flax.typing import PrecisionLike
+from jax.typing import DTypeLike
+
+from .. import ops
+from .._check import check_positive, check_shape
+from ..layers import Embedding
+
+
+class SinePositionEncoding2d(nnx.Module):
+    """Adds sines and cosines of row and column to a map. No parameters.
+
+    Args:
+        channels: channels, a multiple of 4.
+        temperature: the base of the wavelengths.
+        dtype: of the sum; that of the input by default.
+        param_dtype: unused, there are no parameters.
+        precision: unused, there are no products.
+        rngs: unused, nothing is random.
+
+    Raises:
+        ValueError: channels that are no multiple of 4.
+
+    Example:
+        >>> SinePositionEncoding2d(8, rngs=nnx.Rngs(0))(jnp.zeros((1, 5, 7, 8)))[0, 0, 0].tolist()
+        [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        temperature: float = 10000,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_positive(channels=channels)
+        if channels % 4:
+            raise ValueError(f"channels must be a multiple of 4, got {channels}")
+        self.channels = channels
+        self.temperature = temperature
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Adds the encoding to a map (b, h, w, channels).
+
+        Raises:
+            ValueError: a shape that does not fit.
+        """
+        check_shape("x", x, "b h w c", c=self.channels)
+        x = ops.cast(x, self.dtype)
+        rows = _sines(x.shape[1], self.channels // 2, self.temperature)
+        columns = _sines(x.shape[2], self.channels // 2, self.temperature)
+        return x + _rows_then_columns(jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype))
+
+
+class LearnedPositionEncoding2d(nnx.Module):
+    """Adds a learned vector per row and one per column to a map.
+
+    Args:
+        height: rows of the map.
+        width: columns of the map.
+        channels: channels, an even number.
+        dtype: of the sum; that of inputs and parameters by default.
+        param_dtype: of the parameters.
+        precision: unused, there are no products.
+        rngs: gives the ``params`` stream; the tables are drawn from N(0, 1).
+
+    Raises:
+        ValueError: a size below 1, or an odd number of channels.
+
+    Example:
+        >>> LearnedPositionEncoding2d(5, 7, 8, rngs=nnx.Rngs(0))(jnp.zeros((2, 5, 7, 8))).shape
+        (2, 5, 7, 8)
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        channels: int,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_positive(height=height, width=width, channels=channels)
+        if channels % 2:
+            raise ValueError(f"channels must be even, got {channels}")
+        self.height, self.width, self.channels = height, width, channels
+        self.row_embed = Embedding(height, channels // 2, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.col_embed = Embedding(width, channels // 2, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Adds the encoding to a map (b, height, width, channels).
+
+        Raises:
+            ValueError: a shape that does not fit.
+        """
+        check_shape("x", x, "b h w c", h=self.height, w=self.width, c=self.channels)
+        encoding = _rows_then_columns(self.row_embed(jnp.arange(self.height)), self.col_embed(jnp.arange(self.width)))
+        total: jax.Array = x + encoding
+        return ops.cast(total, self.dtype)
+
+
+def _sines(length: int, channels: int, temperature: float) -> np.ndarray:
+    """The one-dimensional encoding (length, channels), in float64."""
+    wavelengths = temperature ** (np.arange(0, channels, 2) / channels)
+    angles = np.arange(length)[:, None] / wavelengths
+    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, channels)
+
+
+def _rows_then_columns(rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Broadcasts (h, c/2) and (w, c/2) to (h, w, c)."""
+    shape = (rows.shape[0], columns.shape[0])
+    return jnp.concatenate(
+        [
+            jnp.broadcast_to(rows[:, None], (*shape, rows.shape[1])),
+            jnp.broadcast_to(columns, (*shape, columns.shape[1])),
+        ],
+        axis=-1,
+    )

@@ -1,0 +1,83 @@
+"""State_dicts in files: ``.safetensors``, and PyTorch's ``.pt`` and ``.pth`` without running what they hold."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PICKLES = (".pt", ".pth")
+
+
+def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Reads a state_dict.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another suffix, a damaged file, or a pickle that holds more than tensors.
+        ImportError: a pickle, and no PyTorch to read it.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", *PICKLES):
+        raise ValueError(f"state_dict must be a .safetensors, .pt or .pth file, got {str(path)!r}")
+    if not path.is_file():
+        raise FileNotFoundError(f"state_dict must be a file that exists, got {str(path)!r}")
+    return _read_pickle(path) if path.suffix in PICKLES else _read_safetensors(path)
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"state_dict must be a whole .safetensors file, got {str(path)!r}: {error}") from error
+
+
+def _read_pickle(path: Path) -> Mapping[str, Any]:
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"reading {str(path)!r} needs PyTorch: pip install 'flax-attn[torch]', or save it as .safetensors"
+        ) from error
+    try:
+        loaded: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return loaded
+    except Exception as error:  # torch raises half a dozen types for damaged and for refused files
+        raise ValueError(
+            f"state_dict must be a file of tensors alone, got {str(path)!r}, which is damaged or would run code when "
+            f"unpickled: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def write(path: str | os.PathLike[str], state_dict: Mapping[str, np.ndarray]) -> None:
+    """Writes a ``.safetensors`` file, whole or not at all.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    from safetensors.numpy import save_file
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path must end in .safetensors, got {str(path)!r}")
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
+    os.close(handle)
+    try:
+        # The format stores the memory as it lies: a transposed view has to become an array first.
+        save_file({name: np.ascontiguousarray(array) for name, array in state_dict.items()}, partial)
+        os.chmod(partial, 0o666 & ~_umask())
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,174 @@
+"""from_torch and to_torch."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from . import files
+from .names import TUTORIAL_NAMES
+from .rename import rename_all
+from .rules import Entry
+from .walk import entries
+
+Module = TypeVar("Module", bound=nnx.Module)
+StateDict = Mapping[str, Any] | str | os.PathLike[str]
+
+
+def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, str] | None = None) -> Module:
+    """Fills ``module`` with the weights of a PyTorch state_dict, in place.
+
+    Every entry has to find its place and every place its entry; nothing is reshaped to fit. Values are cast to the
+    dtype of the variable they fill. ``num_batches_tracked`` is ignored.
+
+    A state_dict does not say in which token order a network was trained. The source tutorial's multi-head network is
+    ``token_order="article"``; its weights load into ``"pixels"`` too, and compute another function there.
+
+    Args:
+        module: any module whose parameters lie in layers with a conversion rule.
+        state_dict: a mapping from names to arrays or tensors; or the path of a ``.safetensors``, ``.pt`` or ``.pth``
+            file, the latter two read with ``weights_only=True``. The entry ``"state_dict"`` of a training checkpoint is
+            found.
+        rename: a table from runs of path segments in ``state_dict`` to runs in ``module``, such as
+            `flax_attn.convert.TUTORIAL_NAMES`; see `flax_attn.convert.rename`.
+
+    Returns:
+        ``module``.
+
+    Raises:
+        ValueError: missing, left-over or wrongly shaped entries, all of them named with path, expected and got; names
+            that collide after renaming; a file that is damaged or would run code. ``module`` is then unchanged.
+        FileNotFoundError: no such file.
+
+    Example:
+        >>> from flax_attn.layers import Linear
+        >>> weights = {"weight": np.ones((2, 3), "float32"), "bias": np.zeros(2, "float32")}
+        >>> linear = from_torch(Linear(3, 2, rngs=nnx.Rngs(0)), weights)
+        >>> linear(jnp.ones((1, 3))).tolist()
+        [[3.0, 3.0]]
+    """
+    given = _renamed(_mapping(state_dict), rename)
+    wanted = dict(entries(module))
+    problems: list[str] = []
+    values = {}
+    for path, entry in wanted.items():
+        if entry.variable is not None:
+            values[path] = _value(path, entry, given, problems)
+    problems += [
+        f"{path}: expected no such entry, got {_describe(value)}" for path, value in given.items() if path not in wanted
+    ]
+    if problems:
+        raise ValueError(
+            f"state_dict does not fit {type(module).__name__}, which is left unchanged:\n  " + "\n  ".join(problems)
+        )
+    for path, value in values.items():
+        variable = wanted[path].variable
+        assert variable is not None
+        variable.set_value(jnp.asarray(value, variable.dtype))
+    if rename is TUTORIAL_NAMES:
+        _warn_of_token_order(module)
+    return module
+
+
+def to_torch(
+    module: nnx.Module,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    rename: Mapping[str, str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Gives the PyTorch state_dict of ``module`` as numpy arrays; `from_torch` of it is bit-exact.
+
+    Args:
+        module: any module whose parameters lie in layers with a conversion rule.
+        path: where to write it, too, as a ``.safetensors`` file (whole or not at all).
+        rename: the table with which the result would be loaded again, read from right to left: with
+            `flax_attn.convert.TUTORIAL_NAMES` the names are the tutorials'.
+
+    Returns:
+        A dictionary in PyTorch's names and layouts, ``num_batches_tracked`` written as 0.
+
+    Raises:
+        ValueError: a parameter outside any layer with a rule, names that collide, a path with another suffix.
+
+    Example:
+        >>> from flax_attn.layers import Linear
+        >>> {name: array.shape for name, array in to_torch(Linear(3, 2, rngs=nnx.Rngs(0))).items()}
+        {'weight': (2, 3), 'bias': (2,)}
+    """
+    arrays = {name: _array(entry) for name, entry in entries(module)}
+    names = rename_all(arrays, rename, invert=True)
+    state_dict = {names[name]: array for name, array in arrays.items()}
+    if path is not None:
+        files.write(path, state_dict)
+    return state_dict
+
+
+def _mapping(state_dict: StateDict) -> Mapping[str, Any]:
+    loaded = files.read(state_dict) if isinstance(state_dict, str | os.PathLike) else state_dict
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"state_dict must be a mapping or hold one, got {type(loaded).__name__}")
+    # The usual training checkpoint, {"epoch": ..., "state_dict": ...}, of which only the weights matter here.
+    inner = loaded.get("state_dict")
+    return inner if isinstance(inner, Mapping) else loaded
+
+
+def _renamed(state_dict: Mapping[str, Any], rename: Mapping[str, str] | None) -> dict[str, Any]:
+    names = rename_all(state_dict, rename)
+    return {names[name]: value for name, value in state_dict.items()}
+
+
+def _value(path: str, entry: Entry, given: Mapping[str, Any], problems: list[str]) -> np.ndarray | None:
+    """The entry's value in Flax's layout, or None and a new line in ``problems``."""
+    assert entry.variable is not None
+    # Expected in PyTorch's layout, which is the one the reader of the message has at hand.
+    expected = entry.to_torch(np.empty(entry.variable.shape, np.bool_)).shape
+    if path not in given:
+        problems.append(f"{path}: expected shape {expected}, got nothing")
+        return None
+    value = _to_numpy(given[path])
+    if value is None or not jnp.issubdtype(value.dtype, jnp.floating):
+        problems.append(f"{path}: expected an array of floats, got {_describe(given[path])}")
+        return None
+    if value.shape != expected:
+        problems.append(f"{path}: expected shape {expected}, got {value.shape}")
+        return None
+    return entry.from_torch(value)
+
+
+def _to_numpy(value: Any) -> np.ndarray | None:
+    """Arrays and tensors of any framework as numpy; None for anything else."""
+    if hasattr(value, "detach"):  # a tensor, recognised without importing torch
+        value = value.detach().cpu()
+        # numpy has no bfloat16 that torch knows of; float32 holds every bfloat16 exactly.
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        return None
+    return np.asarray(value)
+
+
+def _describe(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def _array(entry: Entry) -> np.ndarray:
+    if entry.variable is None:
+        assert entry.constant is not None
+        return entry.constant.copy()
+    return np.array(entry.to_torch(np.asarray(entry.variable[...])), order="C")
+
+
+def _warn_of_token_order(module: nnx.Module) -> None:
+    for path, inner in nnx.iter_modules(module):
+        if getattr(inner, "token_order", None) == "pixels" and hasattr(getattr(inner, "attn1", None), "w_qs"):
+            where = ".".join(map(str, path)) or type(module).__name__
+            warnings.warn(
+                f"{where}: the tutorial trained its multi-head network in token_order='article'; these weights "
+                "compute another function in 'pixels'",
+                stacklevel=3,
+            )

@@ -1,0 +1,49 @@
+"""Walks a module in PyTorch's naming: dotted paths, numbers for lists and sequences."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flax import nnx
+
+from .rules import Entry, find_rule
+
+
+def entries(module: nnx.Module) -> Iterator[tuple[str, Entry]]:
+    """Yields every state_dict entry of ``module`` with its path.
+
+    Raises:
+        ValueError: a parameter or buffer that belongs to no layer with a rule.
+    """
+    yield from _entries(module, ())
+
+
+def _entries(module: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Entry]]:
+    rule = find_rule(module)
+    if rule is not None:
+        for entry in rule(module):
+            yield ".".join((*path, entry.name)), entry
+        return
+    for name, child in children(module):
+        if isinstance(child, nnx.Variable):
+            if isinstance(child, nnx.Param | nnx.BatchStat):
+                raise ValueError(
+                    f"module must hold its parameters in layers that have a conversion rule, got "
+                    f"{type(child).__name__} {'.'.join((*path, name))!r} directly in {type(module).__name__}"
+                )
+        else:
+            yield from _entries(child, (*path, name))
+
+
+def children(module: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the modules, lists of modules and variables directly inside ``module``, by PyTorch's names."""
+    if isinstance(module, nnx.Sequential):
+        module = module.layers
+    if isinstance(module, nnx.List | list | tuple):
+        named: Any = ((str(index), child) for index, child in enumerate(module))
+    elif isinstance(module, Mapping):
+        named = module.items()
+    else:
+        named = vars(module).items()
+    for name, child in named:
+        if isinstance(child, nnx.Module | nnx.Variable | nnx.List | nnx.Dict):
+            yield name, child

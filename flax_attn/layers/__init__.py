@@ -1,0 +1,8 @@
+"""Layers with PyTorch's defaults and PyTorch's arithmetic, where Flax's differ."""
+
+from .batch_norm import BatchNorm as BatchNorm
+from .conv import Conv as Conv
+from .dropout import Dropout as Dropout
+from .embedding import Embedding as Embedding
+from .layer_norm import LayerNorm as LayerNorm
+from .linear import Linear as Linear

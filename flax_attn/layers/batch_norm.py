@@ -1,0 +1,90 @@
+"""BatchNorm with PyTorch's running statistics.
+
+Ioffe & Szegedy, "Batch normalization", ICML 2015: ``y = (x - mean) / sqrt(var + eps) * scale + bias``, with the mean
+and the (biased) variance over all axes but the last while training, the running ones in eval mode.
+
+Differs from ``nnx.BatchNorm``:
+
+- ``momentum`` is PyTorch's, the weight of the *new* value: running = (1 - momentum) * running + momentum * batch.
+- the *unbiased* variance, n / (n - 1) times the one that normalises, goes into the running variance.
+- the variance is E[(x - mean)^2], where Flax's default E[x^2] - mean^2 loses digits.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+
+class BatchNorm(nnx.Module):
+    """Normalises (b, ..., num_features) per feature.
+
+    ``module.train()`` and ``module.eval()`` switch between the batch's statistics and the running ones.
+
+    Raises:
+        ValueError: a training call with a single value per feature, whose unbiased variance does not exist.
+
+    Example:
+        >>> norm = BatchNorm(1, momentum=0.5, rngs=nnx.Rngs(0))
+        >>> _ = norm(jnp.array([[1.0], [3.0]]))
+        >>> norm.mean[...].tolist(), norm.var[...].tolist()
+        ([1.0], [1.5])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        del rngs  # nothing random: the scale starts at 1 and the bias at 0
+        # Running statistics narrower than float32 would stop moving: their updates are small steps.
+        stats_dtype = jnp.promote_types(param_dtype, jnp.float32)
+        self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
+        self.mean = nnx.BatchStat(jnp.zeros(num_features, stats_dtype))
+        self.var = nnx.BatchStat(jnp.ones(num_features, stats_dtype))
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.dtype = dtype
+        self.use_running_average = False
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises ``x`` and, while training, moves the running statistics."""
+        dtype = self.dtype or jnp.promote_types(x.dtype, self.scale.dtype)
+        wide = x.astype(jnp.promote_types(dtype, jnp.float32))
+        if self.use_running_average:
+            mean, var = self.mean[...], self.var[...]
+            centred = wide - mean
+        else:
+            axes = tuple(range(x.ndim - 1))
+            mean = jnp.mean(wide, axis=axes)
+            centred = wide - mean
+            var = jnp.mean(jnp.square(centred), axis=axes)
+            self._update(mean, var, count=math.prod(x.shape[:-1]))
+        factor = jax.lax.rsqrt(var + self.eps) * self.scale[...]
+        return (centred * factor + self.bias[...]).astype(dtype)
+
+    def _update(self, mean: jax.Array, var: jax.Array, count: int) -> None:
+        if count < 2:
+            raise ValueError(f"x must have more than 1 value per feature while training, got {count}")
+        unbiased = var * (count / (count - 1))
+        for running, new in ((self.mean, mean), (self.var, unbiased)):
+            moved = (1 - self.momentum) * running[...] + self.momentum * new
+            running[...] = jax.lax.stop_gradient(moved).astype(running.dtype)
+
+    def set_view(self, use_running_average: bool | None = None) -> None:
+        """For ``nnx.view``.
+
+        Args:
+          use_running_average: if True, the running statistics normalise and are left as they are.
+        """
+        if use_running_average is not None:
+            self.use_running_average = use_running_average

@@ -1,0 +1,60 @@
+"""Conv: ``nnx.Conv`` with PyTorch's arguments, from PyTorch's distribution."""
+
+import math
+
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import PrecisionLike
+from jax.typing import DTypeLike
+
+from .initializers import uniform_fan_in
+
+IntOrPair = int | tuple[int, ...]
+
+
+class Conv(nnx.Conv):
+    """A convolution over channels-last arrays, (b, *spatial, in) -> (b, *spatial, out).
+
+    Takes PyTorch's arguments; the rank is the length of ``kernel_size``. ``padding`` is the number of zeros on both
+    ends of each axis (so an even kernel pads as in PyTorch, not as "SAME" does). Differs from ``nnx.Conv`` in its
+    initial values: kernel and bias are U(+-1/sqrt(fan_in)) with fan_in = in_features / groups * prod(kernel_size).
+
+    Example:
+        >>> Conv(3, 5, (3, 3), stride=2, padding=1, rngs=nnx.Rngs(0))(jnp.ones((2, 7, 9, 3))).shape
+        (2, 4, 5, 5)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: tuple[int, ...],
+        *,
+        stride: IntOrPair = 1,
+        padding: IntOrPair = 0,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+        use_bias: bool = True,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        init = uniform_fan_in(in_features // groups * math.prod(kernel_size))
+        pads = (padding,) * len(kernel_size) if isinstance(padding, int) else padding
+        super().__init__(
+            in_features,
+            out_features,
+            kernel_size,
+            strides=stride,
+            padding=[(pad, pad) for pad in pads],
+            kernel_dilation=dilation,
+            feature_group_count=groups,
+            use_bias=use_bias,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            precision=precision,
+            kernel_init=init,
+            bias_init=init,
+            rngs=rngs,
+        )

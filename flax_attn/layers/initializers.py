@@ -1,0 +1,22 @@
+"""PyTorch's default distributions."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import Initializer
+
+
+def uniform_fan_in(fan_in: int) -> Initializer:
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): weights and biases of PyTorch's Linear and convolutions.
+
+    PyTorch writes the weights' as ``kaiming_uniform_(a=sqrt(5))``, which is the same interval.
+    """
+    bound = 1.0 / math.sqrt(fan_in)
+
+    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+        values = jax.random.uniform(key, shape, dtype, minval=-bound, maxval=bound)
+        return values if out_sharding is None else jax.device_put(values, out_sharding)
+
+    return init

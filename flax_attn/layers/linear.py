@@ -1,0 +1,42 @@
+"""Linear: ``nnx.Linear`` that starts from PyTorch's distribution."""
+
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import PrecisionLike
+from jax.typing import DTypeLike
+
+from .initializers import uniform_fan_in
+
+
+class Linear(nnx.Linear):
+    """``y = x . kernel + bias`` over the last axis, (..., in_features) -> (..., out_features).
+
+    Differs from ``nnx.Linear`` in its initial values only: kernel and bias are U(+-1/sqrt(in_features)).
+
+    Example:
+        >>> Linear(3, 5, rngs=nnx.Rngs(0))(jnp.ones((2, 3))).shape
+        (2, 5)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool = True,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        super().__init__(
+            in_features,
+            out_features,
+            use_bias=use_bias,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            precision=precision,
+            kernel_init=uniform_fan_in(in_features),
+            bias_init=uniform_fan_in(in_features),
+            rngs=rngs,
+        )

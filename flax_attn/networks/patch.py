@@ -1,0 +1,312 @@
+"""Small CNNs that tell whether an image holds a white patch.
+
+From Javier Fernandez' tutorial "Attention in computer vision": a convolutional part, a block of attention or nothing,
+the mean over the map, a linear classifier. `PatchNetwork` takes any block; the other names are that class with one.
+"""
+
+import inspect
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import PrecisionLike
+from jax.typing import DTypeLike
+
+from .. import ops
+from .._check import check_choice, check_positive, check_shape
+from ..blocks.cbam import CBAM
+from ..blocks.channel import UseAttentionModel
+from ..blocks.conv_multi_head import ConvMultiHeadAttention
+from ..blocks.multi_head import MultiHeadAttention
+from ..blocks.pointwise import PointwiseSpatialAttention
+from ..blocks.position import LearnedPositionEncoding2d, SinePositionEncoding2d
+from ..layers import BatchNorm, Conv, Linear
+from ..ops.tokens import TOKEN_ORDERS
+
+CHANNELS = 32  # of the attended map
+POSITIONS = (None, "sine", "learned")
+
+
+class ConvPart(nnx.Module):
+    """Three 5x5 convolutions, two of them with leaky ReLU (slope 0.01), BatchNorm (momentum 0.1) and 2x2 max-pooling.
+
+    Args:
+        dtype: of the computation; that of inputs and parameters by default.
+        param_dtype: of the parameters.
+        precision: of the convolutions.
+        rngs: gives the ``params`` stream.
+
+    Example:
+        >>> ConvPart(rngs=nnx.Rngs(0))(jnp.ones((1, 96, 96, 3))).shape
+        (1, 24, 24, 32)
+    """
+
+    def __init__(
+        self,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        conv = partial(
+            Conv,
+            kernel_size=(5, 5),
+            padding=2,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            precision=precision,
+            rngs=rngs,
+        )
+        norm = partial(BatchNorm, momentum=0.1, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        self.c1a = conv(3, CHANNELS)
+        self.c2a = conv(CHANNELS, CHANNELS)
+        self.c3 = conv(CHANNELS, CHANNELS)
+        self.bn1a = norm(CHANNELS)
+        self.bn2a = norm(CHANNELS)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Takes images (b, h, w, 3) to maps (b, h // 4, w // 4, 32).
+
+        Raises:
+            ValueError: a shape that does not fit.
+        """
+        check_shape("x", x, "b h w c", c=3)
+        z = ops.max_pool_2x2(self.bn1a(nnx.leaky_relu(self.c1a(x))))
+        z = ops.max_pool_2x2(self.bn2a(nnx.leaky_relu(self.c2a(z))))
+        return self.c3(z)
+
+
+class PatchNetwork(nnx.Module):
+    """``p = sigmoid(final(mean over the map of block(conv(x))))``, the probability of a patch.
+
+    Args:
+        block: any block for 32 channels, or None. Its call's arguments say how it is used: (query, key, value) gets
+            tokens, (query, context) the map twice, anything else the map.
+        token_order: for token attention: "pixels", or "article" for the tutorial's reshape. Weights trained in one
+            order load into the other without complaint and compute another function.
+        position: an encoding added to the map before a block of token attention, or None.
+        dtype: of the computation; that of inputs and parameters by default.
+        param_dtype: of the parameters.
+        precision: of the products and convolutions.
+        rngs: gives the ``params`` stream.
+
+    Raises:
+        ValueError: an unknown token order.
+
+    Example:
+        >>> from flax_attn import ChannelGate
+        >>> rngs = nnx.Rngs(0)
+        >>> network = PatchNetwork(ChannelGate(32, 8, rngs=rngs), rngs=rngs)
+        >>> p, attended = network(jnp.ones((2, 96, 96, 3)))
+        >>> p.shape, attended.shape
+        ((2,), (2, 24, 24, 32))
+    """
+
+    def __init__(
+        self,
+        block: nnx.Module | None = None,
+        token_order: str = "pixels",
+        position: nnx.Module | None = None,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_choice("token_order", token_order, TOKEN_ORDERS)
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
+        self.conv = ConvPart(**options)
+        self.position = nnx.data(position)
+        self.attn1 = nnx.data(block)
+        self.final = Linear(CHANNELS, 1, **options)
+        self.token_order = token_order
+
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Judges images.
+
+        Args:
+            x: (b, h, w, 3), (uint8 - 128) / 128.
+
+        Returns:
+            The probability (b,) that there is a patch, in float32 at least, and the attended map (b, h//4, w//4, 32).
+
+        Raises:
+            ValueError: a shape that does not fit.
+        """
+        attended = self.attend(self.conv(x))
+        logits = self.final(jnp.mean(attended, axis=(1, 2)))[:, 0]
+        # A narrow float has no numbers near 1 to tell 0.999 from 1, and the loss takes logarithms of 1 - p.
+        return nnx.sigmoid(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))), attended
+
+    def attend(self, z: jax.Array) -> jax.Array:
+        """Applies the block to a map (b, h, w, 32) and returns a map."""
+        if self.attn1 is None:
+            return z
+        return self_attend(self.attn1, z, self.token_order, self.position)
+
+
+def self_attend(block: Any, z: jax.Array, token_order: str = "pixels", position: Any = None) -> jax.Array:
+    """Lets a map (b, h, w, c) attend to itself through any block and returns the attended map."""
+    arguments = inspect.signature(block).parameters
+    if "context" in arguments:
+        attended: jax.Array = block(z, z)[0]
+        return attended
+    if "key" not in arguments:
+        gated: jax.Array = block(z)
+        return gated
+    z = z if position is None else position(z)
+    tokens = ops.map_to_tokens(z, token_order)
+    attended, _ = block(tokens, tokens, tokens)
+    return ops.tokens_to_map(attended, z.shape[1], z.shape[2], token_order)
+
+
+class Net(PatchNetwork):
+    """The plain CNN; what it returns beside p is the feature map.
+
+    Example:
+        >>> Net(rngs=nnx.Rngs(0))(jnp.ones((2, 96, 96, 3)))[0].shape
+        (2,)
+    """
+
+    def __init__(
+        self,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        super().__init__(dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
+
+
+class NetMultiHeadAttention(PatchNetwork):
+    """The CNN with `MultiHeadAttention` (4 heads, d_k = d_v = 8) over the map's places.
+
+    Args:
+        token_order: "pixels", or "article" as the tutorial trained it: a checkpoint from there is meant for
+            "article", and loads into "pixels" without complaint to compute another function.
+        position: None, "sine" or "learned".
+        height: rows of the attended map; only the learned encoding needs it.
+        width: columns of the attended map; only the learned encoding needs it.
+        dropout: of the block.
+        dtype: of the computation; that of inputs and parameters by default.
+        param_dtype: of the parameters.
+        precision: of the products and convolutions.
+        rngs: gives the ``params`` and ``dropout`` streams.
+
+    Raises:
+        ValueError: an unknown token order or position, or a size below 1.
+
+    Example:
+        >>> network = NetMultiHeadAttention(position="sine", rngs=nnx.Rngs(0))
+        >>> network(jnp.ones((2, 96, 96, 3)))[1].shape
+        (2, 24, 24, 32)
+    """
+
+    def __init__(
+        self,
+        token_order: str = "pixels",
+        position: str | None = None,
+        height: int = 24,
+        width: int = 24,
+        dropout: float = 0.1,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_choice("position", position, POSITIONS)
+        check_positive(height=height, width=width)
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
+        encoding: nnx.Module | None = None
+        if position == "sine":
+            encoding = SinePositionEncoding2d(CHANNELS, **options)
+        elif position == "learned":
+            encoding = LearnedPositionEncoding2d(height, width, CHANNELS, **options)
+        block = MultiHeadAttention(4, CHANNELS, 8, 8, dropout, **options)
+        super().__init__(block, token_order, encoding, **options)
+
+
+class NetConvMultiHeadAttention(PatchNetwork):
+    """The CNN with `ConvMultiHeadAttention` of the map with itself.
+
+    Example:
+        >>> NetConvMultiHeadAttention(rngs=nnx.Rngs(0))(jnp.ones((2, 96, 96, 3)))[0].shape
+        (2,)
+    """
+
+    def __init__(
+        self,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
+        super().__init__(ConvMultiHeadAttention(**options), **options)
+
+
+class NetCBAM(PatchNetwork):
+    """The CNN with `CBAM`; the tutorial's uses the channel gate alone (``no_spatial=True``).
+
+    Example:
+        >>> NetCBAM(no_spatial=False, rngs=nnx.Rngs(0))(jnp.ones((2, 96, 96, 3)))[0].shape
+        (2,)
+    """
+
+    def __init__(
+        self,
+        no_spatial: bool = True,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
+        super().__init__(CBAM(CHANNELS, no_spatial=no_spatial, **options), **options)
+
+
+class NetPointwiseSpatialAttention(PatchNetwork):
+    """The CNN with `PointwiseSpatialAttention`.
+
+    Example:
+        >>> NetPointwiseSpatialAttention(rngs=nnx.Rngs(0))(jnp.ones((2, 96, 96, 3)))[0].shape
+        (2,)
+    """
+
+    def __init__(
+        self,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
+        super().__init__(PointwiseSpatialAttention(CHANNELS, **options), **options)
+
+
+class NetChannelAttention(PatchNetwork):
+    """The CNN with `UseAttentionModel`, the map times its channel attention.
+
+    Example:
+        >>> NetChannelAttention(rngs=nnx.Rngs(0))(jnp.ones((2, 96, 96, 3)))[0].shape
+        (2,)
+    """
+
+    def __init__(
+        self,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
+        super().__init__(UseAttentionModel(CHANNELS, **options), **options)

@@ -1,0 +1,101 @@
+"""Attention as functions of arrays: the two common forms of a score, one softmax, one weighted sum.
+
+Blocks call these and nothing below them, so that a faster path has one place to go.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+# The tutorial's score for what is masked out. A row without any key is uniform rather than NaN.
+MASKED_SCORE = -1e9
+
+
+def score_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype of scores and softmax: float32 for the narrow types (float16 cannot hold -1e9), else their own."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def dot_product_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    temperature: float,
+    mask: jax.Array | None = None,
+    weights_fn: Callable[[jax.Array], jax.Array] | None = None,
+    precision: jax.lax.PrecisionLike = None,
+) -> tuple[jax.Array, jax.Array]:
+    """``softmax(query / temperature . key^T) . value``, heads in parallel.
+
+    Args:
+        query: (b, n_query, heads, d_k).
+        key: (b, n_key, heads, d_k).
+        value: (b, n_key, heads, d_v).
+        temperature: what queries are divided by; sqrt(d_k) in Vaswani et al. 2017.
+        mask: broadcasts against (b, heads, n_query, n_key); where it is 0 the score is -1e9.
+        weights_fn: applied to the weights before they are used (dropout).
+        precision: of the two products.
+
+    Returns:
+        The output (b, n_query, heads, d_v) and the weights as applied, (b, heads, n_query, n_key).
+    """
+    scores = jnp.einsum(
+        "bqhd,bkhd->bhqk",
+        query / temperature,
+        key,
+        precision=precision,
+        preferred_element_type=score_dtype(query.dtype),
+    )
+    weights = attention_weights(scores, mask, weights_fn).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value, precision=precision), weights
+
+
+def additive_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    score_fn: Callable[[jax.Array], jax.Array],
+    *,
+    mask: jax.Array | None = None,
+    precision: jax.lax.PrecisionLike = None,
+) -> tuple[jax.Array, jax.Array]:
+    """``softmax(score_fn(tanh(query + key))) . value`` for projected queries and keys.
+
+    Args:
+        query: (b, n_query, hidden).
+        key: (b, n_key, hidden).
+        value: (b, n_key, d_v).
+        score_fn: takes (b, n_query, n_key, hidden) to (b, n_query, n_key, 1).
+        mask: broadcasts against (b, n_query, n_key); where it is 0 the score is -1e9.
+        precision: of the weighted sum.
+
+    Returns:
+        The output (b, n_query, d_v) and the weights (b, n_query, n_key).
+    """
+    scores = score_fn(jnp.tanh(query[:, :, None] + key[:, None]))[..., 0]
+    weights = attention_weights(scores.astype(score_dtype(scores.dtype)), mask).astype(value.dtype)
+    return jnp.einsum("bqk,bkd->bqd", weights, value, precision=precision), weights
+
+
+def attention_weights(
+    scores: jax.Array,
+    mask: jax.Array | None = None,
+    weights_fn: Callable[[jax.Array], jax.Array] | None = None,
+) -> jax.Array:
+    """Softmax of the scores over the keys (the last axis), masked scores first set to -1e9."""
+    if mask is not None:
+        scores = jnp.where(mask == 0, MASKED_SCORE, scores)
+    weights = jax.nn.softmax(scores, axis=-1)
+    return weights if weights_fn is None else weights_fn(weights)
+
+
+def check_mask(mask: jax.Array | None, shape: tuple[int, ...], layout: str) -> None:
+    """Raises ``ValueError`` unless ``mask`` is None or broadcasts to ``shape`` with the same number of axes."""
+    if mask is None:
+        return
+    fits = len(mask.shape) == len(shape) and all(got in (1, want) for got, want in zip(mask.shape, shape, strict=True))
+    if not fits:
+        raise ValueError(f"mask must have shape ({layout})={shape}, axes of size 1 allowed, got {tuple(mask.shape)}")

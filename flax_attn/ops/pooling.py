@@ -1,0 +1,106 @@
+"""Pooling with PyTorch's values *and* PyTorch's gradients.
+
+Where several elements are the maximum, PyTorch gives the whole gradient to the first of them (row by row), while
+``jnp.max`` splits it evenly. A white patch in an image makes such ties common, so the maxima here select the first.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._check import check_choice
+
+POOL_TYPES = ("avg", "max", "lp", "lse")
+
+
+def max_first(x: jax.Array, axis: int) -> jax.Array:
+    """The maximum over ``axis`` (kept, with size 1); the gradient goes to its first occurrence.
+
+    Example:
+        >>> jax.grad(lambda x: max_first(x, -1).sum())(jnp.array([3.0, 1.0, 3.0])).tolist()
+        [1.0, 0.0, 0.0]
+    """
+    index = jax.lax.stop_gradient(jnp.argmax(x, axis=axis, keepdims=True))
+    return jnp.take_along_axis(x, index, axis=axis)
+
+
+def global_pool(x: jax.Array, pool_type: str) -> jax.Array:
+    """Pools a map (b, h, w, c) over all its pixels to (b, c).
+
+    ``avg`` the mean; ``max``; ``lp`` = (sum x^2)^(1/2), a sum and not a mean; ``lse`` = log sum exp x, without 1/n.
+
+    Raises:
+        ValueError: the pool type is unknown.
+
+    Example:
+        >>> global_pool(jnp.full((1, 2, 2, 1), 3.0), "lp").tolist()
+        [[6.0]]
+    """
+    check_choice("pool_type", pool_type, POOL_TYPES)
+    pixels = jnp.reshape(x, (x.shape[0], -1, x.shape[-1]))
+    if pool_type == "avg":
+        return jnp.mean(pixels, axis=1)
+    if pool_type == "max":
+        return max_first(pixels, 1)[:, 0]
+    if pool_type == "lp":
+        return _norm(pixels)
+    return _log_sum_exp(pixels)
+
+
+def _norm(pixels: jax.Array) -> jax.Array:
+    # At zero PyTorch's lp_pool2d has gradient 0; the square root alone has infinity, and 0 * inf = NaN.
+    total = jnp.sum(jnp.square(pixels), axis=1)
+    positive = total > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, total, 1)), 0)
+
+
+def _log_sum_exp(pixels: jax.Array) -> jax.Array:
+    top = max_first(pixels, 1)
+    return top[:, 0] + jnp.log(jnp.sum(jnp.exp(pixels - top), axis=1))
+
+
+def max_pool_2x2(x: jax.Array) -> jax.Array:
+    """Max-pools (b, h, w, c) over 2x2 windows to (b, h//2, w//2, c); an odd last row or column is left out.
+
+    Pairwise selection: the same result and gradient as ``lax.reduce_window``, whose backward pass is slow on CPUs.
+
+    Example:
+        >>> max_pool_2x2(jnp.arange(9.0).reshape(1, 3, 3, 1)).ravel().tolist()
+        [4.0]
+    """
+    b, h, w, c = x.shape
+    windows = jnp.reshape(x[:, : h // 2 * 2, : w // 2 * 2], (b, h // 2, 2, w // 2, 2, c))
+    rows = _first_larger(windows[:, :, :, :, 0], windows[:, :, :, :, 1])
+    return _first_larger(rows[:, :, 0], rows[:, :, 1])
+
+
+def _first_larger(first: jax.Array, second: jax.Array) -> jax.Array:
+    # A NaN in either is the maximum, as in PyTorch.
+    return jnp.where((second > first) | jnp.isnan(second), second, first)
+
+
+def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Averages (b, h, w, c) over size[0] x size[1] bins to (b, *size, c), bins as in PyTorch's AdaptiveAvgPool2d.
+
+    Bin i of n over a length l covers [floor(i*l/n), ceil((i+1)*l/n)).
+
+    Example:
+        >>> adaptive_avg_pool(jnp.arange(5.0).reshape(1, 5, 1, 1), (2, 1)).ravel().tolist()
+        [1.0, 3.0]
+    """
+    x = _average_bins(x, 1, size[0])
+    return _average_bins(x, 2, size[1])
+
+
+def _average_bins(x: jax.Array, axis: int, bins: int) -> jax.Array:
+    length = x.shape[axis]
+    if bins == length:
+        return x
+    if bins == 1:
+        return jnp.mean(x, axis=axis, keepdims=True)
+    weights = np.zeros((length, bins))
+    for i in range(bins):
+        low, high = i * length // bins, -(-(i + 1) * length // bins)
+        weights[low:high, i] = 1.0 / (high - low)
+    pooled = jnp.tensordot(x, jnp.asarray(weights, x.dtype), axes=(axis, 0), precision="highest")
+    return jnp.moveaxis(pooled, -1, axis)

@@ -1,0 +1,55 @@
+"""Between maps and tokens: the order decides what a token is.
+
+``pixels``: token i is pixel i, with its c channels as features.
+
+``article``: the reshape of the source tutorial, which takes the channels-first array (b, c, h, w) to (b, h*w, c)
+without moving an axis. A "token" is then c neighbouring values of one channel (where c divides h*w; else it straddles
+channels). It is kept because checkpoints were trained that way.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from .._check import check_choice
+
+TOKEN_ORDERS = ("pixels", "article")
+
+
+def map_to_tokens(x: jax.Array, token_order: str = "pixels") -> jax.Array:
+    """Turns a map (b, h, w, c) into tokens (b, h*w, c).
+
+    Raises:
+        ValueError: the token order is unknown.
+
+    Example:
+        >>> map_to_tokens(jnp.zeros((2, 5, 7, 3))).shape
+        (2, 35, 3)
+    """
+    check_choice("token_order", token_order, TOKEN_ORDERS)
+    b, h, w, c = x.shape
+    if token_order == "article":
+        x = jnp.transpose(x, (0, 3, 1, 2))
+    return jnp.reshape(x, (b, h * w, c))
+
+
+def tokens_to_map(tokens: jax.Array, height: int, width: int, token_order: str = "pixels") -> jax.Array:
+    """Turns tokens (b, height*width, c) back into a map (b, height, width, c): the inverse of `map_to_tokens`.
+
+    Raises:
+        ValueError: the token order is unknown.
+    """
+    check_choice("token_order", token_order, TOKEN_ORDERS)
+    b, _, c = tokens.shape
+    if token_order == "article":
+        return jnp.transpose(jnp.reshape(tokens, (b, c, height, width)), (0, 2, 3, 1))
+    return jnp.reshape(tokens, (b, height, width, c))
+
+
+def flatten_channels_first(x: jax.Array) -> jax.Array:
+    """Flattens (b, h, w, c) to (b, c*h*w), channels slowest: the order in which PyTorch's Linear saw its features.
+
+    Example:
+        >>> flatten_channels_first(jnp.arange(4).reshape(1, 1, 2, 2)).tolist()
+        [[0, 2, 1, 3]]
+    """
+    return jnp.reshape(jnp.transpose(x, (0, 3, 1, 2)), (x.shape[0], -1))
