@@ -1,10 +1,11 @@
-"""Walks a module in PyTorch's naming: dotted paths, numbers for lists and sequences."""
+"""The entries of a module's state_dict."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from flax import nnx
 
+from .._tree import children
 from .rules import Entry, find_rule
 
 
@@ -32,18 +33,3 @@ def _entries(module: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Entry]]:
                 )
         else:
             yield from _entries(child, (*path, name))
-
-
-def children(module: Any) -> Iterator[tuple[str, Any]]:
-    """Yields the modules, lists of modules and variables directly inside ``module``, by PyTorch's names."""
-    if isinstance(module, nnx.Sequential):
-        module = module.layers
-    if isinstance(module, nnx.List | list | tuple):
-        named: Any = ((str(index), child) for index, child in enumerate(module))
-    elif isinstance(module, Mapping):
-        named = module.items()
-    else:
-        named = vars(module).items()
-    for name, child in named:
-        if isinstance(child, nnx.Module | nnx.Variable | nnx.List | nnx.Dict):
-            yield name, child

@@ -31,3 +31,5 @@ class Embedding(nnx.Embed):
             embedding_init=normal(1.0),
             rngs=rngs,
         )
+        # nnx.Embed would settle on param_dtype here and round a float64 table on lookup.
+        self.dtype = dtype

@@ -4,11 +4,12 @@ A block calls `record` with whatever it would like to show. That costs nothing u
 `attention_maps`; a block that has to compute more to have something to show asks `is_recording` first.
 """
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 from flax import nnx
+
+from .._tree import submodules
 
 
 class AttentionMap(nnx.Intermediate[Any]):
@@ -36,8 +37,9 @@ def attention_maps(module: nnx.Module, *inputs: Any, **kwargs: Any) -> dict[str,
         **kwargs: keyword arguments of the call.
 
     Returns:
-        A dictionary from the dotted path of the block and the map's name to the array. Token attention gives
-        ``weights`` (b, heads, n_query, n_key), gates give ``gate`` in a shape that broadcasts against (b, h, w, c).
+        A dictionary from the dotted path of the block (as PyTorch has it) and the map's name to the array. Token
+        attention gives ``weights`` (b, heads, n_query, n_key), gates give ``gate`` in a shape that broadcasts against
+        (b, h, w, c).
         A block that is called several times in one pass gives ``name.0``, ``name.1``, ...
 
     Example:
@@ -46,17 +48,18 @@ def attention_maps(module: nnx.Module, *inputs: Any, **kwargs: Any) -> dict[str,
         >>> {path: gate.shape for path, gate in attention_maps(cbam, jax.numpy.ones((2, 5, 7, 8))).items()}
         {'channel_gate.gate': (2, 1, 1, 8), 'spatial_gate.gate': (2, 5, 7, 1)}
     """
-    copy = nnx.merge(*nnx.split(module))
+    copy = nnx.clone(module)
     _, captured = nnx.capture(copy, AttentionMap)(*inputs, **kwargs)
-    return dict(_named(nnx.to_pure_dict(captured), ()))
+    names = _torch_names(copy)
+    maps = {}
+    for (*path, name), variable in captured.flat_state():
+        here = ".".join(filter(None, (names[tuple(path)], str(name))))
+        calls = variable.get_value()
+        maps.update({here: calls[0]} if len(calls) == 1 else {f"{here}.{i}": call for i, call in enumerate(calls)})
+    return maps
 
 
-def _named(tree: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[tuple[str, jax.Array]]:
-    for key, value in tree.items():
-        here = (*path, str(key))
-        if isinstance(value, Mapping):
-            yield from _named(value, here)
-        elif len(value) == 1:
-            yield ".".join(here), value[0]
-        else:
-            yield from ((".".join((*here, str(call))), item) for call, item in enumerate(value))
+def _torch_names(module: nnx.Module) -> dict[tuple[Any, ...], str]:
+    """The path of every inner module as PyTorch has it, by its path in Flax."""
+    names = {id(inner): path for path, inner in submodules(module)}
+    return {path: names[id(inner)] for path, inner in nnx.iter_modules(module) if id(inner) in names}

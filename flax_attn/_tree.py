@@ -1,0 +1,29 @@
+"""Walks a module in PyTorch's naming: dotted paths, attributes by name, lists and sequences by number."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flax import nnx
+
+
+def children(module: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the modules, lists of modules and variables directly inside ``module``, by PyTorch's names."""
+    if isinstance(module, nnx.Sequential):
+        module = module.layers
+    if isinstance(module, nnx.List | list | tuple):
+        named: Any = ((str(index), child) for index, child in enumerate(module))
+    elif isinstance(module, Mapping):
+        named = module.items()
+    else:
+        named = vars(module).items()
+    for name, child in named:
+        if isinstance(child, nnx.Module | nnx.Variable | nnx.List | nnx.Dict):
+            yield name, child
+
+
+def submodules(module: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, nnx.Module]]:
+    """Yields ``module`` and every module inside it with its dotted path."""
+    yield ".".join(path), module
+    for name, child in children(module):
+        if not isinstance(child, nnx.Variable):
+            yield from submodules(child, (*path, name))

@@ -1,0 +1,59 @@
+"""Layouts: how an array that PyTorch has as ``b c h w`` lies in Flax.
+
+A layout is an einops pattern, ``"b c h w -> b h w c"``, or None where both sides agree. It is stated for every input
+and output and never guessed from a rank: a square, or a batch as large as the channels, would make the guess wrong.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+import numpy as np
+
+
+class Layouts(TypedDict, total=False):
+    """The layouts of a pair of modules.
+
+    Attributes:
+        inputs: one per positional input.
+        outputs: one per array of the output, in the order of its leaves.
+        maps: by a map's path, or by the last segment of it.
+    """
+
+    inputs: Sequence[str | None]
+    outputs: Sequence[str | None]
+    maps: Mapping[str, str]
+
+
+def one_each(kind: str, layouts: Sequence[str | None] | None, count: int) -> list[str | None]:
+    """The layouts of ``count`` arrays; all None where none are given.
+
+    Raises:
+        ValueError: there are more or fewer layouts than arrays.
+    """
+    if layouts is None:
+        return [None] * count
+    if len(layouts) != count:
+        raise ValueError(f"layouts[{kind!r}] must have one entry for each of {count} arrays, got {len(layouts)}")
+    return list(layouts)
+
+
+def to_flax(array: np.ndarray, layout: str | None, name: str) -> np.ndarray:
+    """Rearranges a PyTorch array for Flax.
+
+    Raises:
+        ValueError: the pattern does not fit the array.
+    """
+    if layout is None:
+        return array
+    from einops import EinopsError, rearrange
+
+    try:
+        return np.ascontiguousarray(rearrange(array, layout))
+    except EinopsError as error:
+        raise ValueError(f"layout of {name} must fit its shape {array.shape}, got {layout!r}") from error
+
+
+def map_layout(path: str, layouts: Mapping[str, str]) -> str | None:
+    """The layout of an attention map: by its whole path, else by its name, else None."""
+    segments = [segment for segment in path.split(".") if not segment.isdigit()]
+    return layouts.get(path, layouts.get(segments[-1] if segments else path))

@@ -1,0 +1,83 @@
+"""What a comparison found, row by row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor of one quantity.
+
+    Attributes:
+        quantity: "output", "map", "parameter gradient", "input gradient" or "buffer".
+        path: which one: ``output[0]``, ``fc.weight``, ``bn.running_mean``.
+        mode: "train" or "eval".
+        dtype: of both computations; errors are against PyTorch's float64.
+        error: ours, relative; NaN where a result is not finite.
+        torch_error: PyTorch's own, in the same dtype; 0 for float64.
+        tolerance: what ``error`` may be.
+        note: what else there is to say: "zero by algebra", "missing in flax", or "zero in torch", which compares
+            nothing: a dead ReLU, say.
+    """
+
+    quantity: str
+    path: str
+    mode: str
+    dtype: str
+    error: float
+    torch_error: float
+    tolerance: float
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the error is within its tolerance; NaN never is."""
+        return self.error <= self.tolerance
+
+    def __str__(self) -> str:
+        verdict = "ok  " if self.ok else "FAIL"
+        note = f" ({self.note})" if self.note else ""
+        return (
+            f"{verdict} {self.dtype} {self.mode:5} {self.quantity:18} {self.path}: error {self.error:.2e}, "
+            f"tolerance {self.tolerance:.0e}, PyTorch's own {self.torch_error:.2e}{note}"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """All rows of a comparison."""
+
+    name: str
+    rows: Sequence[Row]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row is within its tolerance, and there are rows."""
+        return bool(self.rows) and all(row.ok for row in self.rows)
+
+    @property
+    def failures(self) -> list[Row]:
+        """The rows that are not."""
+        return [row for row in self.rows if not row.ok]
+
+    def worst(self, quantity: str, dtype: str) -> Row | None:
+        """The row with the largest error of a quantity (NaN the largest of all), or None where there is none."""
+        rows = [row for row in self.rows if (row.quantity, row.dtype) == (quantity, dtype)]
+        return max(rows, key=lambda row: (row.error != row.error, row.error), default=None)
+
+    def __str__(self) -> str:
+        shown = self.failures or self.rows
+        head = f"{self.name}: {len(self.failures)} of {len(self.rows)} comparisons failed"
+        return "\n".join([head, *map(str, shown)])
+
+
+class ParityError(AssertionError):
+    """Two modules are not the same function; the message is the report.
+
+    Attributes:
+        report: the whole report.
+    """
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(str(report))
+        self.report = report

@@ -1,0 +1,252 @@
+"""THE table of cases: every public class with its arguments and the shapes it is called with.
+
+It drives the parity tests, the parity report, README's table, and, per case, the tests that a block works under jit,
+grad, vmap, remat and export. Pure data: names and numbers. Sizes are distinct primes where they can be, so that no
+transposed axis hides.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+MAP = "b c h w -> b h w c"
+SEQUENCE = "b c n -> b n c"
+HEADS = "b heads n d -> b n heads d"
+GATES = {"gate": MAP, "z1": SEQUENCE}
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of a case, in PyTorch's layout.
+
+    Attributes:
+        shape: its shape; None passes None.
+        layout: how Flax wants it, None for the same.
+        kind: "normal"; "ties", rounded to few values and with a constant patch, as a white patch makes them; "mask",
+            zeros and ones with one row of zeros; "image", as the patch task gives them.
+    """
+
+    shape: tuple[int, ...] | None = None
+    layout: str | None = None
+    kind: str = "normal"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A class, its arguments and its inputs.
+
+    Attributes:
+        name: unique, "class name" or "class name, variant".
+        module: the file of both sides, "blocks.cbam".
+        inputs: what it is called with.
+        outputs: the layout of each array that it returns.
+        args: arguments of the constructor.
+        kwargs: keyword arguments of the call.
+        zero_gradients: parameters whose gradient is zero by algebra.
+    """
+
+    name: str
+    module: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[str | None, ...]
+    args: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    zero_gradients: tuple[str, ...] = ()
+
+    @property
+    def class_name(self) -> str:
+        """The name of the class on both sides."""
+        return self.name.split(",")[0]
+
+
+def _map(*shape: int, kind: str = "normal") -> Input:
+    return Input(shape, MAP, kind)
+
+
+def _heads(*shape: int) -> Input:
+    return Input(shape, HEADS)
+
+
+WEIGHTS = {"need_weights": True}
+KEY_BIASES = tuple(f"layers.{head}.key.bias" for head in range(3))
+IMAGE = (_map(3, 3, 22, 29, kind="image"),)
+PATCH_NET: dict[str, Any] = {"module": "networks.patch", "inputs": IMAGE, "outputs": (None, MAP)}
+
+CASES = (
+    Case(
+        "ScaledDotProductAttention",
+        "blocks.dot_product",
+        (_heads(2, 3, 5, 7), _heads(2, 3, 11, 7), _heads(2, 3, 11, 13)),
+        (HEADS, None),
+        {"temperature": 2.5},
+        WEIGHTS,
+    ),
+    Case(
+        "ScaledDotProductAttention, mask and dropout",
+        "blocks.dot_product",
+        (_heads(2, 3, 5, 7), _heads(2, 3, 11, 7), _heads(2, 3, 11, 13), Input((2, 1, 5, 11), kind="mask")),
+        (HEADS, None),
+        {"temperature": 2.5, "attn_dropout": 0.3},
+        WEIGHTS,
+    ),
+    Case(
+        "MultiHeadAttention",
+        "blocks.multi_head",
+        (Input((2, 5, 12)), Input((2, 7, 12)), Input((2, 7, 12))),
+        (None, None),
+        {"n_head": 3, "d_model": 12, "d_k": 5, "d_v": 11, "dropout": 0.2},
+        WEIGHTS,
+    ),
+    Case(
+        "MultiHeadAttention, mask",
+        "blocks.multi_head",
+        (Input((2, 5, 12)), Input((2, 7, 12)), Input((2, 7, 12)), Input((2, 5, 7), kind="mask")),
+        (None,),
+        {"n_head": 3, "d_model": 12, "d_k": 5, "d_v": 5},
+    ),
+    Case(
+        "MultiHeadAttention, without residual and norm",
+        "blocks.multi_head",
+        (Input((2, 5, 13)), Input((2, 7, 13)), Input((2, 7, 13))),
+        (None, None),
+        {"n_head": 2, "d_model": 13, "d_k": 5, "d_v": 7, "residual": False, "norm": False},
+        WEIGHTS,
+    ),
+    Case(
+        "AdditiveAttention",
+        "blocks.additive",
+        (Input((2, 5, 3)), Input((2, 7, 11)), Input((2, 7, 13))),
+        (None, None),
+        {"query_in": 3, "key_in": 11, "hidden": 17},
+        WEIGHTS,
+    ),
+    Case(
+        "AdditiveAttention, mask",
+        "blocks.additive",
+        (Input((2, 5, 3)), Input((2, 7, 11)), Input((2, 7, 13)), Input((2, 5, 7), kind="mask")),
+        (None, None),
+        {"query_in": 3, "key_in": 11, "hidden": 17},
+        WEIGHTS,
+    ),
+    Case(
+        "ConvAttention",
+        "blocks.conv_multi_head",
+        (_map(2, 5, 3, 7), Input((2, 13, 11), SEQUENCE)),
+        (MAP, None),
+        {"mem_in": 13, "query_in": 5, "key_size": 7, "output_size": 3},
+        WEIGHTS,
+        zero_gradients=("key.bias",),
+    ),
+    Case(
+        "ConvMultiHeadAttention",
+        "blocks.conv_multi_head",
+        (_map(2, 5, 3, 7), _map(2, 5, 3, 7)),
+        (MAP, None),
+        {"mem_in": 5, "query_in": 5, "key_size": 11, "output_size": 13, "num_heads": 3},
+        WEIGHTS,
+        zero_gradients=KEY_BIASES,
+    ),
+    Case(
+        "ConvMultiHeadAttention, sequences",
+        "blocks.conv_multi_head",
+        (Input((2, 7, 11), SEQUENCE), Input((2, 7, 11), SEQUENCE)),
+        (SEQUENCE,),
+        {"mem_in": 7, "query_in": 7, "key_size": 3, "output_size": 5, "num_heads": 2},
+        zero_gradients=KEY_BIASES,
+    ),
+    Case(
+        "BasicConv",
+        "blocks.cbam",
+        (_map(3, 4, 7, 11),),
+        (MAP,),
+        {"in_planes": 4, "out_planes": 6, "kernel_size": (3, 5), "stride": 2, "padding": 1, "dilation": 2, "groups": 2},
+    ),
+    Case(
+        "BasicConv, bias alone",
+        "blocks.cbam",
+        (_map(3, 5, 7, 11),),
+        (MAP,),
+        {"in_planes": 5, "out_planes": 3, "kernel_size": 4, "padding": 2, "relu": False, "bn": False, "bias": True},
+    ),
+    Case(
+        "ChannelGate",
+        "blocks.cbam",
+        (_map(3, 13, 5, 7),),
+        (MAP,),
+        {"gate_channels": 13, "reduction_ratio": 4, "pool_types": ("avg", "max", "lp", "lse")},
+    ),
+    Case("ChannelPool", "blocks.cbam", (_map(3, 5, 7, 11, kind="ties"),), (MAP,)),
+    Case("SpatialGate", "blocks.cbam", (_map(3, 5, 11, 7),), (MAP,)),
+    Case(
+        "CBAM",
+        "blocks.cbam",
+        (_map(3, 17, 5, 8, kind="ties"),),
+        (MAP,),
+        {"gate_channels": 17, "reduction_ratio": 4},
+    ),
+    Case(
+        "CBAM, with spatial gate",
+        "blocks.cbam",
+        (_map(3, 11, 8, 13, kind="ties"),),
+        (MAP,),
+        {"gate_channels": 11, "reduction_ratio": 3, "no_spatial": False},
+    ),
+    Case(
+        "ChannelAttention", "blocks.channel", (_map(3, 17, 5, 7, kind="ties"),), (MAP,), {"in_planes": 17, "ratio": 4}
+    ),
+    Case("UseAttentionModel", "blocks.channel", (_map(3, 13, 7, 6),), (MAP,), {"in_planes": 13, "ratio": 5}),
+    Case("SpatialAttentionModule", "blocks.spatial", (_map(3, 5, 11, 7),), (MAP,)),
+    Case("PointwiseSpatialAttention", "blocks.pointwise", (_map(3, 5, 7, 11),), (MAP,), {"channels": 5}),
+    Case(
+        "PointwiseSpatialAttention, without norm",
+        "blocks.pointwise",
+        (_map(3, 5, 7, 11),),
+        (MAP,),
+        {"channels": 5, "bn": False},
+    ),
+    Case("SinePositionEncoding2d", "blocks.position", (_map(2, 12, 5, 7),), (MAP,), {"channels": 12}),
+    Case(
+        "LearnedPositionEncoding2d",
+        "blocks.position",
+        (_map(2, 6, 5, 7),),
+        (MAP,),
+        {"height": 5, "width": 7, "channels": 6},
+    ),
+    Case("ConvPart", "networks.patch", IMAGE, (MAP,)),
+    Case("PatchNetwork", **PATCH_NET),
+    Case("Net", **PATCH_NET),
+    Case("NetMultiHeadAttention", **PATCH_NET),
+    Case("NetMultiHeadAttention, article order", args={"token_order": "article"}, **PATCH_NET),
+    Case("NetMultiHeadAttention, sine", args={"position": "sine"}, **PATCH_NET),
+    Case("NetMultiHeadAttention, learned", args={"position": "learned", "height": 5, "width": 7}, **PATCH_NET),
+    Case(
+        "NetConvMultiHeadAttention",
+        zero_gradients=tuple(f"attn1.layers.{head}.key.bias" for head in range(4)),
+        **PATCH_NET,
+    ),
+    Case("NetCBAM", **PATCH_NET),
+    Case("NetCBAM, with spatial gate", args={"no_spatial": False}, **PATCH_NET),
+    Case("NetPointwiseSpatialAttention", **PATCH_NET),
+    Case("NetChannelAttention", **PATCH_NET),
+    Case(
+        "ChannelAttentionClassifier",
+        "networks.channel",
+        (_map(3, 17, 5, 7),),
+        (None, MAP),
+        {"in_planes": 17, "category": 5, "ratio": 3},
+    ),
+    Case(
+        "SpatialAttentionNeuralNetwork",
+        "networks.sensor",
+        (_map(3, 1, 37, 5),),
+        (None,),
+        {"train_shape": (100, 37, 5), "category": 7},
+    ),
+    Case(
+        "SpatialAttentionNeuralNetwork, other width",
+        "networks.sensor",
+        (_map(3, 1, 19, 7),),
+        (None,),
+        {"train_shape": (100, 19, 5), "category": 3},
+    ),
+)

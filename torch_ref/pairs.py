@@ -1,0 +1,107 @@
+"""From a case to a pair of modules with equal arguments, and the inputs for both."""
+
+import importlib
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from flax import nnx
+
+from flax_attn.testing import Layouts, Report, compare
+
+from .cases import CASES, GATES, Case, Input
+from .maps import attention_maps
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both sides of a case. Weights and buffers of the PyTorch side are random, the Flax side has its own."""
+
+    case: Case
+    flax_module: nnx.Module
+    torch_module: torch.nn.Module
+    inputs: tuple[np.ndarray | None, ...]
+    layouts: Layouts
+
+    def compare(self, **options: Any) -> Report:
+        """Compares the two with `flax_attn.testing.compare`."""
+        return compare(
+            self.flax_module,
+            self.torch_module,
+            *self.inputs,
+            layouts=self.layouts,
+            kwargs=self.case.kwargs,
+            torch_maps=attention_maps,
+            zero_gradients=self.case.zero_gradients,
+            name=self.case.name,
+            **options,
+        )
+
+
+def make_pair(case: Case, seed: int = 0) -> Pair:
+    """Builds both sides of a case and draws its weights and inputs."""
+    rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
+    torch_module = find_class("torch_ref", case)(**case.args)
+    randomise(torch_module, rng)
+    return Pair(
+        case,
+        find_class("flax_attn", case)(**case.args, rngs=nnx.Rngs(seed)),
+        torch_module,
+        tuple(draw(wanted, rng) for wanted in case.inputs),
+        {"inputs": [wanted.layout for wanted in case.inputs], "outputs": case.outputs, "maps": GATES},
+    )
+
+
+def find_class(package: str, case: Case) -> Any:
+    """The class of a case in ``flax_attn`` or ``torch_ref``."""
+    return getattr(importlib.import_module(f"{package}.{case.module}"), case.class_name)
+
+
+def find_cases(names: Iterable[str]) -> list[Case]:
+    """The cases whose name or class is among ``names``; all for no names.
+
+    Raises:
+        ValueError: a name that is neither.
+    """
+    names = list(names)
+    unknown = [name for name in names if not any(name in (case.name, case.class_name) for case in CASES)]
+    if unknown:
+        known = sorted({case.class_name for case in CASES})
+        raise ValueError(f"NAME must be a class or a case among {', '.join(known)}, got {', '.join(unknown)}")
+    return [case for case in CASES if not names or case.name in names or case.class_name in names]
+
+
+def randomise(module: torch.nn.Module, rng: np.random.Generator) -> None:
+    """Moves parameters and buffers off their initial values: a scale of 1 or a mean of 0 hides its own omission."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.dim() > 1:  # weights that keep the variance of what passes through them
+                value = rng.standard_normal(tuple(parameter.shape)) / np.sqrt(parameter[0].numel())
+            else:  # biases, and scales around 1
+                value = parameter.numpy() + rng.normal(0, 0.2, tuple(parameter.shape))
+            parameter.copy_(torch.from_numpy(value))
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.copy_(torch.from_numpy(rng.normal(0, 0.3, tuple(buffer.shape))))
+            elif name.endswith("running_var"):
+                buffer.copy_(torch.from_numpy(rng.uniform(0.5, 1.5, tuple(buffer.shape))))
+
+
+def draw(wanted: Input, rng: np.random.Generator) -> np.ndarray | None:
+    """Draws an input of a case."""
+    if wanted.shape is None:
+        return None
+    if wanted.kind == "mask":
+        mask = rng.random(wanted.shape) < 0.6
+        mask[0, ..., 0, :] = False  # a query that may look at nothing
+        return mask
+    if wanted.kind == "image":
+        return ((rng.integers(0, 256, wanted.shape) - 128) / 128).astype(np.float32)
+    values = rng.standard_normal(wanted.shape).astype(np.float32)
+    if wanted.kind == "ties":
+        values = np.round(values * 2) / 2
+        values[..., : wanted.shape[-2] // 2, : wanted.shape[-1] // 2] = values.max() + 1
+    return values
