@@ -52,7 +52,7 @@ def attention_maps(module: nnx.Module, *inputs: Any, **kwargs: Any) -> dict[str,
     _, captured = nnx.capture(copy, AttentionMap)(*inputs, **kwargs)
     names = _torch_names(copy)
     maps = {}
-    for (*path, name), variable in captured.flat_state():
+    for (*path, name), variable in nnx.to_flat_state(captured):
         here = ".".join(filter(None, (names[tuple(path)], str(name))))
         calls = variable.get_value()
         maps.update({here: calls[0]} if len(calls) == 1 else {f"{here}.{i}": call for i, call in enumerate(calls)})

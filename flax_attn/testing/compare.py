@@ -49,7 +49,8 @@ def compare(
         modes: "train", "eval" or both.
         dtypes: "float64", "float32" or both.
         load: whether the weights of ``torch_module`` are loaded into the copy of ``flax_module`` first.
-        rename: passed to `flax_attn.from_torch`; it must be None unless ``load``.
+        rename: the table that takes the names of ``torch_module`` to those of ``flax_module``, as for
+            `flax_attn.from_torch`.
         torch_maps: a function ``(torch_module, *inputs, **kwargs) -> {path: tensor}`` that gives the attention maps of
             the PyTorch module; without one, maps are not compared.
         cotangents: what each output is multiplied with before the sum that is differentiated, in PyTorch's layout;
@@ -76,9 +77,8 @@ def compare(
     layouts = layouts or {}
     _check_arguments(modes, dtypes, inputs, layouts)
     _require_torch()
-    names = dict(rename or {})
     if load:
-        flax_module = from_torch(nnx.clone(flax_module), torch_module.state_dict(), rename=names)
+        flax_module = from_torch(nnx.clone(flax_module), torch_module.state_dict(), rename=rename)
     if cotangents is None:
         cotangents = random_cotangents(torch_output_shapes(torch_module, inputs, kwargs or {}), seed)
     rows: list[Row] = []
@@ -90,12 +90,13 @@ def compare(
             "cotangents": cotangents,
             "seed": seed,
         }
-        truth = run_torch(torch_module, inputs, dtype="float64", maps=torch_maps, **options)
+        torch_options: dict[str, Any] = {"maps": torch_maps, "rename": rename}
+        truth = run_torch(torch_module, inputs, dtype="float64", **torch_options, **options)
         for dtype in dtypes:
             ours = run_flax(flax_module, inputs, dtype=dtype, **options)
             theirs = truth
             if dtype != "float64":
-                theirs = run_torch(torch_module, inputs, dtype=dtype, maps=torch_maps, **options)
+                theirs = run_torch(torch_module, inputs, dtype=dtype, **torch_options, **options)
             if torch_maps is None:
                 ours.map = {}
             rows += _rows(ours, theirs, truth, mode, dtype, name, frozenset(zero_gradients))

@@ -23,7 +23,7 @@ TABLE: dict[tuple[str, str, str], float] = {
 }
 
 _CANCELLATION = (
-    "gates and convolution biases stand before a BatchNorm, which takes a common factor and a common shift out again: the "
+    "gates and convolution biases stand before a BatchNorm, which takes a common factor and shift out again: the "
     "gradients of those biases are small remainders of large sums, and PyTorch's own float32 is as far off"
 )
 

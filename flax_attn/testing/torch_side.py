@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..convert.rename import rename_all
 from .layouts import Layouts, map_layout, one_each, to_flax
-from .results import Results, is_float, keep_masks, leaves
+from .results import Arrays, Results, is_float, keep_masks, leaves
 
 TorchMaps = Callable[..., Mapping[str, Any]]
 
@@ -17,7 +18,7 @@ def torch_output_shapes(module: Any, inputs: Sequence[Any], kwargs: Mapping[str,
     import torch
 
     with torch.no_grad():
-        output = _copy(module, "float32", train=False, seed=0)(*_tensors(inputs, "float32"), **kwargs)
+        output = _copy(module, "float32", train=False, rename=None, seed=0)(*_tensors(inputs, "float32"), **kwargs)
     return [tuple(leaf.shape) for _, leaf in leaves(output)]
 
 
@@ -31,15 +32,16 @@ def run_torch(
     layouts: Layouts,
     cotangents: Sequence[np.ndarray],
     maps: TorchMaps | None,
+    rename: Mapping[str, str] | None,
     seed: int,
 ) -> Results:
-    """Calls and differentiates a copy of ``module`` in ``dtype`` and one mode."""
+    """Calls and differentiates a copy of ``module`` in ``dtype`` and one mode; paths are renamed to Flax's."""
     import torch
 
-    module = _copy(module, dtype, train, seed)
+    module = _copy(module, dtype, train, rename, seed)
     results = Results()
     if maps is not None:
-        seen = maps(_copy(module, dtype, train, seed), *_tensors(inputs, dtype), **kwargs)
+        seen = maps(_copy(module, dtype, train, rename, seed), *_tensors(inputs, dtype), **kwargs)
         wanted = layouts.get("maps", {})
         results.map = {path: to_flax(_numpy(value), map_layout(path, wanted), path) for path, value in seen.items()}
     tensors = _tensors(inputs, dtype)
@@ -62,16 +64,24 @@ def run_torch(
     ):
         if tensor is not None and tensor.requires_grad:
             results.input_gradient[f"input[{index}]"] = to_flax(_gradient(tensor), layout, f"input[{index}]")
+    results.map = _renamed(results.map, rename)
+    results.parameter_gradient = _renamed(results.parameter_gradient, rename)
     if train:
         results.buffer = {
             name: _numpy(buffer)
             for name, buffer in module.named_buffers()
             if buffer is not None and buffer.is_floating_point()
         }
+        results.buffer = _renamed(results.buffer, rename)
     return results
 
 
-def _copy(module: Any, dtype: str, train: bool, seed: int) -> Any:
+def _renamed(arrays: Arrays, rename: Mapping[str, str] | None) -> Arrays:
+    names = rename_all(arrays, rename)
+    return {names[path]: array for path, array in arrays.items()}
+
+
+def _copy(module: Any, dtype: str, train: bool, rename: Mapping[str, str] | None, seed: int) -> Any:
     """A copy in dtype and mode whose dropouts drop what the Flax side's drop."""
     import torch
 
@@ -90,7 +100,7 @@ def _copy(module: Any, dtype: str, train: bool, seed: int) -> Any:
 
     for path, layer in module.named_modules():
         if isinstance(layer, torch.nn.Dropout):
-            layer.forward = dropout(path, layer)
+            layer.forward = dropout(rename_all([path], rename)[path], layer)
     return module
 
 

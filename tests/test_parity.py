@@ -1,0 +1,47 @@
+"""Every case of the table: ours is PyTorch's function, and the weights go both ways bit by bit."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import flax_attn
+from torch_ref.cases import CASES
+from torch_ref.pairs import make_pair
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+@every_case
+def test_parity_with_pytorch(case):
+    report = make_pair(case).compare()
+    assert report.ok, str(report)
+
+
+@every_case
+def test_nothing_is_compared_with_zeros(case):
+    # A dead ReLU would make a comparison that cannot fail.
+    report = make_pair(case).compare(dtypes=["float64"], modes=["train"])
+    assert [row.path for row in report.rows if row.note == "zero in torch"] == []
+
+
+@every_case
+def test_round_trip_is_bit_exact(case):
+    pair = make_pair(case)
+    module = flax_attn.from_torch(pair.flax_module, pair.torch_module.state_dict())
+    other = flax_attn.from_torch(make_pair(case, seed=1).flax_module, flax_attn.to_torch(module))
+    ours, theirs = (nnx.state(m, nnx.Any(nnx.Param, nnx.BatchStat)) for m in (module, other))
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for left, right in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@every_case
+def test_state_dict_is_pytorchs(case):
+    pair = make_pair(case)
+    module = flax_attn.from_torch(pair.flax_module, pair.torch_module.state_dict())
+    ours, theirs = flax_attn.to_torch(module), pair.torch_module.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        expected = np.zeros_like(tensor.numpy()) if name.endswith("num_batches_tracked") else tensor.numpy()
+        np.testing.assert_array_equal(ours[name], expected, strict=True)

@@ -1,0 +1,55 @@
+"""Every case of the table works under jit, grad, vmap, remat and export."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from flax_attn.testing import tolerance
+from flax_attn.testing.layouts import to_flax
+from flax_attn.testing.results import leaves
+from torch_ref.cases import CASES
+from torch_ref.pairs import make_pair
+
+
+def functional(case):
+    """The case in eval mode: a function (weights, inputs) -> (loss, outputs), and its arguments."""
+    pair = make_pair(case)
+    pair.flax_module.eval()
+    graphdef, weights, rest = nnx.split(pair.flax_module, nnx.Any(nnx.Param, nnx.BatchStat), ...)
+    weights, treedef = jax.tree.flatten(weights)
+    inputs = [
+        jnp.asarray(to_flax(array, wanted.layout, "input"))
+        for array, wanted in zip(pair.inputs, case.inputs, strict=True)
+    ]
+
+    def apply(weights, inputs):
+        module = nnx.merge(graphdef, jax.tree.unflatten(treedef, weights), rest, copy=True)
+        outputs = [leaf for _, leaf in leaves(module(*inputs, **case.kwargs))]
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in outputs), outputs
+
+    return apply, weights, inputs
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_jit_grad_vmap_remat_and_export(case):
+    apply, weights, inputs = functional(case)
+    (_, outputs), gradients = jax.jit(jax.value_and_grad(apply, has_aux=True))(weights, inputs)
+
+    # All transforms in one program: a compilation costs seconds.
+    stacked = [jnp.stack([x, x]) for x in inputs]
+    transformed = jax.vmap(jax.value_and_grad(jax.checkpoint(apply), has_aux=True), in_axes=(None, 0))
+    exported = jax.export.export(jax.jit(transformed))(weights, stacked)
+    (_, got_outputs), got_gradients = exported.call(weights, stacked)
+
+    for quantity, got, expected in (
+        ("output", got_outputs, outputs),
+        ("parameter gradient", got_gradients, gradients),
+    ):
+        scale = np.sqrt(sum(np.sum(np.square(array)) for array in expected))
+        for left, right in zip(got, expected, strict=True):
+            for copy in range(2):
+                # Relative to all arrays: a gradient that is zero by algebra has no error of its own.
+                distance = np.linalg.norm(np.asarray(left[copy] - right)) / scale
+                assert distance <= tolerance(quantity, "float32")
