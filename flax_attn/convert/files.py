@@ -50,7 +50,7 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     except Exception as error:  # torch raises half a dozen types for damaged and for refused files
         raise ValueError(
             f"state_dict must be a file of tensors alone, got {str(path)!r}, which is damaged or would run code when "
-            f"unpickled: {str(error).splitlines()[0]}"
+            f"unpickled: {next(iter(str(error).splitlines()), type(error).__name__)}"
         ) from error
 
 

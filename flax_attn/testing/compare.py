@@ -11,7 +11,7 @@ from ..convert import from_torch
 from .flax_side import run_flax
 from .layouts import Layouts, one_each
 from .report import ParityError, Report, Row
-from .results import Results, random_cotangents
+from .results import KeepMasks, Results, random_cotangents
 from .tolerances import QUANTITIES, tolerance
 from .torch_side import TorchMaps, run_torch, torch_output_shapes
 
@@ -28,7 +28,7 @@ def compare(
     rename: Mapping[str, str] | None = None,
     torch_maps: TorchMaps | None = None,
     cotangents: Sequence[np.ndarray] | None = None,
-    zero_gradients: Collection[str] = (),
+    zero_gradients: Collection[str] | Mapping[str, Collection[str]] = (),
     seed: int = 0,
     name: str = "",
 ) -> Report:
@@ -56,7 +56,8 @@ def compare(
         cotangents: what each output is multiplied with before the sum that is differentiated, in PyTorch's layout;
             fixed random numbers by default.
         zero_gradients: parameters and inputs (``input[1]``) whose gradient is zero by algebra, so that it has no
-            relative error: its norm is then taken relative to that of all gradients.
+            relative error: its norm is then taken relative to that of all gradients. A mapping from modes to such
+            names where it is so in one mode only, as a bias before a BatchNorm in training.
         seed: of cotangents and dropout.
         name: of the pair, for the report and the table of exceptions.
 
@@ -88,18 +89,19 @@ def compare(
             "train": mode == "train",
             "layouts": layouts,
             "cotangents": cotangents,
-            "seed": seed,
         }
         torch_options: dict[str, Any] = {"maps": torch_maps, "rename": rename}
-        truth = run_torch(torch_module, inputs, dtype="float64", **torch_options, **options)
+        zero = zero_gradients.get(mode, ()) if isinstance(zero_gradients, Mapping) else zero_gradients
+        masks = KeepMasks(seed)
+        truth = run_torch(torch_module, inputs, dtype="float64", masks=masks, **torch_options, **options)
         for dtype in dtypes:
-            ours = run_flax(flax_module, inputs, dtype=dtype, **options)
+            ours = run_flax(flax_module, inputs, dtype=dtype, masks=masks, **options)
             theirs = truth
             if dtype != "float64":
-                theirs = run_torch(torch_module, inputs, dtype=dtype, **torch_options, **options)
+                theirs = run_torch(torch_module, inputs, dtype=dtype, masks=KeepMasks(seed), **torch_options, **options)
             if torch_maps is None:
                 ours.map = {}
-            rows += _rows(ours, theirs, truth, mode, dtype, name, frozenset(zero_gradients))
+            rows += _rows(ours, theirs, truth, mode, dtype, name, frozenset(zero))
     return Report(name or type(flax_module).__name__, rows)
 
 
@@ -170,9 +172,9 @@ def _check_arguments(modes: Sequence[str], dtypes: Sequence[str], inputs: Sequen
         if array is not None and not isinstance(array, np.ndarray):
             raise ValueError(f"input[{i}] must be a numpy array or None, got {type(array).__name__}")
     one_each("inputs", layouts.get("inputs"), len(inputs))
-    unknown = set(layouts) - {"inputs", "outputs", "maps"}
+    unknown = set(layouts) - {"inputs", "outputs", "maps", "dropouts"}
     if unknown:
-        raise ValueError(f"layouts must have the keys inputs, outputs and maps, got {sorted(unknown)}")
+        raise ValueError(f"layouts must have the keys inputs, outputs, maps and dropouts, got {sorted(unknown)}")
 
 
 def _require_torch() -> None:

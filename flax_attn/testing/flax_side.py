@@ -1,6 +1,6 @@
 """Runs the Flax module of a pair."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..convert.walk import entries
 from ..layers import Dropout
 from ..ops import attention_maps
 from .layouts import Layouts, one_each, to_flax
-from .results import Arrays, Results, is_float, keep_masks, leaves
+from .results import Arrays, KeepMasks, Results, is_float, leaves
 
 
 def run_flax(
@@ -27,7 +27,7 @@ def run_flax(
     train: bool,
     layouts: Layouts,
     cotangents: Sequence[np.ndarray],
-    seed: int,
+    masks: KeepMasks,
 ) -> Results:
     """Calls and differentiates a copy of ``module`` in ``dtype`` and one mode, compiled, at the highest precision."""
     wanted = one_each("outputs", layouts.get("outputs"), len(cotangents))
@@ -40,7 +40,7 @@ def run_flax(
             # A copy: variables of an outer trace may not be written to in an inner one.
             params, rest = state
             called = nnx.merge(graphdef, params, rest, copy=True)
-            _share_dropout(called, seed)
+            _share_dropout(called, masks.replay(layouts.get("dropouts", {})))
             arguments = {**others, **floats}
             return called, function(called)(*[arguments[i] for i in range(len(inputs))], **kwargs)
 
@@ -98,11 +98,10 @@ def _inputs(
     return floats, others
 
 
-def _share_dropout(module: nnx.Module, seed: int) -> None:
-    keep = keep_masks(seed)
+def _share_dropout(module: nnx.Module, keep: Callable[[str, tuple[int, ...]], np.ndarray]) -> None:
     for path, layer in submodules(module):
         if isinstance(layer, Dropout):
-            layer.keep_mask = partial(lambda path, key, rate, shape: jnp.asarray(keep(path, rate, shape)), path)
+            layer.keep_mask = partial(lambda path, key, rate, shape: jnp.asarray(keep(path, shape)), path)
 
 
 def _weighted_sum(found: Sequence[tuple[str, jax.Array]], cotangents: Sequence[np.ndarray]) -> jax.Array:

@@ -17,11 +17,13 @@ class Layouts(TypedDict, total=False):
         inputs: one per positional input.
         outputs: one per array of the output, in the order of its leaves.
         maps: by a map's path, or by the last segment of it.
+        dropouts: by the path of a dropout layer, how the array that it drops from lies.
     """
 
     inputs: Sequence[str | None]
     outputs: Sequence[str | None]
     maps: Mapping[str, str]
+    dropouts: Mapping[str, str]
 
 
 def one_each(kind: str, layouts: Sequence[str | None] | None, count: int) -> list[str | None]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .layouts import to_flax
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -53,16 +55,45 @@ def random_cotangents(shapes: Sequence[tuple[int, ...]], seed: int) -> list[np.n
     return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
 
 
-def keep_masks(seed: int) -> Callable[[str, float, tuple[int, ...]], np.ndarray]:
-    """Returns a function from (path of a dropout, rate, shape) to its keep-mask, new at every call of one path.
+class KeepMasks:
+    """The keep-masks of every dropout: drawn when PyTorch calls it, and handed to Flax at the same call.
 
-    Two functions of one seed give the same masks in the same order: one for either framework.
+    Attributes:
+        drawn: by path of the dropout, the mask of every call in PyTorch's layout.
     """
-    calls: dict[str, int] = {}
 
-    def keep(path: str, rate: float, shape: tuple[int, ...]) -> np.ndarray:
-        call = calls[path] = calls.get(path, -1) + 1
-        rng = np.random.default_rng([seed, zlib.crc32(path.encode()), call])
-        return rng.random(shape) >= rate
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.drawn: dict[str, list[np.ndarray]] = {}
 
-    return keep
+    def draw(self, path: str, rate: float, shape: tuple[int, ...]) -> np.ndarray:
+        """Draws and keeps the mask of the next call of a PyTorch dropout."""
+        masks = self.drawn.setdefault(path, [])
+        rng = np.random.default_rng([self.seed, zlib.crc32(path.encode()), len(masks)])
+        masks.append(rng.random(shape) >= rate)
+        return masks[-1]
+
+    def replay(self, layouts: Mapping[str, str]) -> Callable[[str, tuple[int, ...]], np.ndarray]:
+        """Returns a function from (path, shape of the Flax dropout) to the mask that PyTorch had at this call.
+
+        That function raises ``ValueError`` where PyTorch made no such call, or had another shape.
+        """
+        calls: dict[str, int] = {}
+
+        def keep(path: str, shape: tuple[int, ...]) -> np.ndarray:
+            call = calls[path] = calls.get(path, -1) + 1
+            masks = self.drawn.get(path, [])
+            if call >= len(masks):
+                raise ValueError(
+                    f"dropout {path!r} of flax_module must drop as often as torch_module's, {len(masks)} times, got "
+                    f"{call + 1}"
+                )
+            mask = to_flax(masks[call], layouts.get(path), f"dropout {path!r}")
+            if mask.shape != shape:
+                raise ValueError(
+                    f"dropout {path!r} must have PyTorch's shape {mask.shape}, or a layout in layouts['dropouts'] that "
+                    f"takes it there, got {shape}"
+                )
+            return mask
+
+        return keep

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..convert.rename import rename_all
 from .layouts import Layouts, map_layout, one_each, to_flax
-from .results import Arrays, Results, is_float, keep_masks, leaves
+from .results import Arrays, KeepMasks, Results, is_float, leaves
 
 TorchMaps = Callable[..., Mapping[str, Any]]
 
@@ -18,7 +18,9 @@ def torch_output_shapes(module: Any, inputs: Sequence[Any], kwargs: Mapping[str,
     import torch
 
     with torch.no_grad():
-        output = _copy(module, "float32", train=False, rename=None, seed=0)(*_tensors(inputs, "float32"), **kwargs)
+        output = _copy(module, "float32", train=False, rename=None, masks=KeepMasks(0))(
+            *_tensors(inputs, "float32"), **kwargs
+        )
     return [tuple(leaf.shape) for _, leaf in leaves(output)]
 
 
@@ -33,15 +35,15 @@ def run_torch(
     cotangents: Sequence[np.ndarray],
     maps: TorchMaps | None,
     rename: Mapping[str, str] | None,
-    seed: int,
+    masks: KeepMasks,
 ) -> Results:
     """Calls and differentiates a copy of ``module`` in ``dtype`` and one mode; paths are renamed to Flax's."""
     import torch
 
-    module = _copy(module, dtype, train, rename, seed)
+    module = _copy(module, dtype, train, rename, masks)
     results = Results()
     if maps is not None:
-        seen = maps(_copy(module, dtype, train, rename, seed), *_tensors(inputs, dtype), **kwargs)
+        seen = maps(_copy(module, dtype, train, rename, KeepMasks(masks.seed)), *_tensors(inputs, dtype), **kwargs)
         wanted = layouts.get("maps", {})
         results.map = {path: to_flax(_numpy(value), map_layout(path, wanted), path) for path, value in seen.items()}
     tensors = _tensors(inputs, dtype)
@@ -81,19 +83,18 @@ def _renamed(arrays: Arrays, rename: Mapping[str, str] | None) -> Arrays:
     return {names[path]: array for path, array in arrays.items()}
 
 
-def _copy(module: Any, dtype: str, train: bool, rename: Mapping[str, str] | None, seed: int) -> Any:
+def _copy(module: Any, dtype: str, train: bool, rename: Mapping[str, str] | None, masks: KeepMasks) -> Any:
     """A copy in dtype and mode whose dropouts drop what the Flax side's drop."""
     import torch
 
     module = copy.deepcopy(module).to(getattr(torch, dtype)).train(train)
     module.zero_grad(set_to_none=True)
-    keep = keep_masks(seed)
 
     def dropout(path: str, layer: Any) -> Callable[[Any], Any]:
         def forward(x: Any) -> Any:
             if not layer.training or layer.p == 0:
                 return x
-            mask = torch.from_numpy(keep(path, layer.p, tuple(x.shape)))
+            mask = torch.from_numpy(masks.draw(path, layer.p, tuple(x.shape)))
             return torch.where(mask, x / (1 - layer.p), torch.zeros((), dtype=x.dtype))
 
         return forward

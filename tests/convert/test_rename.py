@@ -1,0 +1,49 @@
+"""Renaming by runs of path segments: anywhere, longest first, a leading run to nothing, collisions refused."""
+
+import pytest
+
+from flax_attn.convert.rename import rename_all
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "expected"),
+    [
+        ("ChannelGate.mlp.1.bias", {"ChannelGate": "channel_gate"}, "channel_gate.mlp.1.bias"),
+        ("layer1.0.ChannelGate.w", {"ChannelGate": "channel_gate"}, "layer1.0.channel_gate.w"),
+        ("ChannelGates.w", {"ChannelGate": "channel_gate"}, "ChannelGates.w"),
+        ("module.a.w", {"module": ""}, "a.w"),
+        ("a.module.w", {"module": ""}, "a.module.w"),
+        ("module.module.w", {"module": ""}, "module.w"),
+        ("encoder.body.w", {"encoder": "e", "encoder.body": "conv"}, "conv.w"),
+        ("encoder.head.w", {"encoder": "e", "encoder.body": "conv"}, "e.head.w"),
+        ("a.a.w", {"a": "b"}, "b.b.w"),
+        ("a.w", {"a": "b.c"}, "b.c.w"),
+        ("a.b", {"a": "b", "b": "a"}, "b.a"),
+        ("module.a.w", {"module.": ""}, "a.w"),
+    ],
+)
+def test_rename(name, table, expected):
+    assert rename_all([name], table) == {name: expected}
+
+
+def test_no_table_changes_nothing():
+    assert rename_all(["a.b"], None) == {"a.b": "a.b"}
+
+
+def test_inverse_takes_the_names_back():
+    table = {"module": "", "ChannelGate": "channel_gate", "encoder.body": "conv"}
+    names = ["module.ChannelGate.w", "module.encoder.body.w", "module.fc.bias"]
+    ours = rename_all(names, table)
+    assert list(rename_all(ours.values(), table, invert=True).values()) == names
+
+
+def test_collisions_are_all_named():
+    with pytest.raises(ValueError, match=r"rename must give different names") as error:
+        rename_all(["a.w", "b.w", "a.v", "b.v"], {"a": "b"})
+    assert "'b.w' from ['a.w', 'b.w']" in str(error.value)
+    assert "'b.v' from ['a.v', 'b.v']" in str(error.value)
+
+
+def test_an_empty_run_is_refused():
+    with pytest.raises(ValueError, match="empty one"):
+        rename_all(["a.w"], {"": "module"})

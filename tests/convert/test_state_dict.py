@@ -1,0 +1,277 @@
+"""from_torch and to_torch: all or nothing, every problem named at once, files read without running them."""
+
+import os
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
+import flax_attn
+from flax_attn.layers import BatchNorm, Conv, Embedding, LayerNorm, Linear
+from torch_ref.blocks import cbam as pt
+
+
+def make(seed=0):
+    return flax_attn.CBAM(8, 4, no_spatial=False, rngs=nnx.Rngs(seed))
+
+
+def weights(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.standard_normal(array.shape).astype(array.dtype) for name, array in flax_attn.to_torch(make()).items()
+    }
+
+
+def state(module):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(module, nnx.Any(nnx.Param, nnx.BatchStat)))]
+
+
+def same(left, right):
+    return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("make_ours", "theirs"),
+    [
+        (lambda r: Linear(3, 5, rngs=r), torch.nn.Linear(3, 5)),
+        (lambda r: Linear(5, 5, use_bias=False, rngs=r), torch.nn.Linear(5, 5, bias=False)),
+        (lambda r: nnx.Linear(5, 5, rngs=r), torch.nn.Linear(5, 5)),
+        (lambda r: Conv(4, 6, (3,), rngs=r), torch.nn.Conv1d(4, 6, 3)),
+        (lambda r: Conv(4, 6, (3, 5), groups=2, rngs=r), torch.nn.Conv2d(4, 6, (3, 5), groups=2)),
+        (lambda r: Conv(4, 4, (3, 3), rngs=r), torch.nn.Conv2d(4, 4, 3)),
+        (lambda r: Conv(2, 3, (3, 5, 7), rngs=r), torch.nn.Conv3d(2, 3, (3, 5, 7))),
+        (lambda r: LayerNorm(7, rngs=r), torch.nn.LayerNorm(7)),
+        (lambda r: BatchNorm(7, rngs=r), torch.nn.BatchNorm1d(7)),
+        (lambda r: Embedding(5, 5, rngs=r), torch.nn.Embedding(5, 5)),
+        (
+            lambda r: nnx.Sequential(Linear(3, 5, rngs=r), nnx.relu, Linear(5, 2, rngs=r)),
+            torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2)),
+        ),
+        (
+            lambda r: nnx.List([Linear(3, 5, rngs=r), LayerNorm(3, rngs=r)]),
+            torch.nn.ModuleList([torch.nn.Linear(3, 5), torch.nn.LayerNorm(3)]),
+        ),
+        (
+            lambda r: nnx.Dict(a=Linear(3, 5, rngs=r), b=LayerNorm(3, rngs=r)),
+            torch.nn.ModuleDict({"a": torch.nn.Linear(3, 5), "b": torch.nn.LayerNorm(3)}),
+        ),
+    ],
+)
+def test_every_rule_goes_both_ways(make_ours, theirs):
+    with torch.no_grad():
+        for tensor in (*theirs.parameters(), *theirs.buffers()):
+            if tensor.is_floating_point():
+                tensor.copy_(torch.randn(tensor.shape))
+    ours = flax_attn.from_torch(make_ours(nnx.Rngs(0)), theirs.state_dict())
+    back = flax_attn.to_torch(ours)
+    assert list(back) == list(theirs.state_dict())
+    for name, tensor in theirs.state_dict().items():
+        np.testing.assert_array_equal(back[name], tensor.numpy(), strict=True)
+
+
+def test_it_fills_in_place_and_returns_the_module():
+    module = make()
+    assert flax_attn.from_torch(module, weights()) is module
+    assert same(
+        flax_attn.to_torch(module).values(), {**weights(), "spatial_gate.spatial.bn.num_batches_tracked": 0}.values()
+    )
+
+
+def test_all_problems_are_named_at_once_and_nothing_is_loaded():
+    module = make()
+    before = state(module)
+    wrong = weights(1)
+    del wrong["channel_gate.mlp.1.bias"]
+    wrong["channel_gate.mlp.3.weight"] = wrong["channel_gate.mlp.3.weight"].T.copy()
+    wrong["spatial_gate.spatial.bn.weight"] = np.zeros(1, np.int64)
+    wrong["spatial_gate.spatial.conv.weight"] = "weights"
+    wrong["extra.weight"] = np.zeros(3)
+    with pytest.raises(ValueError, match="does not fit CBAM, which is left unchanged") as error:
+        flax_attn.from_torch(module, wrong)
+    lines = str(error.value).splitlines()[1:]
+    assert [line.strip() for line in lines] == [
+        "channel_gate.mlp.1.bias: expected shape (2,), got nothing",
+        "channel_gate.mlp.3.weight: expected shape (8, 2), got (2, 8)",
+        "spatial_gate.spatial.conv.weight: expected an array of floats, got str",
+        "spatial_gate.spatial.bn.weight: expected an array of floats, got int64 of shape (1,)",
+        "extra.weight: expected no such entry, got float64 of shape (3,)",
+    ]
+    assert same(state(module), before)
+
+
+def test_a_square_kernel_is_not_taken_for_its_transpose():
+    weight = np.arange(9.0, dtype=np.float32).reshape(3, 3)
+    linear = flax_attn.from_torch(Linear(3, 3, use_bias=False, rngs=nnx.Rngs(0)), {"weight": weight})
+    np.testing.assert_array_equal(linear(jnp.eye(3)), weight.T)
+
+
+def test_nothing_is_reshaped_to_fit():
+    with pytest.raises(ValueError, match=r"weight: expected shape \(2, 6\), got \(3, 4\)"):
+        flax_attn.from_torch(Linear(6, 2, use_bias=False, rngs=nnx.Rngs(0)), {"weight": np.zeros((3, 4), np.float32)})
+
+
+def test_num_batches_tracked_is_ignored_and_may_be_absent():
+    given = weights()
+    given["spatial_gate.spatial.bn.num_batches_tracked"] = np.array(7)
+    loaded = flax_attn.from_torch(make(), given)
+    assert flax_attn.to_torch(loaded)["spatial_gate.spatial.bn.num_batches_tracked"] == 0
+    del given["spatial_gate.spatial.bn.num_batches_tracked"]
+    flax_attn.from_torch(make(), given)
+
+
+@pytest.mark.parametrize("param_dtype", ["float32", "bfloat16", "float16"])
+def test_values_keep_the_modules_dtype(param_dtype):
+    module = flax_attn.ChannelGate(8, 4, param_dtype=param_dtype, rngs=nnx.Rngs(0))
+    given = pt.ChannelGate(8, 4).double().state_dict()
+    flax_attn.from_torch(module, given)
+    for name, array in flax_attn.to_torch(module).items():
+        assert array.dtype == jnp.dtype(param_dtype)
+        np.testing.assert_array_equal(array, given[name].numpy().astype(array.dtype))
+
+
+def test_bfloat16_tensors():
+    given = pt.ChannelGate(8, 4).bfloat16().state_dict()
+    module = flax_attn.from_torch(flax_attn.ChannelGate(8, 4, rngs=nnx.Rngs(0)), given)
+    np.testing.assert_array_equal(flax_attn.to_torch(module)["mlp.1.weight"], given["mlp.1.weight"].float().numpy())
+
+
+@pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])
+def test_safetensors_file_and_back(tmp_path, param_dtype):
+    module = flax_attn.CBAM(8, 4, param_dtype=param_dtype, rngs=nnx.Rngs(3))
+    path = tmp_path / "weights.safetensors"
+    written = flax_attn.to_torch(module, path)
+    assert list(tmp_path.iterdir()) == [path]
+    loaded = flax_attn.from_torch(flax_attn.CBAM(8, 4, param_dtype=param_dtype, rngs=nnx.Rngs(4)), str(path))
+    assert same(state(loaded), state(module))
+    assert written.keys() == load_file(path).keys()
+
+
+def test_pytorch_reads_what_we_write(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    module = make(5)
+    flax_attn.to_torch(module, path)
+    from safetensors.torch import load_file as load_torch
+
+    twin = pt.CBAM(8, 4, no_spatial=False)
+    twin.load_state_dict(load_torch(path))
+    for name, tensor in twin.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), flax_attn.to_torch(module)[name])
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+def test_pytorch_files(tmp_path, suffix):
+    twin = pt.CBAM(8, 4, no_spatial=False)
+    path = tmp_path / f"weights{suffix}"
+    torch.save(twin.state_dict(), path)
+    loaded = flax_attn.from_torch(make(), path)
+    np.testing.assert_array_equal(
+        flax_attn.to_torch(loaded)["channel_gate.mlp.1.weight"], twin.channel_gate.mlp[1].weight.detach().numpy()
+    )
+
+
+def test_training_checkpoint_is_looked_into(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"epoch": 3, "state_dict": pt.CBAM(8, 4, no_spatial=False).state_dict(), "best": 0.5}, path)
+    flax_attn.from_torch(make(), path)
+
+
+class Bomb:
+    """Runs code on unpickling."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_a_file_that_would_run_code_is_refused_and_does_not_run(tmp_path, suffix, save):
+    path = tmp_path / f"evil{suffix}"
+    save({"weight": Bomb(tmp_path / "ran")}, path)
+    module = make()
+    before = state(module)
+    with pytest.raises(ValueError, match="would run code"):
+        flax_attn.from_torch(module, path)
+    assert not (tmp_path / "ran").exists()
+    assert same(state(module), before)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
+def test_damaged_files(tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file(weights(), path)
+    else:
+        torch.save(weights(), path)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"not a checkpoint at all"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="state_dict must be"):
+            flax_attn.from_torch(make(), path)
+
+
+def test_missing_file_and_unknown_suffix(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.safetensors"):
+        flax_attn.from_torch(make(), tmp_path / "nothing.safetensors")
+    with pytest.raises(ValueError, match=r"\.safetensors, \.pt or \.pth"):
+        flax_attn.from_torch(make(), tmp_path / "weights.npz")
+    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
+        flax_attn.to_torch(make(), tmp_path / "weights.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("given", [[1, 2], 3, None])
+def test_not_a_mapping(given):
+    with pytest.raises(ValueError, match="state_dict must be a mapping"):
+        flax_attn.from_torch(make(), given)
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "weights.safetensors"
+    flax_attn.to_torch(make(), path)
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        flax_attn.to_torch(make(1), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+class Scaled(nnx.Module):
+    def __init__(self):
+        self.scale = nnx.Param(jnp.ones(3))
+
+
+def test_a_parameter_outside_any_layer_is_an_error():
+    with pytest.raises(ValueError, match=r"conversion rule, got Param 'inner\.scale' directly in Scaled"):
+        flax_attn.to_torch(nnx.Dict(inner=Scaled()))
+
+
+def test_numpy_jax_and_torch_values_are_one():
+    given = weights()
+    loaded = [
+        flax_attn.from_torch(make(), {name: convert(array) for name, array in given.items()})
+        for convert in (np.asarray, jnp.asarray, torch.from_numpy)
+    ]
+    assert same(state(loaded[0]), state(loaded[1]))
+    assert same(state(loaded[0]), state(loaded[2]))
+
+
+def test_the_loaded_module_does_not_share_memory_with_the_checkpoint():
+    given = {name: torch.from_numpy(array) for name, array in weights().items()}
+    module = flax_attn.from_torch(make(), given)
+    before = state(module)
+    for tensor in given.values():
+        tensor.zero_()
+    assert same(state(module), before)
