@@ -42,7 +42,7 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         import torch
     except ImportError as error:
         raise ImportError(
-            f"reading {str(path)!r} needs PyTorch: pip install 'flax-attn[torch]', or save it as .safetensors"
+            f"reading {str(path)!r} needs PyTorch: pip install 'flax_attn[torch]', or save it as .safetensors"
         ) from error
     try:
         loaded: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
