@@ -91,3 +91,25 @@ def test_the_count_sees_a_loop_over_heads():
         return jax.make_jaxpr(lambda x: sum(jnp.sin(x[..., head]) for head in range(heads)))(jnp.ones((2, 7)))
 
     assert count_operations(looped(7).jaxpr) > count_operations(looped(2).jaxpr)
+
+
+def largest_array(jaxpr):
+    """The number of elements of the largest array that a program makes."""
+    sizes = [variable.aval.size for equation in jaxpr.eqns for variable in equation.outvars]
+    inner = [sub for equation in jaxpr.eqns for sub in jaxprs_in_params(equation.params)]
+    return max([0, *sizes, *(largest_array(getattr(sub, "jaxpr", sub)) for sub in inner)])
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize("name", ["ScaledDotProductAttention", "MultiHeadAttention", "ConvMultiHeadAttention"])
+def test_no_array_of_queries_times_keys_is_made_unless_the_weights_are_needed(name, need_weights):
+    n = 1009
+    module, shapes = BLOCKS[name](heads=2, h=n, w=1, c=4)
+    graphdef, params, rest = nnx.split(module, nnx.Param, ...)
+
+    def loss(params, inputs, rest):
+        return jnp.sum(nnx.merge(graphdef, params, rest, copy=True)(*inputs, need_weights=need_weights)[0])
+
+    inputs = [jnp.ones(shape) for shape in shapes]
+    jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(params, inputs, rest).jaxpr
+    assert (largest_array(jaxpr) >= n * n) is need_weights

@@ -53,3 +53,13 @@ def test_jit_grad_vmap_remat_and_export(case):
                 # Relative to all arrays: a gradient that is zero by algebra has no error of its own.
                 distance = np.linalg.norm(np.asarray(left[copy] - right)) / scale
                 assert distance <= tolerance(quantity, "float32")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_it_is_a_tree(case):
+    # No variable is shared, and everything that holds one is known to NNX: its tree mode takes the module.
+    module = make_pair(case).flax_module
+    variables = [variable for _, variable in nnx.iter_graph(module) if isinstance(variable, nnx.Variable)]
+    assert len({id(variable) for variable in variables}) == len(variables)
+    graphdef, state = nnx.split(module, graph=False)
+    nnx.merge(graphdef, state)

@@ -105,6 +105,13 @@ CASES = (
         {"n_head": 3, "d_model": 12, "d_k": 5, "d_v": 5},
     ),
     Case(
+        "MultiHeadAttention, long",
+        "blocks.multi_head",
+        (Input((2, 307, 6)), Input((2, 149, 6)), Input((2, 149, 6)), Input((2, 307, 149), kind="mask")),
+        (None,),
+        {"n_head": 2, "d_model": 6, "d_k": 3, "d_v": 5, "dropout": 0.0},
+    ),
+    Case(
         "MultiHeadAttention, without residual and norm",
         "blocks.multi_head",
         (Input((2, 5, 13)), Input((2, 7, 13)), Input((2, 7, 13))),

@@ -85,8 +85,10 @@ class ConvAttention(nnx.Module):
         """
         tokens = as_sequence("query", query, "query_in", self.query_in)
         context = as_sequence("context", context, "mem_in", self.mem_in, batch=query.shape[0])
-        out, weights = attend_heads([self], tokens, context)
-        ops.record(self, "weights", weights)
+        need = need_weights or ops.is_recording(self)
+        out, weights = attend_heads([self], tokens, context, need_weights=need)
+        if weights is not None:
+            ops.record(self, "weights", weights)
         return out.reshape(*query.shape[:-1], -1), weights if need_weights else None
 
 
@@ -162,8 +164,10 @@ class ConvMultiHeadAttention(nnx.Module):
         tokens = as_sequence("query", query, "query_in", self.query_in)
         b, n, _ = tokens.shape
         context = as_sequence("context", context, "mem_in", self.query_in, batch=b, length=n)
-        z1, weights = attend_heads(self.layers, tokens, context)
-        ops.record(self, "weights", weights)
+        need = need_weights or ops.is_recording(self)
+        z1, weights = attend_heads(self.layers, tokens, context, need_weights=need)
+        if weights is not None:
+            ops.record(self, "weights", weights)
         ops.record(self, "z1", z1)
         z2 = self.proj_down(z1)
         z2 = self.norm1(z2 + context.astype(z2.dtype))
@@ -189,18 +193,28 @@ def as_sequence(
 
 
 def attend_heads(
-    heads: list[ConvAttention] | nnx.List[ConvAttention], query: jax.Array, context: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    heads: list[ConvAttention] | nnx.List[ConvAttention],
+    query: jax.Array,
+    context: jax.Array,
+    *,
+    need_weights: bool,
+) -> tuple[jax.Array, jax.Array | None]:
     """Runs all heads at once on sequences: their kernels side by side are one product each for query, key and value.
 
     Returns:
-        The heads' outputs side by side (b, n_query, heads * output_size), and the weights (b, heads, n_query, n_key).
+        The heads' outputs side by side (b, n_query, heads * output_size), and the weights (b, heads, n_query, n_key) or
+        None.
     """
     q = _project([head.query for head in heads], query)
     k = _project([head.key for head in heads], context)
     v = _project([head.value for head in heads], context)
     out, weights = ops.dot_product_attention(
-        q, k, v, temperature=heads[0].key_size ** 0.5, precision=heads[0].precision
+        q,
+        k,
+        v,
+        temperature=heads[0].key_size ** 0.5,
+        need_weights=need_weights,
+        precision=heads[0].precision,
     )
     return out.reshape(*query.shape[:2], -1), weights
 

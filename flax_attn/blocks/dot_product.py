@@ -97,8 +97,10 @@ class ScaledDotProductAttention(nnx.Module):
             value,
             temperature=self.temperature,
             mask=mask,
-            weights_fn=self.dropout,
+            weights_fn=self.dropout if self.dropout.is_active else None,
+            need_weights=need_weights or ops.is_recording(self),
             precision=self.precision,
         )
-        ops.record(self, "weights", weights)
+        if weights is not None:
+            ops.record(self, "weights", weights)
         return out, weights if need_weights else None

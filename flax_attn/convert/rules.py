@@ -91,9 +91,10 @@ def _embedding(layer: nnx.Embed) -> Iterator[Entry]:
 
 
 @rule(BatchNorm)
-def _batch_norm(layer: BatchNorm) -> Iterator[Entry]:
-    yield Entry("weight", layer.scale)
-    yield Entry("bias", layer.bias)
+@rule(nnx.BatchNorm)
+def _batch_norm(layer: BatchNorm | nnx.BatchNorm) -> Iterator[Entry]:
+    yield from _optional("weight", layer.scale)
+    yield from _optional("bias", layer.bias)
     yield Entry("running_mean", layer.mean)
     yield Entry("running_var", layer.var)
     # PyTorch counts batches for a cumulative average that is off by default; Flax has no such count.

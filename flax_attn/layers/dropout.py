@@ -30,6 +30,11 @@ class Dropout(nnx.Module):
         # A rate of 0 draws nothing, so a caller who never drops needs no stream of random numbers.
         self.rngs: nnx.RngStream | None = nnx.data(rngs.dropout.fork() if rate > 0 else None)
 
+    @property
+    def is_active(self) -> bool:
+        """Whether a call drops anything."""
+        return self.rngs is not None and not self.deterministic
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies dropout to an array of any shape."""
         if self.rngs is None or self.deterministic:

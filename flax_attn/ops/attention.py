@@ -4,6 +4,7 @@ Blocks call these and nothing below them, so that a faster path has one place to
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,9 @@ from jax.typing import DTypeLike
 
 # The tutorial's score for what is masked out. A row without any key is uniform rather than NaN.
 MASKED_SCORE = -1e9
+
+# Queries that are handled at once where the weights are not needed.
+QUERY_BLOCK = 128
 
 
 def score_dtype(dtype: DTypeLike) -> jnp.dtype:
@@ -26,9 +30,13 @@ def dot_product_attention(
     temperature: float,
     mask: jax.Array | None = None,
     weights_fn: Callable[[jax.Array], jax.Array] | None = None,
+    need_weights: bool = True,
     precision: jax.lax.PrecisionLike = None,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array | None]:
     """``softmax(query / temperature . key^T) . value``, heads in parallel.
+
+    Where nobody needs the weights, queries are taken `QUERY_BLOCK` at a time and the backward pass computes the weights
+    again, so that memory grows with n_query + n_key and not with their product.
 
     Args:
         query: (b, n_query, heads, d_k).
@@ -36,12 +44,40 @@ def dot_product_attention(
         value: (b, n_key, heads, d_v).
         temperature: what queries are divided by; sqrt(d_k) in Vaswani et al. 2017.
         mask: broadcasts against (b, heads, n_query, n_key); where it is 0 the score is -1e9.
-        weights_fn: applied to the weights before they are used (dropout).
+        weights_fn: applied to the weights before they are used (dropout); it needs them whole.
+        need_weights: whether to return the weights.
         precision: of the two products.
 
     Returns:
-        The output (b, n_query, heads, d_v) and the weights as applied, (b, heads, n_query, n_key).
+        The output (b, n_query, heads, d_v), and the weights as applied, (b, heads, n_query, n_key), or None.
     """
+    attend = partial(_attend, key=key, value=value, temperature=temperature, precision=precision)
+    if need_weights or weights_fn is not None or query.shape[1] <= QUERY_BLOCK:
+        out, weights = attend(query, mask, weights_fn=weights_fn)
+        return out, weights if need_weights else None
+
+    @jax.checkpoint
+    def attend_one(one: tuple[jax.Array, jax.Array | None]) -> jax.Array:
+        query, mask = one
+        return attend(query[:, None], None if mask is None else mask[:, :, None])[0][:, 0]
+
+    if mask is not None:
+        mask = jnp.moveaxis(jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], mask.shape[3])), 2, 0)
+    blocks = jax.lax.map(attend_one, (jnp.moveaxis(query, 1, 0), mask), batch_size=QUERY_BLOCK)
+    return jnp.moveaxis(blocks, 0, 1), None
+
+
+def _attend(
+    query: jax.Array,
+    mask: jax.Array | None,
+    *,
+    key: jax.Array,
+    value: jax.Array,
+    temperature: float,
+    weights_fn: Callable[[jax.Array], jax.Array] | None = None,
+    precision: jax.lax.PrecisionLike = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Attention with its weights, all queries at once."""
     scores = jnp.einsum(
         "bqhd,bkhd->bhqk",
         query / temperature,
