@@ -1,0 +1,159 @@
+"""Attention as functions of arrays: dtypes of scores, masks that hide, rows without a key."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from jax.extend.core import jaxprs_in_params
+from torch.nn import functional as F
+
+from flax_attn.ops import attention
+from flax_attn.testing import tolerance
+from flax_attn.testing.compare import relative_error
+
+NARROW = [jnp.float16, jnp.bfloat16]
+
+
+def heads(dtype=np.float64, seed=0):
+    """Query, key and value for 5 queries, 7 keys, 3 heads."""
+    rng = np.random.default_rng(seed)
+    shapes = [(2, 5, 3, 11), (2, 7, 3, 11), (2, 7, 3, 13)]
+    return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+def test_softmax_of_float64_stays_float64():
+    # jax.nn.dot_product_attention takes it in float32 whatever it is given; that would show here.
+    with jax.enable_x64(True):
+        query, key, value = heads()
+        out, weights = attention.dot_product_attention(query, key, value, temperature=2.5)
+    assert (out.dtype, weights.dtype) == (jnp.float64, jnp.float64)
+    q, k, v = (torch.tensor(np.asarray(x)).transpose(1, 2) for x in (query, key, value))
+    expected = F.scaled_dot_product_attention(q, k, v, scale=1 / 2.5).transpose(1, 2).numpy()
+    assert relative_error(np.asarray(out), expected) <= tolerance("output", "float64")
+
+
+def test_the_third_implementation_of_jax_agrees_in_float32():
+    query, key, value = heads(np.float32)
+    value = value[..., :11]  # all heads are of one size there
+    out, _ = attention.dot_product_attention(query, key, value, temperature=2.5, precision="highest")
+    with jax.default_matmul_precision("highest"):
+        expected = jax.nn.dot_product_attention(query, key, value, scale=1 / 2.5)
+    assert relative_error(np.asarray(out), np.asarray(expected)) <= tolerance("output", "float32")
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_narrow_floats_are_masked_without_overflow(dtype):
+    # float16 cannot hold -1e9: as a score it would be -inf, and a row of them NaN.
+    query, key, value = heads(dtype)
+    mask = jnp.ones((2, 1, 5, 7)).at[0, 0, 0].set(0)
+    out, weights = attention.dot_product_attention(query, key, value, temperature=2.5, mask=mask)
+    assert (out.dtype, weights.dtype) == (dtype, dtype)
+    assert bool(jnp.isfinite(out).all())
+    np.testing.assert_array_equal(weights[0, :, 0], np.full((3, 7), jnp.asarray(1 / 7, dtype)))
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_scores_of_narrow_floats_are_float32(dtype):
+    assert attention.score_dtype(dtype) == jnp.float32
+    # 300 * 300 is more than float16 holds.
+    one = jnp.full((1, 1, 1, 1), 300, dtype)
+    out, _ = attention.dot_product_attention(
+        one, jnp.concatenate([one, -one], 1), jnp.stack([one[0], -one[0]], 1), temperature=1.0
+    )
+    np.testing.assert_array_equal(out, one)
+
+
+@pytest.mark.parametrize("mask", [[1, 0, 1], [True, False, True], [1.0, 0.0, 1.0], [2, 0, -1]])
+def test_zero_hides_and_anything_else_does_not(mask):
+    weights = attention.attention_weights(jnp.zeros((1, 3)), jnp.array([mask]))
+    np.testing.assert_array_equal(weights, [[0.5, 0, 0.5]])
+
+
+def test_a_row_without_a_key_is_uniform_and_its_gradient_finite():
+    scores = jnp.array([[3.0, 1.0, -2.0, 0.5]])
+    weights, gradient = jax.value_and_grad(lambda s: attention.attention_weights(s, jnp.zeros((1, 4)))[0, 0])(scores)
+    np.testing.assert_array_equal(weights, 0.25)
+    np.testing.assert_array_equal(gradient, np.zeros((1, 4)))
+
+
+def test_weights_fn_changes_the_weights_that_are_applied_and_returned():
+    query, key, value = heads(np.float32)
+    plain, weights = attention.dot_product_attention(query, key, value, temperature=1.0)
+    doubled, twice = attention.dot_product_attention(query, key, value, temperature=1.0, weights_fn=lambda w: 2 * w)
+    np.testing.assert_array_equal(twice, 2 * weights)
+    np.testing.assert_array_equal(doubled, 2 * plain)
+
+
+def test_additive_scores_go_through_one_score_function():
+    with jax.enable_x64(True):
+        query, key = jnp.array([[[0.0]]]), jnp.array([[[0.0], [np.arctanh(0.5)]]])
+        out, weights = attention.additive_attention(
+            query, key, jnp.array([[[4.0], [8.0]]]), lambda hidden: 2 * np.log(3.0) * hidden
+        )
+    # Scores 0 and log 3.
+    assert relative_error(np.asarray(weights), np.array([[[0.25, 0.75]]])) <= tolerance("map", "float64")
+    assert relative_error(np.asarray(out), np.array([[[7.0]]])) <= tolerance("output", "float64")
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 5, 7), (2, 3, 5, 7), (1, 1, 1, 7), (1, 3, 1, 1)])
+def test_masks_that_fit(shape):
+    attention.check_mask(jnp.ones(shape), (2, 3, 5, 7), "b, heads, n_query, n_key")
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 5, 7), (2, 1, 7, 5), (3, 1, 5, 7), (2, 1, 5, 7, 1), ()])
+def test_masks_that_do_not(shape):
+    expected = "mask must have shape (b, heads, n_query, n_key)=(2, 3, 5, 7), axes of size 1 allowed, got "
+    with pytest.raises(ValueError, match=re.escape(f"{expected}{shape}")):
+        attention.check_mask(jnp.ones(shape), (2, 3, 5, 7), "b, heads, n_query, n_key")
+
+
+def blocked(monkeypatch, block):
+    monkeypatch.setattr(attention, "QUERY_BLOCK", block)
+
+
+@pytest.mark.parametrize("mask", [None, (2, 1, 13, 7), (1, 3, 1, 7)], ids=str)
+def test_queries_in_blocks_are_queries_at_once_with_their_gradients(mask, monkeypatch):
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape) for shape in [(2, 13, 3, 11), (2, 7, 3, 11), (2, 7, 3, 5)]]
+    cotangent = rng.standard_normal((2, 13, 3, 5))
+    keep = None if mask is None else rng.random(mask) < 0.6
+
+    def attend(need_weights):
+        def loss(arrays):
+            out, weights = attention.dot_product_attention(
+                *arrays, temperature=2.5, mask=keep, need_weights=need_weights
+            )
+            assert (weights is not None) == need_weights
+            return jnp.sum(out * cotangent), out
+
+        gradients, out = jax.grad(loss, has_aux=True)([jnp.asarray(x) for x in arrays])
+        return [np.asarray(x) for x in (out, *gradients)]
+
+    with jax.enable_x64(True):
+        whole = attend(need_weights=True)
+        blocked(monkeypatch, 5)  # 13 queries: two blocks and a remainder
+        parts = attend(need_weights=False)
+    for quantity, got, expected in zip(["output", *["input gradient"] * 3], parts, whole, strict=True):
+        assert relative_error(got, expected) <= tolerance(quantity, "float64")
+
+
+def largest_array(jaxpr):
+    inner = [getattr(sub, "jaxpr", sub) for equation in jaxpr.eqns for sub in jaxprs_in_params(equation.params)]
+    sizes = [variable.aval.size for equation in jaxpr.eqns for variable in equation.outvars]
+    return max([0, *sizes, *map(largest_array, inner)])
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_without_need_weights_there_is_no_array_of_all_queries_and_keys(need_weights, monkeypatch):
+    blocked(monkeypatch, 5)
+    query, key = jnp.ones((2, 67, 3, 2)), jnp.ones((2, 71, 3, 2))
+
+    def loss(query, key):
+        out, _ = attention.dot_product_attention(query, key, key, temperature=1.0, need_weights=need_weights)
+        return jnp.sum(jnp.sin(out))
+
+    largest = largest_array(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(query, key).jaxpr)
+    assert (largest >= 2 * 3 * 67 * 71) == need_weights

@@ -1,0 +1,59 @@
+"""``dtype`` is that of the computation and its results, ``param_dtype`` that of the parameters, for every class."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from flax_attn import ops
+from flax_attn.testing.layouts import to_flax
+from flax_attn.testing.results import leaves
+from torch_ref.cases import CASES
+from torch_ref.pairs import find_class
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def make(case, **options):
+    return find_class("flax_attn", case)(**case.args, **options, rngs=nnx.Rngs(0))
+
+
+def results(case, inputs=jnp.float32, **options):
+    """The dtypes of what a case returns; probabilities of the patch networks, float32 always, left out."""
+    arrays = [
+        jnp.asarray(to_flax(np.ones(x.shape), x.layout, "input"), bool if x.kind == "mask" else inputs)
+        for x in case.inputs
+    ]
+    output = jax.eval_shape(lambda *x: make(case, **options)(*x, **case.kwargs), *arrays)
+    if case.module == "networks.patch" and isinstance(output, tuple):
+        output = output[1]
+    return {leaf.dtype.name for _, leaf in leaves(output)}
+
+
+@every_case
+def test_dtype_is_that_of_the_results(case):
+    assert results(case, dtype="bfloat16") == {"bfloat16"}
+
+
+@every_case
+def test_without_dtype_inputs_and_parameters_decide(case):
+    assert results(case, jnp.bfloat16, param_dtype="bfloat16") == {"bfloat16"}
+
+
+@every_case
+def test_param_dtype_is_that_of_the_parameters_and_not_of_the_results(case):
+    module = nnx.eval_shape(lambda: make(case, dtype="float32", param_dtype="bfloat16"))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(nnx.state(module, nnx.Param))} <= {"bfloat16"}
+    assert results(case, dtype="float32", param_dtype="bfloat16") == {"float32"}
+
+
+@every_case
+def test_float64_stays_float64(case):
+    with jax.enable_x64(True):
+        assert results(case, jnp.float64, param_dtype="float64") == {"float64"}
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [(None, "float32"), (jnp.bfloat16, "bfloat16"), ("float16", "float16")])
+def test_cast(dtype, expected):
+    assert ops.cast(jnp.ones(3), dtype).dtype.name == expected

@@ -1,0 +1,151 @@
+"""Attention maps on request: what is given, and that nothing stays behind."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import flax_attn
+from flax_attn import ops
+from flax_attn.testing.layouts import to_flax
+from torch_ref.cases import CASES
+from torch_ref.pairs import find_class
+
+TOKENS = {"weights"}
+CONV = {"weights", "z1"}
+CBAM = {"channel_gate.gate", "spatial_gate.gate"}
+
+# What every class shows, by path and name as PyTorch has them.
+MAPS = {
+    "ScaledDotProductAttention": TOKENS,
+    "MultiHeadAttention": {"attention.weights"},
+    "AdditiveAttention": TOKENS,
+    "ConvAttention": TOKENS,
+    "ConvMultiHeadAttention": CONV,
+    "ChannelGate": {"gate"},
+    "SpatialGate": {"gate"},
+    "CBAM": {"channel_gate.gate"},
+    "CBAM, with spatial gate": CBAM,
+    "ChannelAttention": {"gate"},
+    "UseAttentionModel": {"channel_attention.gate"},
+    "SpatialAttentionModule": {"gate"},
+    "PointwiseSpatialAttention": {"gate"},
+    "NetMultiHeadAttention": {"attn1.attention.weights"},
+    "NetConvMultiHeadAttention": {f"attn1.{name}" for name in CONV},
+    "NetCBAM": {"attn1.channel_gate.gate"},
+    "NetCBAM, with spatial gate": {f"attn1.{name}" for name in CBAM},
+    "NetPointwiseSpatialAttention": {"attn1.gate"},
+    "NetChannelAttention": {"attn1.channel_attention.gate"},
+    "ChannelAttentionClassifier": {"attention.channel_attention.gate"},
+    "SpatialAttentionNeuralNetwork": {f"layer.{stage}.gate" for stage in (1, 5, 9, 13)},
+}
+
+
+def make(case):
+    return find_class("flax_attn", case)(**case.args, rngs=nnx.Rngs(0))
+
+
+def inputs_of(case, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        to_flax((rng.random(x.shape) < 0.5) if x.kind == "mask" else rng.standard_normal(x.shape), x.layout, "input")
+        for x in case.inputs
+    ]
+
+
+def single(arrays):
+    return [jnp.asarray(x, bool if x.dtype == bool else jnp.float32) for x in arrays]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_weight_and_gate_is_given(case):
+    maps = jax.eval_shape(lambda *x: flax_attn.attention_maps(make(case), *x), *single(inputs_of(case)))
+    assert maps.keys() == MAPS.get(case.name, MAPS.get(case.class_name, set()))
+
+
+STATEFUL = [
+    "ScaledDotProductAttention, mask and dropout",
+    "MultiHeadAttention",
+    "ConvMultiHeadAttention",
+    "CBAM, with spatial gate",
+    "PointwiseSpatialAttention",
+]
+every_stateful = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name in STATEFUL], ids=lambda case: case.name
+)
+
+
+def snapshot(module):
+    """Every array of a module, with random streams, and the attributes of every module inside it."""
+    graphdef, state = nnx.split(module)
+    arrays = [
+        jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in jax.tree.leaves(state)
+    ]
+    return graphdef, [np.array(x) for x in arrays], [sorted(vars(inner)) for _, inner in nnx.iter_modules(module)]
+
+
+@every_stateful
+def test_nothing_stays_behind(case):
+    with jax.default_prng_impl("rbg"):
+        module, inputs = make(case), single(inputs_of(case))  # training: a call would move statistics and streams
+        graphdef, arrays, attributes = snapshot(module)
+        flax_attn.attention_maps(module, *inputs)
+        after = snapshot(module)
+        assert after[0] == graphdef
+        assert after[2] == attributes
+        for left, right in zip(after[1], arrays, strict=True):
+            np.testing.assert_array_equal(left, right)
+        module(*inputs)
+        moved = snapshot(module)
+    if case.class_name != "ConvMultiHeadAttention":  # which has no state; for the others the comparison can fail
+        assert any(not np.array_equal(left, right) for left, right in zip(moved[1], arrays, strict=True))
+    assert moved[2] == attributes
+
+
+@pytest.mark.parametrize("name", ["ScaledDotProductAttention, mask and dropout", "MultiHeadAttention"])
+def test_maps_are_the_weights_of_the_next_call(name):
+    case = next(case for case in CASES if case.name == name)
+    with jax.default_prng_impl("rbg"):
+        module, inputs = make(case), single(inputs_of(case))
+        (given,) = flax_attn.attention_maps(module, *inputs).values()
+        np.testing.assert_array_equal(given, module(*inputs, need_weights=True)[1])
+
+
+def test_maps_come_after_an_error_as_before():
+    block = flax_attn.ChannelAttention(3, 1, rngs=nnx.Rngs(0))
+    attributes = sorted(vars(block))
+    with pytest.raises(ValueError, match="x must have shape"):
+        flax_attn.attention_maps(block, jnp.ones((2, 5, 7, 4)))
+    assert sorted(vars(block)) == attributes
+    assert flax_attn.attention_maps(block, jnp.ones((2, 5, 7, 3))).keys() == {"gate"}
+
+
+class Doubler(nnx.Module):
+    """Records twice in one pass, and asks whether it is recorded."""
+
+    def __init__(self):
+        self.asked = None
+
+    def __call__(self, x):
+        self.asked = ops.is_recording(self)
+        ops.record(self, "map", x)
+        ops.record(self, "map", 2 * x)
+        if self.asked:
+            self.sow(nnx.Intermediate, "other", x)
+        return x
+
+
+def test_several_calls_in_one_pass_are_numbered_and_other_intermediates_left_out():
+    maps = flax_attn.attention_maps(Doubler(), jnp.ones(3))
+    assert {path: array.tolist() for path, array in maps.items()} == {"map.0": [1, 1, 1], "map.1": [2, 2, 2]}
+
+
+def test_nothing_is_recorded_in_an_ordinary_call():
+    block = Doubler()
+    block(jnp.ones(3))
+    assert block.asked is False
+
+
+def test_a_module_without_attention_has_no_maps():
+    assert flax_attn.attention_maps(flax_attn.ChannelPool(rngs=nnx.Rngs(0)), jnp.ones((2, 5, 7, 3))) == {}
