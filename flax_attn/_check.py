@@ -1,5 +1,7 @@
 """Checks of what callers pass in: every message says argument, expected, got."""
 
+import math
+import numbers
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,7 +16,7 @@ class HasShape(Protocol):
 def check_shape(argument: str, array: HasShape, layout: str, **sizes: int | None) -> None:
     """Raises ``ValueError`` unless ``array`` has one axis per name of ``layout``, with the given sizes.
 
-    A size of None leaves the axis free.
+    A size of None leaves the axis free, but it may not be 0.
 
     Example:
         >>> import numpy as np
@@ -24,11 +26,13 @@ def check_shape(argument: str, array: HasShape, layout: str, **sizes: int | None
         ...
         ValueError: x must have shape (b, h, w, c=4), got (2, 5, 7, 3)
     """
+    if not hasattr(array, "shape"):
+        raise ValueError(f"{argument} must be an array, got {type(array).__name__}")
     names = layout.split()
     shape = tuple(array.shape)
     wanted = [sizes.get(name) for name in names]
     fits = len(shape) == len(names) and all(
-        want is None or want == got for want, got in zip(wanted, shape, strict=True)
+        got > 0 and want in (None, got) for want, got in zip(wanted, shape, strict=True)
     )
     if not fits:
         expected = ", ".join(
@@ -37,8 +41,8 @@ def check_shape(argument: str, array: HasShape, layout: str, **sizes: int | None
         raise ValueError(f"{argument} must have shape ({expected}), got {shape}")
 
 
-def check_positive(**arguments: int) -> None:
-    """Raises ``ValueError`` unless every argument is a whole number of at least 1.
+def check_positive(minimum: int = 1, **arguments: int) -> None:
+    """Raises ``ValueError`` unless every argument is a whole number of at least ``minimum``.
 
     Example:
         >>> check_positive(num_heads=4)
@@ -48,14 +52,26 @@ def check_positive(**arguments: int) -> None:
         ValueError: num_heads must be a whole number >= 1, got 0
     """
     for name, value in arguments.items():
-        if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+        if isinstance(value, bool) or not hasattr(value, "__index__") or value < minimum:
+            raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
 
 
 def check_rate(argument: str, rate: float) -> None:
     """Raises ``ValueError`` unless ``rate`` is a probability."""
-    if not 0.0 <= rate <= 1.0:
+    if not (is_number(rate) and 0.0 <= rate <= 1.0):
         raise ValueError(f"{argument} must lie in [0, 1], got {rate!r}")
+
+
+def check_temperature(temperature: float, *, positive: bool = False) -> None:
+    """Raises ``ValueError`` unless ``temperature`` is a finite number other than 0, or above 0."""
+    if not is_number(temperature) or temperature == 0 or (positive and temperature < 0):
+        wanted = "above 0" if positive else "other than 0"
+        raise ValueError(f"temperature must be a finite number {wanted}, got {temperature!r}")
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a finite real number."""
+    return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def check_ratio(argument: str, ratio: int, channels: int) -> None:

@@ -70,12 +70,17 @@ class BasicConv(nnx.Module):
         precision: PrecisionLike = None,
         rngs: nnx.Rngs,
     ) -> None:
-        kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        kernel = tuple(kernel_size) if isinstance(kernel_size, Sequence) else (kernel_size, kernel_size)
+        if len(kernel) != 2:
+            raise ValueError(f"kernel_size must be one size or two, got {kernel_size!r}")
         check_positive(in_planes=in_planes, out_planes=out_planes, stride=stride, dilation=dilation, groups=groups)
         check_positive(**{f"kernel_size[{axis}]": size for axis, size in enumerate(kernel)})
+        check_positive(minimum=0, padding=padding)
         if in_planes % groups or out_planes % groups:
             raise ValueError(f"groups must divide in_planes={in_planes} and out_planes={out_planes}, got {groups}")
         self.in_planes = in_planes
+        self.padding = padding
+        self.reach = tuple(dilation * (size - 1) + 1 for size in kernel)
         self.conv = Conv(
             in_planes,
             out_planes,
@@ -101,6 +106,11 @@ class BasicConv(nnx.Module):
             ValueError: a shape that does not fit.
         """
         check_shape("x", x, "b h w c", c=self.in_planes)
+        for name, size, padded in zip("hw", self.reach, x.shape[1:3], strict=True):
+            if padded + 2 * self.padding < size:
+                raise ValueError(
+                    f"x must have {name} >= {size - 2 * self.padding}, the kernel reaches over {size}, got {padded}"
+                )
         x = self.conv(x)
         if self.bn is not None:
             x = self.bn(x)
@@ -140,7 +150,7 @@ class ChannelGate(nnx.Module):
     ) -> None:
         check_positive(gate_channels=gate_channels)
         check_ratio("reduction_ratio", reduction_ratio, gate_channels)
-        if isinstance(pool_types, str) or not pool_types:
+        if isinstance(pool_types, str) or not isinstance(pool_types, Sequence) or not pool_types:
             raise ValueError(f"pool_types must be a sequence of at least one pool type, got {pool_types!r}")
         for pool_type in pool_types:
             check_choice("pool_types", pool_type, POOL_TYPES)

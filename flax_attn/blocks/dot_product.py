@@ -15,7 +15,7 @@ from flax.typing import PrecisionLike
 from jax.typing import DTypeLike
 
 from .. import ops
-from .._check import check_shape
+from .._check import check_shape, check_temperature
 from ..layers import Dropout
 from ..ops.attention import check_mask
 
@@ -32,7 +32,7 @@ class ScaledDotProductAttention(nnx.Module):
         rngs: gives the ``dropout`` stream if ``attn_dropout`` is above 0.
 
     Raises:
-        ValueError: the temperature is 0 or the rate is no probability.
+        ValueError: the temperature is 0 or no number, or the rate is no probability.
 
     Example:
         >>> attention = ScaledDotProductAttention(temperature=16.0, rngs=nnx.Rngs(0))
@@ -52,8 +52,7 @@ class ScaledDotProductAttention(nnx.Module):
         precision: PrecisionLike = None,
         rngs: nnx.Rngs,
     ) -> None:
-        if temperature == 0:
-            raise ValueError(f"temperature must not be 0, got {temperature!r}")
+        check_temperature(temperature)
         self.temperature = temperature
         self.dropout = Dropout(attn_dropout, rngs=rngs)
         self.dtype = dtype

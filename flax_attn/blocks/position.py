@@ -19,7 +19,7 @@ from flax.typing import PrecisionLike
 from jax.typing import DTypeLike
 
 from .. import ops
-from .._check import check_positive, check_shape
+from .._check import check_positive, check_shape, check_temperature
 from ..layers import Embedding
 
 
@@ -35,7 +35,7 @@ class SinePositionEncoding2d(nnx.Module):
         rngs: unused, nothing is random.
 
     Raises:
-        ValueError: channels that are no multiple of 4.
+        ValueError: channels that are no multiple of 4, or a temperature that is not above 0.
 
     Example:
         >>> SinePositionEncoding2d(8, rngs=nnx.Rngs(0))(jnp.zeros((1, 5, 7, 8)))[0, 0, 0].tolist()
@@ -53,6 +53,7 @@ class SinePositionEncoding2d(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         check_positive(channels=channels)
+        check_temperature(temperature, positive=True)
         if channels % 4:
             raise ValueError(f"channels must be a multiple of 4, got {channels}")
         self.channels = channels
@@ -119,8 +120,7 @@ class LearnedPositionEncoding2d(nnx.Module):
         """
         check_shape("x", x, "b h w c", h=self.height, w=self.width, c=self.channels)
         encoding = _rows_then_columns(self.row_embed(jnp.arange(self.height)), self.col_embed(jnp.arange(self.width)))
-        total: jax.Array = x + encoding
-        return ops.cast(total, self.dtype)
+        return ops.cast(x + encoding, self.dtype)
 
 
 def _sines(length: int, channels: int, temperature: float) -> np.ndarray:

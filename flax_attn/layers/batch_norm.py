@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from .._check import check_shape
+
 
 class BatchNorm(nnx.Module):
     """Normalises (b, ..., num_features) per feature.
@@ -24,7 +26,8 @@ class BatchNorm(nnx.Module):
     ``module.train()`` and ``module.eval()`` switch between the batch's statistics and the running ones.
 
     Raises:
-        ValueError: a training call with a single value per feature, whose unbiased variance does not exist.
+        ValueError: another number of features; a training call with a single value per feature, whose unbiased variance
+            does not exist.
 
     Example:
         >>> norm = BatchNorm(1, momentum=0.5, rngs=nnx.Rngs(0))
@@ -58,6 +61,7 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises ``x`` and, while training, moves the running statistics."""
+        check_shape("x", x, " ".join([*(f"axis_{i}" for i in range(x.ndim - 1)), "c"]), c=self.num_features)
         dtype = self.dtype or jnp.promote_types(x.dtype, self.scale.dtype)
         wide = x.astype(jnp.promote_types(dtype, jnp.float32))
         if self.use_running_average:

@@ -24,7 +24,7 @@ class Dropout(nnx.Module):
 
     def __init__(self, rate: float, *, rngs: nnx.Rngs) -> None:
         check_rate("rate", rate)
-        self.rate = rate
+        self.rate = float(rate)  # numpy's would widen a narrow input
         self.deterministic = False
         self.keep_mask: ops.KeepMask = ops.keep_mask
         # A rate of 0 draws nothing, so a caller who never drops needs no stream of random numbers.

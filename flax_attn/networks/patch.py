@@ -5,6 +5,7 @@ the mean over the map, a linear classifier. `PatchNetwork` takes any block; the 
 """
 
 import inspect
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -96,7 +97,7 @@ class PatchNetwork(nnx.Module):
         rngs: gives the ``params`` stream.
 
     Raises:
-        ValueError: an unknown token order.
+        ValueError: an unknown token order, a block that is no module, or a position for a block that has no tokens.
 
     Example:
         >>> from flax_attn import ChannelGate
@@ -119,6 +120,12 @@ class PatchNetwork(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         check_choice("token_order", token_order, TOKEN_ORDERS)
+        if not (block is None or isinstance(block, nnx.Module)):
+            raise ValueError(f"block must be an nnx.Module or None, got {block!r}")
+        if position is not None and (block is None or "key" not in call_arguments(block)):
+            raise ValueError(
+                f"position must be None unless the block is token attention, got {type(position).__name__}"
+            )
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
         self.conv = ConvPart(**options)
         self.position = nnx.data(position)
@@ -138,7 +145,9 @@ class PatchNetwork(nnx.Module):
         Raises:
             ValueError: a shape that does not fit.
         """
-        attended = self.attend(self.conv(x))
+        z = self.conv(x)
+        attended = self.attend(z)
+        check_shape("the block's output", attended, "b h w c", **dict(zip("bhwc", z.shape, strict=True)))
         logits = self.final(jnp.mean(attended, axis=(1, 2)))[:, 0]
         # A narrow float has no numbers near 1 to tell 0.999 from 1, and the loss takes logarithms of 1 - p.
         return nnx.sigmoid(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))), attended
@@ -150,9 +159,14 @@ class PatchNetwork(nnx.Module):
         return self_attend(self.attn1, z, self.token_order, self.position)
 
 
+def call_arguments(block: Any) -> Collection[str]:
+    """The names of the arguments that a block is called with; they say what kind of block it is."""
+    return inspect.signature(block).parameters.keys()
+
+
 def self_attend(block: Any, z: jax.Array, token_order: str = "pixels", position: Any = None) -> jax.Array:
     """Lets a map (b, h, w, c) attend to itself through any block and returns the attended map."""
-    arguments = inspect.signature(block).parameters
+    arguments = call_arguments(block)
     if "context" in arguments:
         attended: jax.Array = block(z, z)[0]
         return attended

@@ -56,6 +56,10 @@ class SpatialAttentionNeuralNetwork(nnx.Module):
         precision: PrecisionLike = None,
         rngs: nnx.Rngs,
     ) -> None:
+        if not isinstance(train_shape, Sequence) or not train_shape:
+            raise ValueError(
+                f"train_shape must be a shape whose last entry is the number of sensors, got {train_shape!r}"
+            )
         modal = train_shape[-1]
         check_positive(**{"train_shape[-1]": modal, "category": category})
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}

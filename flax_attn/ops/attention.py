@@ -132,6 +132,8 @@ def check_mask(mask: jax.Array | None, shape: tuple[int, ...], layout: str) -> N
     """Raises ``ValueError`` unless ``mask`` is None or broadcasts to ``shape`` with the same number of axes."""
     if mask is None:
         return
+    if not hasattr(mask, "shape"):
+        raise ValueError(f"mask must be an array, got {type(mask).__name__}")
     fits = len(mask.shape) == len(shape) and all(got in (1, want) for got, want in zip(mask.shape, shape, strict=True))
     if not fits:
         raise ValueError(f"mask must have shape ({layout})={shape}, axes of size 1 allowed, got {tuple(mask.shape)}")

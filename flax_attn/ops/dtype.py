@@ -1,14 +1,17 @@
 """The dtype of a computation, in Flax's usual sense."""
 
 import jax
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 
 def cast(x: jax.Array, dtype: DTypeLike | None) -> jax.Array:
-    """Returns ``x`` in ``dtype``, or as it is where ``dtype`` is None.
+    """Returns ``x`` in ``dtype``; where that is None floats stay as they are and whole numbers become float32.
 
     Example:
-        >>> cast(jax.numpy.ones(3), "bfloat16").dtype.name
+        >>> cast(jnp.ones(3), "bfloat16").dtype.name
         'bfloat16'
     """
-    return x if dtype is None else x.astype(dtype)
+    if dtype is None:
+        return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
+    return x.astype(dtype)

@@ -42,12 +42,17 @@ def attention_maps(module: nnx.Module, *inputs: Any, **kwargs: Any) -> dict[str,
         (b, h, w, c).
         A block that is called several times in one pass gives ``name.0``, ``name.1``, ...
 
+    Raises:
+        ValueError: ``module`` is no module.
+
     Example:
         >>> from flax_attn import CBAM
         >>> cbam = CBAM(8, 4, no_spatial=False, rngs=nnx.Rngs(0))
         >>> {path: gate.shape for path, gate in attention_maps(cbam, jax.numpy.ones((2, 5, 7, 8))).items()}
         {'channel_gate.gate': (2, 1, 1, 8), 'spatial_gate.gate': (2, 5, 7, 1)}
     """
+    if not isinstance(module, nnx.Module):
+        raise ValueError(f"module must be an nnx.Module, got {type(module).__name__}")
     copy = nnx.clone(module)
     _, captured = nnx.capture(copy, AttentionMap)(*inputs, **kwargs)
     names = _torch_names(copy)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._check import check_choice
+from .dtype import cast
 
 POOL_TYPES = ("avg", "max", "lp", "lse")
 
@@ -37,7 +38,7 @@ def global_pool(x: jax.Array, pool_type: str) -> jax.Array:
         [[6.0]]
     """
     check_choice("pool_type", pool_type, POOL_TYPES)
-    pixels = jnp.reshape(x, (x.shape[0], -1, x.shape[-1]))
+    pixels = jnp.reshape(cast(x, None), (x.shape[0], -1, x.shape[-1]))
     if pool_type == "avg":
         return jnp.mean(pixels, axis=1)
     if pool_type == "max":

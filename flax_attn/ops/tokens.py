@@ -10,7 +10,7 @@ channels). It is kept because checkpoints were trained that way.
 import jax
 import jax.numpy as jnp
 
-from .._check import check_choice
+from .._check import check_choice, check_shape
 
 TOKEN_ORDERS = ("pixels", "article")
 
@@ -36,9 +36,10 @@ def tokens_to_map(tokens: jax.Array, height: int, width: int, token_order: str =
     """Turns tokens (b, height*width, c) back into a map (b, height, width, c): the inverse of `map_to_tokens`.
 
     Raises:
-        ValueError: the token order is unknown.
+        ValueError: the token order is unknown, or there are not height * width tokens.
     """
     check_choice("token_order", token_order, TOKEN_ORDERS)
+    check_shape("tokens", tokens, "b n c", n=height * width)
     b, _, c = tokens.shape
     if token_order == "article":
         return jnp.transpose(jnp.reshape(tokens, (b, c, height, width)), (0, 2, 3, 1))
