@@ -1,0 +1,34 @@
+"""Images small enough that a run takes seconds, most of them compilation."""
+
+import numpy as np
+import pytest
+
+from train.data import Source
+
+HEIGHT, WIDTH = 32, 36
+
+
+def small_images(count=40):
+    """Smooth coloured noise: nothing in it looks like a white patch."""
+    coarse = np.random.default_rng(0).integers(20, 200, (count, HEIGHT // 4, WIDTH // 4, 3), np.uint8)
+    return coarse.repeat(4, 1).repeat(4, 2)
+
+
+@pytest.fixture
+def source():
+    return Source("small", small_images())
+
+
+@pytest.fixture
+def archive(tmp_path):
+    path = tmp_path / "small.npz"
+    np.savez(path, images=small_images())
+    return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def leave_the_devices_alone():
+    """Tests of other packages run in this process, too: a run within it takes the devices that it finds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.__main__.use_all_cores", lambda: None)
+        yield

@@ -1,0 +1,111 @@
+"""Archives that are read, and what is said about those that are not."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from train.data import open_source
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 17, 19, 3), np.uint8)
+
+
+def jpeg(image, kind="JPEG"):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}))
+    return file.getvalue()
+
+
+def blobs(files):
+    offset = np.cumsum([0, *map(len, files)])
+    return {"jpeg": np.frombuffer(b"".join(files), np.uint8), "offset": offset}
+
+
+FILES = [jpeg(image) for image in IMAGES]
+BLOBS = blobs(FILES)
+
+
+def test_an_array_is_read_as_it_is(tmp_path):
+    np.savez(tmp_path / "a.npz", images=IMAGES)
+    source = open_source(f"npz:{tmp_path / 'a.npz'}")
+    assert np.array_equal(source.images, IMAGES)
+    assert (source.train, source.test) == (range(5), range(5, 7))
+
+
+def test_jpeg_files_are_decoded_in_order(tmp_path):
+    smooth = [np.full((17, 19, 3), value, np.uint8) for value in (0, 50, 100, 150, 200, 250)]
+    np.savez(tmp_path / "a.npz", classes=np.array(["x"], object), **blobs([jpeg(image) for image in smooth]))
+    images = open_source(f"npz:{tmp_path / 'a.npz'}").images
+    assert images.shape == (6, 17, 19, 3)
+    assert images.mean((1, 2, 3)).round().tolist() == [0, 50, 100, 150, 200, 250]
+
+
+def test_grey_jpeg_files_become_colour(tmp_path):
+    np.savez(tmp_path / "a.npz", **blobs([jpeg(image[..., 0]) for image in IMAGES]))
+    assert open_source(f"npz:{tmp_path / 'a.npz'}").images.shape == (7, 17, 19, 3)
+
+
+def damaged(files, place, file):
+    return blobs([*files[:place], file, *files[place + 1 :]])
+
+
+BAD = {
+    "nothing known": ({"pictures": IMAGES}, "must hold images, or jpeg and offset, got pictures"),
+    "no offset": ({"jpeg": BLOBS["jpeg"]}, "must hold images, or jpeg and offset, got jpeg"),
+    "floats": ({"images": IMAGES / 255}, "images must be uint8, got float64"),
+    "objects": ({"images": np.array([None] * 7)}, "plain arrays is needed, got: Object arrays cannot be loaded"),
+    "no colours": ({"images": IMAGES[..., 0]}, "images must have shape (n, h, w, 3), got (7, 17, 19)"),
+    "channels first": ({"images": IMAGES.transpose(0, 3, 1, 2)}, "(n, h, w, 3), got (7, 3, 17, 19)"),
+    "small": ({"images": IMAGES[:, :15]}, "at least 16x16, the size of a patch, got 15x19"),
+    "few": ({"images": IMAGES[:4]}, "at least 5 images are needed, got 4"),
+    "blob dtype": ({**BLOBS, "jpeg": BLOBS["jpeg"].astype(int)}, "jpeg must be uint8 with one axis, got int64"),
+    "blob axes": ({**BLOBS, "jpeg": BLOBS["jpeg"][:, None]}, "jpeg must be uint8 with one axis, got uint8 of shape"),
+    "offset dtype": ({**BLOBS, "offset": BLOBS["offset"] / 1}, "offset must be n + 1 integers, got float64"),
+    "offset length": ({**BLOBS, "offset": np.array([0])}, "offset must be n + 1 integers, got int64 of shape (1,)"),
+    "offset past the end": ({**BLOBS, "jpeg": BLOBS["jpeg"][:-1]}, "offset must increase within [0, "),
+    "offset below 0": ({**BLOBS, "offset": BLOBS["offset"] - 1}, "got values from -1 to "),
+    "offset back": ({**BLOBS, "offset": BLOBS["offset"][[0, 2, 1, 3, 4, 5]]}, "offset must increase within [0, "),
+    "cut JPEG": (damaged(FILES, 3, FILES[3][:300]), "image 3 must be a JPEG file, got bytes that do not decode"),
+    "no JPEG": (damaged(FILES, 5, b"hello"), "image 5 must be a JPEG file, got bytes that do not decode"),
+    "PNG": (damaged(FILES, 0, jpeg(IMAGES[0], "PNG")), "image 0 must be a JPEG file"),
+    "sizes": (damaged(FILES, 2, jpeg(IMAGES[2, :, :18])), "the size of the first, 17x19; image 2 is 17x18"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_an_archive_of_something_else_is_an_error_of_one_line(tmp_path, name):
+    arrays, message = BAD[name]
+    np.savez(tmp_path / "a.npz", **arrays)
+    check(tmp_path / "a.npz", ValueError, message)
+
+
+@pytest.mark.parametrize("compress", [np.savez, np.savez_compressed])
+def test_a_truncated_or_changed_archive_is_an_error_of_one_line(tmp_path, compress):
+    path = tmp_path / "a.npz"
+    compress(path, images=IMAGES)
+    whole = path.read_bytes()
+    for part in (whole[: len(whole) // 2], whole[:100], b"", whole[:500] + bytes(64) + whole[564:], b"not a zip"):
+        path.write_bytes(part)
+        check(path, ValueError, "a readable .npz archive of plain arrays is needed, got: ")
+
+
+def test_a_single_array_a_folder_and_nothing_are_errors_of_one_line(tmp_path):
+    np.save(tmp_path / "a.npy", IMAGES)
+    check(tmp_path / "a.npy", ValueError, "got: a file that is cut off or of another kind")
+    check(tmp_path, ValueError, "a readable .npz archive of plain arrays is needed, got: ")
+    check(tmp_path / "b.npz", FileNotFoundError, "no such file")
+
+
+@pytest.mark.parametrize("data", ["", "npz", "npz:", "stl", "synthetic:3", "Synthetic"])
+def test_an_unknown_kind_is_an_error(data):
+    with pytest.raises(ValueError, match=re.escape(f"--data must be synthetic or npz:PATH, got {data!r}")):
+        open_source(data)
+
+
+def check(path, error, message):
+    with pytest.raises(error, match=re.escape(message)) as caught:
+        open_source(f"npz:{path}")
+    assert str(caught.value).startswith(f"npz:{path}: ")
+    assert "\n" not in str(caught.value)

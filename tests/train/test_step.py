@@ -1,0 +1,134 @@
+"""The steps: compiled once, pure, and equal to a formula that neither side is made from."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from train.config import Config
+from train.networks import build_network
+from train.state import create_state, learning_rate
+from train.step import draw_batch, eval_step, is_right, mean_error, train_step
+
+CLOSE = 1e-6  # relative, a few float32 roundings
+KEY = jax.random.key(0)
+OPTIMIZER = optax.adam(1e-3)  # one for all tests: a step is compiled for its optimizer
+
+
+def new_state(source, **options):
+    network = build_network(Config(**options), *source.images.shape[1:3])
+    return create_state(network, OPTIMIZER)
+
+
+def copied(state):
+    return jax.tree.map(jnp.copy, state)
+
+
+def leaves(tree):
+    return [
+        np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+        for x in jax.tree.leaves(tree)
+    ]
+
+
+def test_the_error_is_the_articles():
+    p = np.random.default_rng(0).uniform(0, 1, 101).astype(np.float32)
+    y = np.random.default_rng(1).integers(0, 2, 101).astype(np.float32)
+    wide = p.astype(np.float64)
+    expected = -np.mean(y * np.log(wide + 1e-8) + (1 - y) * np.log(1 - wide + 1e-8))
+    for error in (mean_error, jax.jit(mean_error)):
+        assert abs(float(error(p, y)) - expected) < CLOSE * expected
+
+
+@pytest.mark.parametrize("y", [0.0, 1.0])
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_the_error_and_its_gradient_are_finite_for_the_surest_answers(p, y):
+    error, gradient = jax.jit(jax.value_and_grad(mean_error))(jnp.array([p]), jnp.array([y]))
+    assert abs(float(error) + np.log((p if y else 1 - p) + 1e-8)) < 2 * CLOSE * 20
+    assert np.isfinite(gradient).all()
+
+
+def test_the_error_is_float32_for_narrow_probabilities():
+    assert mean_error(jnp.array([0.5], jnp.bfloat16), jnp.array([1.0])).dtype == jnp.float32
+
+
+def test_the_prediction_is_p_rounded():
+    p, y = jnp.array([0.0, 0.49, 0.5, 0.51, 1.0]), jnp.array([0.0, 0.0, 0.0, 1.0, 0.0])
+    assert is_right(p, y).tolist() == [True, True, True, True, False]
+
+
+def test_train_step_compiles_once_and_moves_everything(source):
+    train_step.clear_cache()
+    state = new_state(source, network="cbam")
+    before = copied(state)
+    for epoch, start in ((0, 0), (0, 8), (1, 0)):
+        state, _ = train_step(state, source.images, np.arange(start, start + 8), epoch, KEY, rule="per_image")
+    assert train_step._cache_size() == 1
+    for name in ("params", "rest", "opt_state"):
+        old, new = leaves(getattr(before, name)), leaves(getattr(state, name))
+        assert all((a != b).any() for a, b in zip(old, new, strict=True)), name
+
+
+def test_eval_step_compiles_once_and_leaves_the_state_alone(source):
+    eval_step.clear_cache()
+    state = new_state(source, network="cbam")
+    before = leaves(state)
+    real = np.ones(8, bool)
+    first, second = (eval_step(state, source.images, np.arange(8), real, KEY, rule="per_image")[0] for _ in range(2))
+    assert eval_step._cache_size() == 1
+    assert float(first.error) == float(second.error)
+    assert all(np.array_equal(a, b) for a, b in zip(before, leaves(state), strict=True))
+
+
+def test_what_fills_up_a_test_batch_does_not_count(source):
+    state = new_state(source)
+    whole, _ = eval_step(state, source.images, np.array([32, 33, 34]), np.ones(3, bool), KEY, rule="per_image")
+    filled, _ = eval_step(state, source.images, np.array([32, 33, 34, 39, 39]), np.arange(5) < 3, KEY, rule="per_image")
+    assert abs(float(whole.error) - float(filled.error)) < CLOSE * float(whole.error)
+    assert float(whole.accuracy) == float(filled.accuracy)
+
+
+def test_dropout_follows_from_the_seed_and_the_number_of_steps(source):
+    start = new_state(source, network="multi_head")
+    indices = np.arange(8)
+
+    def two_errors(state):
+        state, first = train_step(state, source.images, indices, 0, KEY, rule="per_image")
+        # the same weights again: whatever differs comes from the random streams
+        again = type(state)(*map(copied, (start.params, state.rest, start.opt_state)), state.graph, state.optimizer)
+        _, second = train_step(again, source.images, indices, 0, KEY, rule="per_image")
+        return float(first.error), float(second.error)
+
+    first, second = two_errors(copied(start))
+    assert first != second
+    assert two_errors(copied(start)) == (first, second)
+
+
+def test_the_rules_give_the_labels_that_they_say(source):
+    article = draw_batch(source.images, np.arange(10), KEY, "article")
+    assert article.y.tolist() == [1, 1, 1, 0, 1, 0, 1, 1, 0, 1]
+    per_image = draw_batch(source.images, np.arange(40), KEY, "per_image")
+    assert np.array_equal(per_image.y == 1, (per_image.x == 1).all(-1).any((1, 2)))
+
+
+def test_the_one_cycle_schedule_rises_and_falls():
+    rate = learning_rate(Config(learning_rate=0.5, schedule="one_cycle"), 50)
+    values = [float(rate(step)) for step in range(50)]
+    assert np.argmax(values) == 10
+    assert max(values) == 0.5
+    assert values[0] < 0.05
+    assert values[-1] < 0.01
+    assert float(learning_rate(Config(learning_rate=0.5, schedule="constant"), 50)(49)) == 0.5
+
+
+def test_bfloat16_computes_narrow_and_keeps_parameters_wide(source):
+    state = new_state(source, dtype="bfloat16")
+    batch = np.arange(8)
+    new, scores = jax.eval_shape(partial(train_step, rule="per_image"), state, source.images, batch, 0, KEY)
+    assert {x.dtype.name for x in jax.tree.leaves(new.params)} == {"float32"}
+    assert scores.error.dtype == jnp.float32
+    _, judged = jax.eval_shape(partial(eval_step, rule="per_image"), state, source.images, batch, np.ones(8, bool), KEY)
+    assert (judged.attended.dtype, judged.p.dtype) == (jnp.bfloat16, jnp.float32)

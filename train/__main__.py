@@ -1,0 +1,70 @@
+"""``python -m train``: trains a network on the patch task and leaves a run folder. See ``--help``."""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from .cli import parse
+from .config import Config, check
+from .data import open_source
+from .devices import use_all_cores
+from .loop import NonFiniteError, Run
+from .plots import save_attention, save_curves
+from .run_folder import RunFolder, check_run_dir
+from .show import ProgressBar, heading, summary
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status: 0; 1 for a loss that is no number; 2 for bad input."""
+    config = parse(sys.argv[1:] if argv is None else argv)
+    use_all_cores()
+    began = time.perf_counter()
+    try:
+        run, folder = prepare(config)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        train(run, folder, began)
+    except NonFiniteError as error:
+        print(f"error: {error}; what there is stands in {folder.path}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"stopped; what there is stands in {folder.path}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def prepare(config: Config) -> tuple[Run, RunFolder]:
+    """Does all that bad input can stop, and makes the folder last.
+
+    Raises:
+        ValueError: an option or a file that cannot be used.
+        FileNotFoundError: no such file.
+    """
+    check(config)
+    check_run_dir(config)
+    run = Run(config, open_source(config.data))
+    return run, RunFolder(config)
+
+
+def train(run: Run, folder: RunFolder, began: float) -> None:
+    """Trains and fills the folder."""
+    console = Console()
+    console.print(heading(run), soft_wrap=True, highlight=False)
+    history = []
+    with ProgressBar(run, console) as bar:
+        for metrics in run.epochs(bar.batch):
+            folder.add(metrics)
+            history.append(metrics)
+            bar.epoch(metrics)
+    run.save(folder.path / "model.safetensors")
+    save_curves(folder.path / "curves.png", run.config, history, run.step_errors)
+    save_attention(folder.path / "attention.png", run.config, run.judged)
+    console.print(summary(history, folder, time.perf_counter() - began))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

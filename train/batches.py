@@ -1,0 +1,31 @@
+"""Which images make which batch."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+def train_batches(images: range, batch_size: int, *, shuffle: bool, seed: int, epoch: int) -> Iterator[np.ndarray]:
+    """Yields the indices (batch_size,) of an epoch's batches; what does not fill a batch is left out.
+
+    Example:
+        >>> [batch.tolist() for batch in train_batches(range(5), 2, shuffle=False, seed=0, epoch=0)]
+        [[0, 1], [2, 3]]
+    """
+    order = np.arange(images.start, images.stop, dtype=np.int32)
+    if shuffle:
+        order = np.random.default_rng([seed, epoch]).permutation(order)
+    full = len(order) // batch_size * batch_size
+    yield from order[:full].reshape(-1, batch_size)
+
+
+def eval_batches(images: range, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields indices (batch_size,) in file order, and which of them are real: the last batch is filled up.
+
+    Example:
+        >>> [(batch.tolist(), real.tolist()) for batch, real in eval_batches(range(5, 8), 2)]
+        [([5, 6], [True, True]), ([7, 7], [True, False])]
+    """
+    for start in range(images.start, images.stop, batch_size):
+        places = np.arange(start, start + batch_size, dtype=np.int32)
+        yield np.minimum(places, images.stop - 1), places < images.stop

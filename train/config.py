@@ -1,0 +1,85 @@
+"""What a run is made of: one dataclass, which is the command line, ``config.json`` and the presets at once."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+from .networks import NETWORKS
+
+NetworkName = Literal["cnn", "multi_head", "conv_multi_head", "cbam", "pointwise_spatial", "channel_attention"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Trains a small network to tell whether an image holds a white patch."""
+
+    preset: Literal["quick", "article"] = "quick"
+    """The defaults of all other options: quick, minutes on a CPU; article, the tutorial's settings."""
+    network: NetworkName = "cbam"
+    """What attends to the map between the convolutions and the classifier; cnn has nothing there."""
+    data: Annotated[str, tyro.conf.arg(metavar="synthetic|npz:PATH")] = "synthetic"
+    """The images: generated from a seed, or from an archive (see train/data/npz.py). The first 80 % train."""
+    patches: Literal["per_image", "article"] = "per_image"
+    """Patches by image, fresh each epoch for training and fixed for testing; or by the place in the batch alone."""
+    token_order: Literal["pixels", "article"] = "pixels"
+    """What a token of multi_head is: a pixel with its channels, or the tutorial's reshape."""
+    position: Literal["none", "sine", "learned"] = "none"
+    """The position encoding of multi_head."""
+    spatial: bool = False
+    """Whether cbam has its spatial gate, which the tutorial leaves out."""
+    epochs: int = 3
+    """Passes over the training images."""
+    batch_size: int = 32
+    """Images per step. Training leaves out, each epoch, the last images that do not fill a batch."""
+    shuffle: bool = True
+    """Whether training takes the images in a new order each epoch, or in file order."""
+    learning_rate: float = 3e-3
+    """Adam's, or its maximum under a schedule."""
+    schedule: Literal["constant", "one_cycle"] = "one_cycle"
+    """The learning rate over the run: constant, or up over the first fifth and down along a cosine."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the network's computation; parameters and loss are float32 always."""
+    seed: int = 0
+    """Of the weights, the patches, the order of the images and dropout."""
+    run_dir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """The folder for results, new or empty; runs/TIME-NETWORK by default."""
+
+
+PRESETS = {
+    # python -m train --preset quick --network cbam
+    # On two CPU cores that are otherwise idle some 145 images/s, 30 s an epoch. Test accuracy for seeds 0, 1, 2: 0.991,
+    # 0.991, 0.988 on the synthetic images; 0.987, 0.992, 0.980 on 5,000 photographs. The falling learning rate matters:
+    # before it has fallen, test accuracy jumps about (0.843 once, after the second epoch).
+    "quick": Config(),
+    # python -m train --preset article
+    # The tutorial's settings: 50 epochs of Adam 1e-4 over batches of 10 in file order.
+    "article": Config(
+        preset="article",
+        patches="article",
+        token_order="article",
+        epochs=50,
+        batch_size=10,
+        shuffle=False,
+        learning_rate=1e-4,
+        schedule="constant",
+    ),
+}
+
+
+def check(config: Config) -> None:
+    """Raises ``ValueError`` where a value makes no sense, or an option is set that the network does not have."""
+    for name in ("epochs", "batch_size"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+    if not (math.isfinite(config.learning_rate) and config.learning_rate > 0):
+        raise ValueError(f"--learning-rate must be a positive number, got {config.learning_rate}")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"--seed must lie in [0, 2**32), got {config.seed}")
+    for option in ("token_order", "position", "spatial"):
+        changed = getattr(config, option) != getattr(PRESETS[config.preset], option)
+        owners = [name for name, network in NETWORKS.items() if option in network.options]
+        if changed and config.network not in owners:
+            flag = f"--{option.replace('_', '-')}"
+            raise ValueError(f"{flag} belongs to the network {' or '.join(owners)}, got --network {config.network}")

@@ -1,0 +1,49 @@
+"""What is measured per epoch."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """An epoch's line in ``metrics.jsonl``.
+
+    Attributes:
+        epoch: from 0.
+        train_error: the mean loss over the training batches, each before its step, in training mode.
+        train_accuracy: the share of images judged rightly in the same passes.
+        test_error: the mean loss over the test images after the epoch, in eval mode.
+        test_accuracy: the share of them judged rightly.
+        images_per_second: training speed, without the steps that compile.
+    """
+
+    epoch: int
+    train_error: float
+    train_accuracy: float
+    test_error: float
+    test_accuracy: float
+    images_per_second: float
+
+
+class Tally:
+    """Means over batches, weighted by their images."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._error = self._right = 0.0
+
+    def add(self, error: float, accuracy: float, images: int) -> None:
+        """Takes the means over a batch of ``images``."""
+        self._error += error * images
+        self._right += accuracy * images
+        self._images += images
+
+    @property
+    def error(self) -> float:
+        """The mean error so far, NaN before the first batch."""
+        return self._error / self._images if self._images else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        """The share judged rightly so far, NaN before the first batch."""
+        return self._right / self._images if self._images else math.nan

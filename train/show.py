@@ -1,0 +1,93 @@
+"""What a run shows while it goes on, and at its end."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .loop import Run
+from .metrics import EpochMetrics, Tally
+from .run_folder import RunFolder
+
+
+class ProgressBar:
+    """A bar over all batches of a run with the time left and the current errors, and a line per epoch.
+
+    Where the output is no terminal there are the lines alone.
+    """
+
+    def __init__(self, run: Run, console: Console) -> None:
+        self._epochs = run.config.epochs
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[scores]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=self._epochs * run.batches, scores="")
+        self._name(0)
+
+    def __enter__(self) -> "ProgressBar":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def batch(self, split: str, tally: Tally) -> None:
+        """One more batch is done."""
+        self._bar.update(self._task, advance=1, scores=f"{split} error {tally.error:.4f} accuracy {tally.accuracy:.3f}")
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        """One more epoch is done."""
+        self._name(metrics.epoch + 1)
+        self._console.print(
+            f"epoch {metrics.epoch + 1:{len(str(self._epochs))}}/{self._epochs}"
+            f"  train error {metrics.train_error:<9.4g} accuracy {metrics.train_accuracy:.3f}"
+            f"  test error {metrics.test_error:<9.4g} accuracy {metrics.test_accuracy:.3f}"
+            f"  {metrics.images_per_second:.0f} images/s",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    def _name(self, epoch: int) -> None:
+        self._bar.update(self._task, description=f"epoch {min(epoch + 1, self._epochs)}/{self._epochs}")
+
+
+def heading(run: Run) -> str:
+    """What is about to happen, in a line."""
+    source, config = run.source, run.config
+    height, width = source.images.shape[1:3]
+    return (
+        f"{config.network}, {run.parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
+        f"images of {height}x{width}; batches of {config.batch_size} on {run.devices} x {jax.devices()[0].device_kind}"
+    )
+
+
+def summary(history: Sequence[EpochMetrics], folder: RunFolder, seconds: float) -> Table:
+    """The table at the end: the smallest errors over the epochs, which the tutorial reports, and the last accuracy."""
+    table = Table(show_header=False)
+    rows = {
+        "min train error": f"{min(m.train_error for m in history):.3g}",
+        "min test error": f"{min(m.test_error for m in history):.3g}",
+        "test accuracy": f"{history[-1].test_accuracy:.3f}",
+        "images/s": f"{statistics.median(m.images_per_second for m in history):.0f}",
+        "time": time.strftime("%H:%M:%S", time.gmtime(seconds)),
+        "run folder": str(folder.path),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
