@@ -38,7 +38,8 @@ def check_shape(argument: str, array: HasShape, layout: str, **sizes: int | None
         expected = ", ".join(
             name if want is None else f"{name}={want}" for name, want in zip(names, wanted, strict=True)
         )
-        raise ValueError(f"{argument} must have shape ({expected}), got {shape}")
+        empty = ", no axis of size 0" if 0 in shape else ""
+        raise ValueError(f"{argument} must have shape ({expected}){empty}, got {shape}")
 
 
 def check_positive(minimum: int = 1, **arguments: int) -> None:

@@ -8,7 +8,7 @@ from flax import nnx
 
 def children(module: Any) -> Iterator[tuple[str, Any]]:
     """Yields the modules, lists of modules and variables directly inside ``module``, by PyTorch's names."""
-    if isinstance(module, nnx.Sequential):
+    if type(module) is nnx.Sequential:
         module = module.layers
     if isinstance(module, nnx.List | list | tuple):
         named: Any = ((str(index), child) for index, child in enumerate(module))
@@ -17,8 +17,14 @@ def children(module: Any) -> Iterator[tuple[str, Any]]:
     else:
         named = vars(module).items()
     for name, child in named:
-        if isinstance(child, nnx.Module | nnx.Variable | nnx.List | nnx.Dict):
+        if isinstance(child, nnx.Module | nnx.Variable) or _holds_modules(child):
             yield name, child
+
+
+def _holds_modules(child: Any) -> bool:
+    if isinstance(child, Mapping):
+        return any(isinstance(value, nnx.Module) for value in child.values())
+    return isinstance(child, list | tuple) and any(isinstance(value, nnx.Module) for value in child)
 
 
 def submodules(module: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, nnx.Module]]:

@@ -6,7 +6,7 @@ from flax import nnx
 
 import flax_attn
 from flax_attn import ops
-from flax_attn.layers import BatchNorm
+from flax_attn.layers import BatchNorm, Conv, Linear
 from flax_attn.networks.patch import PatchNetwork
 from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
 
@@ -17,8 +17,23 @@ RNGS = {"rngs": nnx.Rngs(0)}
     ("use", "message"),
     [
         (lambda: flax_attn.CBAM(8, 4, **RNGS)([[1.0]]), "x must be an array, got list"),
-        (lambda: flax_attn.CBAM(8, 4, **RNGS)(jnp.ones((0, 2, 3, 8))), r"x must have shape \(b, h, w, c=8\), got \(0"),
-        (lambda: flax_attn.CBAM(8, 4, **RNGS)(jnp.ones((1, 0, 3, 8))), r"got \(1, 0, 3, 8\)"),
+        (
+            lambda: flax_attn.CBAM(8, 4, **RNGS)(jnp.ones((0, 2, 3, 8))),
+            r"x must have shape \(b, h, w, c=8\), no axis of size 0, got \(0",
+        ),
+        (lambda: flax_attn.CBAM(8, 4, **RNGS)(jnp.ones((1, 0, 3, 8))), r"no axis of size 0, got \(1, 0, 3, 8\)"),
+        (lambda: flax_attn.ScaledDotProductAttention(1.0, 2, **RNGS), r"attn_dropout must lie in \[0, 1\], got 2"),
+        (lambda: flax_attn.ConvAttention(3, 3, **RNGS)([1], [2]), "query must be an array, got list"),
+        (
+            lambda: flax_attn.ConvAttention(3, 3, **RNGS)(jnp.ones((2, 3)), 0),
+            r"a sequence .* or a map .*, got \(2, 3\)",
+        ),
+        (lambda: Linear(0, 3, **RNGS), "in_features must be a whole number >= 1, got 0"),
+        (lambda: Conv(4, 8, (3,), groups=8, **RNGS), "groups must divide 4 and 8 channels, got 8"),
+        (
+            lambda: PatchNetwork(flax_attn.CBAM(32, **RNGS), "article", **RNGS),
+            "token_order must be 'pixels' without token attention, got 'article'",
+        ),
         (lambda: flax_attn.ChannelGate(8, 4, (p for p in ["avg"]), **RNGS), "pool_types must be a sequence"),
         (lambda: flax_attn.BasicConv(3, 5, (3,), **RNGS), r"kernel_size must be one size or two, got \(3,\)"),
         (lambda: flax_attn.BasicConv(3, 5, 2.5, **RNGS), r"kernel_size\[0\] must be a whole number >= 1, got 2.5"),
@@ -28,14 +43,14 @@ RNGS = {"rngs": nnx.Rngs(0)}
             "x must have h >= 11, the kernel reaches over 13, got 10",
         ),
         (lambda: flax_attn.SinePositionEncoding2d(8, 0, **RNGS), "temperature must be a finite number above 0, got 0"),
-        (lambda: flax_attn.MultiHeadAttention(2, 4, 2, 2, "0.1", **RNGS), r"rate must lie in \[0, 1\], got '0.1'"),
+        (lambda: flax_attn.MultiHeadAttention(2, 4, 2, 2, "0.1", **RNGS), r"dropout must lie in \[0, 1\], got '0.1'"),
         (lambda: PatchNetwork("cbam", **RNGS), "block must be an nnx.Module or None, got 'cbam'"),
         (lambda: PatchNetwork(flax_attn.CBAM, **RNGS), "block must be an nnx.Module or None"),
         (
             lambda: PatchNetwork(
                 flax_attn.CBAM(32, **RNGS), "pixels", flax_attn.SinePositionEncoding2d(32, **RNGS), **RNGS
             ),
-            "position must be None unless the block is token attention, got SinePositionEncoding2d",
+            "position must be None without token attention, got SinePositionEncoding2d",
         ),
         (
             lambda: PatchNetwork(flax_attn.ChannelAttention(32, **RNGS), **RNGS)(jnp.ones((1, 8, 12, 3))),

@@ -1,4 +1,4 @@
-"""`import flax_attn` is light: it loads what `import flax.nnx` loads, and adds little time."""
+"""`import flax_attn` is light: it loads what `import flax.nnx` loads."""
 
 import json
 import subprocess

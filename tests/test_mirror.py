@@ -113,7 +113,8 @@ def imported(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
-            yield ".".join(filter(None, (*above, node.module)))
+            base = ".".join(filter(None, (*above, node.module)))
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_parity_with_pytorch(case):
     report = make_pair(case).compare()
     assert report.ok, str(report)
-
-
-@every_case
-def test_nothing_is_compared_with_zeros(case):
-    # A dead ReLU would make a comparison that cannot fail.
-    report = make_pair(case).compare(dtypes=["float64"], modes=["train"])
+    # A dead ReLU, say, would make a comparison that cannot fail.
     assert [row.path for row in report.rows if row.note == "zero in torch"] == []
 
 

@@ -1,6 +1,7 @@
 """There is one table of tolerances: no other file passes one as a literal, by keyword or by position."""
 
 import ast
+import operator
 from pathlib import Path
 
 import pytest
@@ -24,34 +25,74 @@ POSITIONS = {
 SMALL = 1e-3  # a comparison `x < 1e-5` with less than this is a tolerance in disguise
 
 
+OPERATORS = {ast.Pow: operator.pow, ast.Div: operator.truediv, ast.Mult: operator.mul}
+IMPLICIT = {"assert_allclose", "allclose", "isclose", "approx", "assert_close", "assert_almost_equal"}
+
+
 def number(node):
     """The value of a literal number, also behind a sign or an operator; None for anything else."""
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         return node.value
     if isinstance(node, ast.UnaryOp):
-        return number(node.operand)
-    if isinstance(node, ast.BinOp):
+        value = number(node.operand)
+        return -value if value is not None and isinstance(node.op, ast.USub) else value
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
         left, right = number(node.left), number(node.right)
-        return None if left is None or right is None else 10.0**right if isinstance(node.op, ast.Pow) else left * right
+        return None if None in (left, right) else OPERATORS[type(node.op)](left, right)
     return None
+
+
+def is_small(node):
+    value = number(node)
+    return value is not None and 0 < value < SMALL
+
+
+def in_call(node):
+    """Whether a call gives a tolerance as a literal, or leaves it to a default."""
+    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    keywords = [keyword.value for keyword in node.keywords if keyword.arg in KEYWORDS]
+    positional = node.args[POSITIONS[name] :] if name in POSITIONS else []
+    return any(number(given) for given in [*keywords, *positional]) or (name in IMPLICIT and not keywords + positional)
+
+
+def in_comparison(node):
+    """Whether something has to be smaller than a small number."""
+    sides = [node.left, *node.comparators]
+    below = (ast.Lt, ast.LtE)
+    above = (ast.Gt, ast.GtE)
+    return any(
+        (isinstance(sign, below) and is_small(right)) or (isinstance(sign, above) and is_small(left))
+        for sign, left, right in zip(node.ops, sides, sides[1:], strict=False)
+    )
+
+
+def in_dictionary(node):
+    return any(
+        isinstance(key, ast.Constant) and key.value in KEYWORDS and number(value)
+        for key, value in zip(node.keys, node.values, strict=True)
+    )
+
+
+def in_assignment(node):
+    names = [target.id.lower() for target in node.targets if isinstance(target, ast.Name)]
+    return is_small(node.value) and any(word in name for name in names for word in ("tol", "close", "error", "same"))
+
+
+HIDING_PLACES = {
+    ast.Call: in_call,
+    ast.Compare: in_comparison,
+    ast.Dict: in_dictionary,
+    ast.Assign: in_assignment,
+}
 
 
 def tolerance_literals(source):
     """The lines of ``source`` that hold a tolerance."""
-    lines = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call):
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            keywords = [keyword.value for keyword in node.keywords if keyword.arg in KEYWORDS]
-            positional = node.args[POSITIONS[name] :] if name in POSITIONS else []
-            if any(number(argument) for argument in [*keywords, *positional]):
-                lines.append(node.lineno)
-        elif isinstance(node, ast.Compare):
-            for operator, right in zip(node.ops, node.comparators, strict=True):
-                value = number(right)
-                if isinstance(operator, ast.Lt | ast.LtE) and isinstance(value, float) and 0 < value < SMALL:
-                    lines.append(node.lineno)
-    return lines
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if type(node) in HIDING_PLACES and HIDING_PLACES[type(node)](node)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +118,13 @@ def test_no_tolerance_outside_the_table(path):
         "assert a == pytest.approx(b, abs=10 ** -6)",
         "assert error < 1e-7",
         "torch.testing.assert_close(a, b, atol=-1e-9, rtol=0)",
+        "assert 1e-7 > error",
+        "assert error <= 10**-6",
+        "assert error < 1 / 10**6",
+        "options = {'rtol': 1e-5}",
+        "TOLERANCE = 1e-5",
+        "np.testing.assert_allclose(a, b)",
+        "assert a == pytest.approx(b)",
     ],
 )
 def test_the_search_finds_one(line):

@@ -1,5 +1,6 @@
 """Attention maps on request, as `flax_attn.attention_maps` gives them."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,19 +29,18 @@ def recording(module: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
         yield maps
     finally:
         _records.reset(token)
-        maps.update(_by_path(module, records))
+    maps.update(_by_path(module, records))
 
 
 def attention_maps(module: nn.Module, *inputs: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
     """Calls ``module(*inputs, **kwargs)`` and returns every attention weight and gate inside it, by dotted path.
 
-    The module is called in the mode it is in, its buffers (BatchNorm's running statistics) are put back afterwards.
+    The module is called in the mode it is in and left as it was: what is called is a copy, and the stream of random
+    numbers (dropout's) is put back.
     """
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    with recording(module) as maps, torch.no_grad():
+    module = copy.deepcopy(module)
+    with recording(module) as maps, torch.no_grad(), torch.random.fork_rng():
         module(*inputs, **kwargs)
-        for name, buffer in module.named_buffers():
-            buffer.copy_(buffers[name])
     return maps
 
 

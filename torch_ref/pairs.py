@@ -2,7 +2,7 @@
 
 import importlib
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ def make_pair(case: Case, seed: int = 0) -> Pair:
     """Builds both sides of a case and draws its weights and inputs."""
     rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
     torch_module = find_class("torch_ref", case)(**case.args)
-    randomise(torch_module, rng)
+    randomise(torch_module, rng, case.gains)
     return Pair(
         case,
         find_class("flax_attn", case)(**case.args, rngs=nnx.Rngs(seed)),
@@ -74,15 +74,16 @@ def find_cases(names: Iterable[str]) -> list[Case]:
     return [case for case in CASES if not names or case.name in names or case.class_name in names]
 
 
-def randomise(module: torch.nn.Module, rng: np.random.Generator) -> None:
+def randomise(module: torch.nn.Module, rng: np.random.Generator, gains: Mapping[str, float]) -> None:
     """Moves parameters and buffers off their initial values: a scale of 1 or a mean of 0 hides its own omission."""
     with torch.no_grad():
-        for parameter in module.parameters():
+        for name, parameter in module.named_parameters():
             if parameter.dim() > 1:  # weights that keep the variance of what passes through them
                 value = rng.standard_normal(tuple(parameter.shape)) / np.sqrt(parameter[0].numel())
             else:  # biases, and scales around 1
                 value = parameter.numpy() + rng.normal(0, 0.2, tuple(parameter.shape))
-            parameter.copy_(torch.from_numpy(value))
+            gain = next((gain for end, gain in gains.items() if name.endswith(end)), 1.0)
+            parameter.copy_(torch.from_numpy(value * gain))
         for name, buffer in module.named_buffers():
             if name.endswith("running_mean"):
                 buffer.copy_(torch.from_numpy(rng.normal(0, 0.3, tuple(buffer.shape))))

@@ -184,7 +184,10 @@ def as_sequence(
     length: int | None = None,
 ) -> jax.Array:
     """Checks a map (b, h, w, c) or sequence (b, n, c) and returns it as a sequence."""
-    layout = "b h w" if x.ndim == 4 else "b n"
+    axes = len(getattr(x, "shape", (0,) * 3))
+    if axes not in (3, 4):
+        raise ValueError(f"{argument} must be a sequence (b, n, c) or a map (b, h, w, c), got {x.shape}")
+    layout = "b h w" if axes == 4 else "b n"
     check_shape(argument, x, f"{layout} {channels_name}", b=batch, **{channels_name: channels})
     sequence = x.reshape(x.shape[0], -1, channels)
     if length is not None and sequence.shape[1] != length:

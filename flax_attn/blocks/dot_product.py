@@ -15,7 +15,7 @@ from flax.typing import PrecisionLike
 from jax.typing import DTypeLike
 
 from .. import ops
-from .._check import check_shape, check_temperature
+from .._check import check_rate, check_shape, check_temperature
 from ..layers import Dropout
 from ..ops.attention import check_mask
 
@@ -53,6 +53,7 @@ class ScaledDotProductAttention(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         check_temperature(temperature)
+        check_rate("attn_dropout", attn_dropout)
         self.temperature = temperature
         self.dropout = Dropout(attn_dropout, rngs=rngs)
         self.dtype = dtype

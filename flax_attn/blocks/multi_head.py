@@ -15,7 +15,7 @@ from flax import nnx
 from flax.typing import PrecisionLike
 from jax.typing import DTypeLike
 
-from .._check import check_positive, check_shape
+from .._check import check_positive, check_rate, check_shape
 from ..layers import Dropout, LayerNorm, Linear
 from ..ops.attention import check_mask
 from .dot_product import ScaledDotProductAttention
@@ -64,6 +64,7 @@ class MultiHeadAttention(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         check_positive(n_head=n_head, d_model=d_model, d_k=d_k, d_v=d_v)
+        check_rate("dropout", dropout)
         linear = partial(Linear, use_bias=False, dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
         self.n_head, self.d_model, self.d_k, self.d_v = n_head, d_model, d_k, d_v
         self.residual = residual

@@ -1,7 +1,7 @@
 """State_dicts in files: ``.safetensors``, and PyTorch's ``.pt`` and ``.pth`` without running what they hold."""
 
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,12 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
 
     try:
         return dict(load_file(path))
-    except SafetensorError as error:
-        raise ValueError(f"state_dict must be a whole .safetensors file, got {str(path)!r}: {error}") from error
+    except OSError:
+        raise
+    except (SafetensorError, AttributeError, KeyError) as error:  # the latter two for dtypes that numpy lacks
+        raise ValueError(
+            f"state_dict must be a whole .safetensors file of dtypes that numpy has, got {str(path)!r}: {error}"
+        ) from error
 
 
 def _read_pickle(path: Path) -> Mapping[str, Any]:
@@ -47,6 +51,8 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     try:
         loaded: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return loaded
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # torch raises half a dozen types for damaged and for refused files
         raise ValueError(
             f"state_dict must be a file of tensors alone, got {str(path)!r}, which is damaged or would run code when "
@@ -59,25 +65,20 @@ def write(path: str | os.PathLike[str], state_dict: Mapping[str, np.ndarray]) ->
 
     Raises:
         ValueError: another suffix.
+        FileNotFoundError: no such folder.
     """
     from safetensors.numpy import save_file
 
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"path must end in .safetensors, got {str(path)!r}")
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-    os.close(handle)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path must lie in a folder that exists, got {str(path)!r}")
+    target = path.resolve()  # a link is followed, as writing in place would
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     try:
         # The format stores the memory as it lies: a transposed view has to become an array first.
         save_file({name: np.ascontiguousarray(array) for name, array in state_dict.items()}, partial)
-        os.chmod(partial, 0o666 & ~_umask())
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -39,11 +39,16 @@ def _run(dotted: str) -> Run:
 
 def _table(rename: Mapping[str, str], invert: bool) -> tuple[Table, Run]:
     """The pairs in the order in which they are tried, and what saving puts before every path."""
+    if not isinstance(rename, Mapping) or not all(isinstance(run, str) for pair in rename.items() for run in pair):
+        raise ValueError(f"rename must map strings to strings, got {rename!r}")
     pairs = [(_run(theirs), _run(ours)) for theirs, ours in rename.items()]
     if any(not theirs for theirs, _ in pairs):
         raise ValueError(f"rename must map runs of path segments, got an empty one in {dict(rename)}")
     prefix: Run = ()
     if invert:
+        values = [ours for _, ours in pairs]
+        if len(set(values)) < len(values):
+            raise ValueError(f"rename must map to different runs to be read from right to left, got {dict(rename)}")
         prefix = next((theirs for theirs, ours in pairs if not ours), ())
         pairs = [(ours, theirs) for theirs, ours in pairs if ours]
     return sorted(pairs, key=lambda pair: -len(pair[0])), prefix

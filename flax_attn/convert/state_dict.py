@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -54,10 +55,14 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
     given = _renamed(_mapping(state_dict), rename)
     wanted = dict(entries(module))
     problems: list[str] = []
-    values = {}
+    values: dict[str, jax.Array] = {}
     for path, entry in wanted.items():
-        if entry.variable is not None:
-            values[path] = _value(path, entry, given, problems)
+        if entry.variable is None:
+            continue
+        value = _value(path, entry, given, problems)
+        if value is not None:
+            # A copy: jax would go on using the memory of an aligned array, and training PyTorch would change it.
+            values[path] = jnp.array(value, entry.variable.dtype, copy=True)
     problems += [
         f"{path}: expected no such entry, got {_describe(value)}" for path, value in given.items() if path not in wanted
     ]
@@ -65,11 +70,11 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
         raise ValueError(
             f"state_dict does not fit {type(module).__name__}, which is left unchanged:\n  " + "\n  ".join(problems)
         )
-    for path, value in values.items():
+    for path, array in values.items():
         variable = wanted[path].variable
         assert variable is not None
-        variable.set_value(jnp.asarray(value, variable.dtype))
-    if rename is TUTORIAL_NAMES:
+        variable.set_value(array)
+    if rename is not None and TUTORIAL_NAMES.items() <= rename.items():
         _warn_of_token_order(module)
     return module
 
@@ -113,7 +118,11 @@ def _mapping(state_dict: StateDict) -> Mapping[str, Any]:
         raise ValueError(f"state_dict must be a mapping or hold one, got {type(loaded).__name__}")
     # The usual training checkpoint, {"epoch": ..., "state_dict": ...}, of which only the weights matter here.
     inner = loaded.get("state_dict")
-    return inner if isinstance(inner, Mapping) else loaded
+    loaded = inner if isinstance(inner, Mapping) else loaded
+    unnamed = [name for name in loaded if not isinstance(name, str)]
+    if unnamed:
+        raise ValueError(f"state_dict must have names for keys, got {', '.join(map(repr, unnamed))}")
+    return loaded
 
 
 def _renamed(state_dict: Mapping[str, Any], rename: Mapping[str, str] | None) -> dict[str, Any]:
@@ -129,7 +138,12 @@ def _value(path: str, entry: Entry, given: Mapping[str, Any], problems: list[str
     if path not in given:
         problems.append(f"{path}: expected shape {expected}, got nothing")
         return None
-    value = _to_numpy(given[path])
+    try:
+        value = _to_numpy(given[path])
+    except Exception as error:  # a sparse, quantised or meta tensor, each with an error of its own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        problems.append(f"{path}: expected an array of floats, got {_describe(given[path])}: {reason}")
+        return None
     if value is None or not jnp.issubdtype(value.dtype, jnp.floating):
         problems.append(f"{path}: expected an array of floats, got {_describe(given[path])}")
         return None

@@ -13,9 +13,21 @@ def entries(module: nnx.Module) -> Iterator[tuple[str, Entry]]:
     """Yields every state_dict entry of ``module`` with its path.
 
     Raises:
-        ValueError: a parameter or buffer that belongs to no layer with a rule.
+        ValueError: a parameter or buffer that no rule knows, all of them named.
     """
-    yield from _entries(module, ())
+    found = list(_entries(module, ()))
+    known = {id(entry.variable) for _, entry in found}
+    unknown = [
+        f"{type(variable).__name__} {'.'.join(map(str, path))!r}"
+        for path, variable in nnx.iter_graph(module)
+        if isinstance(variable, nnx.Param | nnx.BatchStat) and id(variable) not in known
+    ]
+    if unknown:
+        raise ValueError(
+            f"module must hold its parameters in layers that have a conversion rule, got in {type(module).__name__} "
+            f"outside of any: {', '.join(unknown)}"
+        )
+    yield from found
 
 
 def _entries(module: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Entry]]:
@@ -25,11 +37,5 @@ def _entries(module: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Entry]]:
             yield ".".join((*path, entry.name)), entry
         return
     for name, child in children(module):
-        if isinstance(child, nnx.Variable):
-            if isinstance(child, nnx.Param | nnx.BatchStat):
-                raise ValueError(
-                    f"module must hold its parameters in layers that have a conversion rule, got "
-                    f"{type(child).__name__} {'.'.join((*path, name))!r} directly in {type(module).__name__}"
-                )
-        else:
+        if not isinstance(child, nnx.Variable):
             yield from _entries(child, (*path, name))

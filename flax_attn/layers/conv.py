@@ -7,6 +7,7 @@ from flax import nnx
 from flax.typing import PrecisionLike
 from jax.typing import DTypeLike
 
+from .._check import check_positive
 from .initializers import uniform_fan_in
 
 IntOrPair = int | tuple[int, ...]
@@ -40,6 +41,9 @@ class Conv(nnx.Conv):
         precision: PrecisionLike = None,
         rngs: nnx.Rngs,
     ) -> None:
+        check_positive(in_features=in_features, out_features=out_features, groups=groups)
+        if in_features % groups or out_features % groups:
+            raise ValueError(f"groups must divide {in_features} and {out_features} channels, got {groups}")
         init = uniform_fan_in(in_features // groups * math.prod(kernel_size))
         pads = (padding,) * len(kernel_size) if isinstance(padding, int) else padding
         super().__init__(

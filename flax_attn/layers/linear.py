@@ -5,6 +5,7 @@ from flax import nnx
 from flax.typing import PrecisionLike
 from jax.typing import DTypeLike
 
+from .._check import check_positive
 from .initializers import uniform_fan_in
 
 
@@ -29,6 +30,7 @@ class Linear(nnx.Linear):
         precision: PrecisionLike = None,
         rngs: nnx.Rngs,
     ) -> None:
+        check_positive(in_features=in_features, out_features=out_features)
         super().__init__(
             in_features,
             out_features,

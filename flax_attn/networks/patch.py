@@ -97,7 +97,8 @@ class PatchNetwork(nnx.Module):
         rngs: gives the ``params`` stream.
 
     Raises:
-        ValueError: an unknown token order, a block that is no module, or a position for a block that has no tokens.
+        ValueError: an unknown token order, a block that is no module, or a position or another token order
+            for a block that has no tokens.
 
     Example:
         >>> from flax_attn import ChannelGate
@@ -122,10 +123,11 @@ class PatchNetwork(nnx.Module):
         check_choice("token_order", token_order, TOKEN_ORDERS)
         if not (block is None or isinstance(block, nnx.Module)):
             raise ValueError(f"block must be an nnx.Module or None, got {block!r}")
-        if position is not None and (block is None or "key" not in call_arguments(block)):
-            raise ValueError(
-                f"position must be None unless the block is token attention, got {type(position).__name__}"
-            )
+        if block is None or "key" not in call_arguments(block):
+            if position is not None:
+                raise ValueError(f"position must be None without token attention, got {type(position).__name__}")
+            if token_order != "pixels":
+                raise ValueError(f"token_order must be 'pixels' without token attention, got {token_order!r}")
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
         self.conv = ConvPart(**options)
         self.position = nnx.data(position)

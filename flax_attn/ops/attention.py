@@ -8,18 +8,14 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+
+from .dtype import score_dtype
 
 # The tutorial's score for what is masked out. A row without any key is uniform rather than NaN.
 MASKED_SCORE = -1e9
 
 # Queries that are handled at once where the weights are not needed.
 QUERY_BLOCK = 128
-
-
-def score_dtype(dtype: DTypeLike) -> jnp.dtype:
-    """The dtype of scores and softmax: float32 for the narrow types (float16 cannot hold -1e9), else their own."""
-    return jnp.promote_types(dtype, jnp.float32)
 
 
 def dot_product_attention(
@@ -43,7 +39,7 @@ def dot_product_attention(
         key: (b, n_key, heads, d_k).
         value: (b, n_key, heads, d_v).
         temperature: what queries are divided by; sqrt(d_k) in Vaswani et al. 2017.
-        mask: broadcasts against (b, heads, n_query, n_key); where it is 0 the score is -1e9.
+        mask: (b, heads, n_query, n_key), axes of size 1 broadcast; where it is 0 the score is -1e9.
         weights_fn: applied to the weights before they are used (dropout); it needs them whole.
         need_weights: whether to return the weights.
         precision: of the two products.
@@ -51,19 +47,22 @@ def dot_product_attention(
     Returns:
         The output (b, n_query, heads, d_v), and the weights as applied, (b, heads, n_query, n_key), or None.
     """
+    check_mask(mask, (query.shape[0], query.shape[2], query.shape[1], key.shape[1]), "b, heads, n_query, n_key")
     attend = partial(_attend, key=key, value=value, temperature=temperature, precision=precision)
     if need_weights or weights_fn is not None or query.shape[1] <= QUERY_BLOCK:
         out, weights = attend(query, mask, weights_fn=weights_fn)
         return out, weights if need_weights else None
 
+    # A mask with a row for every query goes with it; one row for all of them stays as it is.
+    shared = mask if mask is None or mask.shape[2] == 1 else None
+    own = None if mask is None or mask.shape[2] == 1 else jnp.moveaxis(mask, 2, 0)
+
     @jax.checkpoint
     def attend_one(one: tuple[jax.Array, jax.Array | None]) -> jax.Array:
-        query, mask = one
-        return attend(query[:, None], None if mask is None else mask[:, :, None])[0][:, 0]
+        query, own = one
+        return attend(query[:, None], shared if own is None else own[:, :, None])[0][:, 0]
 
-    if mask is not None:
-        mask = jnp.moveaxis(jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], mask.shape[3])), 2, 0)
-    blocks = jax.lax.map(attend_one, (jnp.moveaxis(query, 1, 0), mask), batch_size=QUERY_BLOCK)
+    blocks = jax.lax.map(attend_one, (jnp.moveaxis(query, 1, 0), own), batch_size=QUERY_BLOCK)
     return jnp.moveaxis(blocks, 0, 1), None
 
 

@@ -15,3 +15,8 @@ def cast(x: jax.Array, dtype: DTypeLike | None) -> jax.Array:
     if dtype is None:
         return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
     return x.astype(dtype)
+
+
+def score_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype of scores and sums: float32 for the narrow types (float16 cannot hold -1e9), else their own."""
+    return jnp.promote_types(dtype, jnp.float32)

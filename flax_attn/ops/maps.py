@@ -13,18 +13,23 @@ from .._tree import submodules
 
 
 class AttentionMap(nnx.Intermediate[Any]):
-    """What blocks record; a type of its own, so that other intermediates of a network are not taken for maps."""
+    """What a block has recorded: by name, the value of every call."""
+
+
+_STORE = "recorded_attention_maps"
 
 
 def is_recording(module: nnx.Module) -> bool:
     """Whether the current call of ``module`` runs under `attention_maps`."""
-    return any(isinstance(capture, AttentionMap) for capture in getattr(module, "__captures__", ()))
+    return hasattr(module, _STORE)
 
 
 def record(module: nnx.Module, name: str, value: jax.Array) -> None:
     """Keeps ``value`` under ``name`` for the caller of `attention_maps`, if there is one."""
     if is_recording(module):
-        module.sow(AttentionMap, name, value)
+        store = getattr(module, _STORE)
+        recorded = store.get_value()
+        store.set_value({**recorded, name: (*recorded.get(name, ()), value)})
 
 
 def attention_maps(module: nnx.Module, *inputs: Any, **kwargs: Any) -> dict[str, jax.Array]:
@@ -54,17 +59,15 @@ def attention_maps(module: nnx.Module, *inputs: Any, **kwargs: Any) -> dict[str,
     if not isinstance(module, nnx.Module):
         raise ValueError(f"module must be an nnx.Module, got {type(module).__name__}")
     copy = nnx.clone(module)
-    _, captured = nnx.capture(copy, AttentionMap)(*inputs, **kwargs)
-    names = _torch_names(copy)
+    stores = []
+    for path, inner in submodules(copy):
+        if not isinstance(inner, nnx.List | nnx.Dict):
+            setattr(inner, _STORE, AttentionMap({}))
+            stores.append((path, inner))
+    copy(*inputs, **kwargs)
     maps = {}
-    for (*path, name), variable in nnx.to_flat_state(captured):
-        here = ".".join(filter(None, (names[tuple(path)], str(name))))
-        calls = variable.get_value()
-        maps.update({here: calls[0]} if len(calls) == 1 else {f"{here}.{i}": call for i, call in enumerate(calls)})
+    for path, inner in stores:
+        for name, calls in getattr(inner, _STORE).get_value().items():
+            here = f"{path}.{name}".lstrip(".")
+            maps.update({here: calls[0]} if len(calls) == 1 else {f"{here}.{i}": call for i, call in enumerate(calls)})
     return maps
-
-
-def _torch_names(module: nnx.Module) -> dict[tuple[Any, ...], str]:
-    """The path of every inner module as PyTorch has it, by its path in Flax."""
-    names = {id(inner): path for path, inner in submodules(module)}
-    return {path: names[id(inner)] for path, inner in nnx.iter_modules(module) if id(inner) in names}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._check import check_choice
-from .dtype import cast
+from .dtype import cast, score_dtype
 
 POOL_TYPES = ("avg", "max", "lp", "lse")
 
@@ -50,9 +50,9 @@ def global_pool(x: jax.Array, pool_type: str) -> jax.Array:
 
 def _norm(pixels: jax.Array) -> jax.Array:
     # At zero PyTorch's lp_pool2d has gradient 0; the square root alone has infinity, and 0 * inf = NaN.
-    total = jnp.sum(jnp.square(pixels), axis=1)
-    positive = total > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, total, 1)), 0)
+    total = jnp.sum(jnp.square(pixels.astype(score_dtype(pixels.dtype))), axis=1)
+    zero = total == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total))).astype(pixels.dtype)
 
 
 def _log_sum_exp(pixels: jax.Array) -> jax.Array:

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ..convert import from_torch
-from .flax_side import run_flax
+from ..convert.rename import rename_all
+from .flax_side import load_in_float64, run_flax
 from .layouts import Layouts, one_each
 from .report import ParityError, Report, Row
 from .results import KeepMasks, Results, random_cotangents
@@ -40,7 +40,7 @@ def compare(
 
     Args:
         flax_module: the port.
-        torch_module: the original, on the CPU.
+        torch_module: the original, on the CPU. Its frozen parameters are compared as any other.
         *inputs: what the modules are called with, as numpy arrays in PyTorch's layout, or None. Floats are cast to the
             dtype at hand and differentiated, other dtypes (masks) are passed as they are.
         layouts: how the Flax side wants each input and gives each output, ``{"inputs": ["b c h w -> b h w c"], ...}``;
@@ -76,12 +76,18 @@ def compare(
         True
     """
     layouts = layouts or {}
-    _check_arguments(modes, dtypes, inputs, layouts)
     _require_torch()
+    _check_arguments(flax_module, torch_module, modes, dtypes, inputs, layouts)
+    zero = _by_mode(zero_gradients, torch_module, len(inputs), rename)
     if load:
-        flax_module = from_torch(nnx.clone(flax_module), torch_module.state_dict(), rename=rename)
+        flax_module = load_in_float64(flax_module, torch_module.state_dict(), rename)
+    shapes = torch_output_shapes(torch_module, inputs, kwargs or {})
     if cotangents is None:
-        cotangents = random_cotangents(torch_output_shapes(torch_module, inputs, kwargs or {}), seed)
+        cotangents = random_cotangents(shapes, seed)
+    if [array.shape for array in cotangents] != shapes:
+        raise ValueError(
+            f"cotangents must have the shapes of the outputs, {shapes}, got {[a.shape for a in cotangents]}"
+        )
     rows: list[Row] = []
     for mode in modes:
         options: dict[str, Any] = {
@@ -91,7 +97,6 @@ def compare(
             "cotangents": cotangents,
         }
         torch_options: dict[str, Any] = {"maps": torch_maps, "rename": rename}
-        zero = zero_gradients.get(mode, ()) if isinstance(zero_gradients, Mapping) else zero_gradients
         masks = KeepMasks(seed)
         truth = run_torch(torch_module, inputs, dtype="float64", masks=masks, **torch_options, **options)
         for dtype in dtypes:
@@ -101,7 +106,7 @@ def compare(
                 theirs = run_torch(torch_module, inputs, dtype=dtype, masks=KeepMasks(seed), **torch_options, **options)
             if torch_maps is None:
                 ours.map = {}
-            rows += _rows(ours, theirs, truth, mode, dtype, name, frozenset(zero))
+            rows += _rows(ours, theirs, truth, mode, dtype, name, zero[mode])
     return Report(name or type(flax_module).__name__, rows)
 
 
@@ -161,7 +166,41 @@ def _norm_of_gradients(results: Results) -> float:
     return float(np.sqrt(sum(np.sum(np.square(gradient, dtype=np.float64)) for gradient in gradients))) or 1.0
 
 
-def _check_arguments(modes: Sequence[str], dtypes: Sequence[str], inputs: Sequence[Any], layouts: Layouts) -> None:
+def _by_mode(
+    zero: Collection[str] | Mapping[str, Collection[str]],
+    torch_module: Any,
+    inputs: int,
+    rename: Mapping[str, str] | None,
+) -> dict[str, frozenset[str]]:
+    """The gradients that are zero by algebra, for either mode."""
+    named = rename_all([name for name, _ in torch_module.named_parameters()], rename)
+    known = {*named.values(), *(f"input[{i}]" for i in range(inputs))}
+    by_mode = {}
+    for mode in ("train", "eval"):
+        names = zero.get(mode, ()) if isinstance(zero, Mapping) else zero
+        unknown = [names] if isinstance(names, str) else sorted(set(names) - known)
+        if unknown:
+            raise ValueError(f"zero_gradients must name parameters or inputs, 'input[0]' say, got {', '.join(unknown)}")
+        by_mode[mode] = frozenset(names)
+    return by_mode
+
+
+def _check_arguments(
+    flax_module: nnx.Module,
+    torch_module: Any,
+    modes: Sequence[str],
+    dtypes: Sequence[str],
+    inputs: Sequence[Any],
+    layouts: Layouts,
+) -> None:
+    import torch
+
+    for argument, module, kind in (
+        ("flax_module", flax_module, nnx.Module),
+        ("torch_module", torch_module, torch.nn.Module),
+    ):
+        if not isinstance(module, kind):
+            raise ValueError(f"{argument} must be a {kind.__module__}.{kind.__name__}, got {type(module).__name__}")
     for argument, given, known in (
         ("modes", modes, ("train", "eval")),
         ("dtypes", dtypes, ("float64", "float32")),

@@ -10,12 +10,12 @@ import numpy as np
 from flax import nnx
 
 from .._tree import submodules
-from ..convert import to_torch
+from ..convert import from_torch, to_torch
 from ..convert.walk import entries
 from ..layers import Dropout
 from ..ops import attention_maps
 from .layouts import Layouts, one_each, to_flax
-from .results import Arrays, KeepMasks, Results, is_float, leaves
+from .results import Arrays, KeepMasks, Results, is_float, output_leaves
 
 
 def run_flax(
@@ -46,7 +46,7 @@ def run_flax(
 
         def loss(params: Any, floats: Mapping[int, jax.Array], rest: Any) -> Any:
             called, output = call(lambda module: module, (params, rest), floats)
-            found = leaves(output)
+            found = output_leaves(output)
             return _weighted_sum(found, cotangents), (dict(found), nnx.state(called))
 
         @jax.jit
@@ -68,12 +68,25 @@ def run_flax(
     )
 
 
-def _copy(module: nnx.Module, dtype: str, train: bool) -> nnx.Module:
+def load_in_float64(module: nnx.Module, state_dict: Mapping[str, Any], rename: Mapping[str, str] | None) -> nnx.Module:
+    """A copy of ``module`` with the weights of ``state_dict``, none of their digits lost."""
+    with jax.enable_x64(True):
+        return from_torch(_cast(module, "float64"), state_dict, rename=rename)
+
+
+def _cast(module: nnx.Module, dtype: str) -> nnx.Module:
+    """A copy of ``module`` with all floats in ``dtype``."""
+
     def cast(leaf: Any) -> Any:
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     graphdef, state = nnx.split(module)
     copied: nnx.Module = nnx.merge(graphdef, jax.tree.map(cast, state), copy=True)
+    return copied
+
+
+def _copy(module: nnx.Module, dtype: str, train: bool) -> nnx.Module:
+    copied = _cast(module, dtype)
     copied.train() if train else copied.eval()  # type: ignore[no-untyped-call]
     return copied
 

@@ -44,6 +44,12 @@ def leaves(output: Any, path: str = "output") -> list[tuple[str, Any]]:
     return [(path, output)]
 
 
+def output_leaves(output: Any) -> list[tuple[str, Any]]:
+    """`leaves`, where an output of one array is called "output", also when it stands in a tuple beside None."""
+    found = leaves(output)
+    return [("output", found[0][1])] if len(found) == 1 else found
+
+
 def is_float(array: np.ndarray | None) -> bool:
     """Whether an input takes part in differentiation and changes its dtype."""
     return array is not None and np.issubdtype(array.dtype, np.floating)

@@ -20,17 +20,11 @@ TABLE: dict[tuple[str, str, str], float] = {
     ("parameter gradient", "float32", "cpu"): 2e-5,
     ("input gradient", "float32", "cpu"): 2e-5,
     ("buffer", "float32", "cpu"): 2e-6,
+    # The same run twice, its float32 sums taken in another order: over a few steps the difference grows.
+    ("training error", "float32", "cpu"): 1e-3,
 }
 
-_CANCELLATION = (
-    "gates and convolution biases stand before a BatchNorm, which takes a common factor and shift out again: the "
-    "gradients of those biases are small remainders of large sums, and PyTorch's own float32 is as far off"
-)
-
-EXCEPTIONS: dict[tuple[str, str, str, str], tuple[float, str]] = {
-    ("SpatialAttentionNeuralNetwork", "parameter gradient", "float32", "cpu"): (3e-4, _CANCELLATION),
-    ("SpatialAttentionNeuralNetwork, other width", "parameter gradient", "float32", "cpu"): (3e-4, _CANCELLATION),
-}
+EXCEPTIONS: dict[tuple[str, str, str, str], tuple[float, str]] = {}
 """(case, quantity, dtype, backend) to (tolerance, reason)."""
 
 # Statistical tests of initial values and dropout rates: the chance that a correct sample is called wrong.
@@ -53,10 +47,9 @@ def tolerance(quantity: str, dtype: str, backend: str = "cpu", case: str = "") -
         >>> tolerance("output", "float64") < tolerance("output", "float32")
         True
     """
-    exception = EXCEPTIONS.get((case, quantity, dtype, backend))
-    if exception is not None:
-        return exception[0]
-    for key in ((quantity, dtype, backend), (quantity, dtype, "cpu")):
-        if key in TABLE:
-            return TABLE[key]
+    for held_to in (backend, "cpu"):
+        if (case, quantity, dtype, held_to) in EXCEPTIONS:
+            return EXCEPTIONS[case, quantity, dtype, held_to][0]
+        if (quantity, dtype, held_to) in TABLE:
+            return TABLE[quantity, dtype, held_to]
     raise ValueError(f"(quantity, dtype) must be a row of the tolerance table, got {(quantity, dtype)}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..convert.rename import rename_all
 from .layouts import Layouts, map_layout, one_each, to_flax
-from .results import Arrays, KeepMasks, Results, is_float, leaves
+from .results import Arrays, KeepMasks, Results, is_float, output_leaves
 
 TorchMaps = Callable[..., Mapping[str, Any]]
 
@@ -21,7 +21,7 @@ def torch_output_shapes(module: Any, inputs: Sequence[Any], kwargs: Mapping[str,
         output = _copy(module, "float32", train=False, rename=None, masks=KeepMasks(0))(
             *_tensors(inputs, "float32"), **kwargs
         )
-    return [tuple(leaf.shape) for _, leaf in leaves(output)]
+    return [tuple(leaf.shape) for _, leaf in output_leaves(output)]
 
 
 def run_torch(
@@ -50,7 +50,7 @@ def run_torch(
     for tensor in tensors:
         if tensor is not None and tensor.is_floating_point():
             tensor.requires_grad_()
-    found = leaves(module(*tensors, **kwargs))
+    found = output_leaves(module(*tensors, **kwargs))
     loss = torch.zeros((), dtype=getattr(torch, dtype))
     for (_, leaf), cotangent in zip(found, cotangents, strict=True):
         if leaf.is_floating_point():
@@ -88,7 +88,7 @@ def _copy(module: Any, dtype: str, train: bool, rename: Mapping[str, str] | None
     import torch
 
     module = copy.deepcopy(module).to(getattr(torch, dtype)).train(train)
-    module.zero_grad(set_to_none=True)
+    module.requires_grad_(True).zero_grad(set_to_none=True)  # frozen parameters are compared as any other
 
     def dropout(path: str, layer: Any) -> Callable[[Any], Any]:
         def forward(x: Any) -> Any:

@@ -47,3 +47,14 @@ def test_collisions_are_all_named():
 def test_an_empty_run_is_refused():
     with pytest.raises(ValueError, match="empty one"):
         rename_all(["a.w"], {"": "module"})
+
+
+@pytest.mark.parametrize("table", [["a"], {"a": None}, {1: "a"}])
+def test_tables_map_strings(table):
+    with pytest.raises(ValueError, match="rename must map strings to strings"):
+        rename_all(["a.w"], table)
+
+
+def test_a_table_that_cannot_be_read_backwards():
+    with pytest.raises(ValueError, match="different runs to be read from right to left"):
+        rename_all(["x.w"], {"A": "x", "B": "x"}, invert=True)

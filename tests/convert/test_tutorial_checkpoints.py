@@ -16,10 +16,10 @@ from torch import nn
 import flax_attn
 from flax_attn.convert import TUTORIAL_NAMES
 from flax_attn.networks import patch, sensor
-from flax_attn.testing import assert_parity, tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import assert_parity
 
 MAP = "b c h w -> b h w c"
+SEQUENCE = "b c n -> b n c"
 
 
 class ScaledDotProductAttention(nn.Module):
@@ -353,9 +353,28 @@ class SpatialAttentionNeuralNetwork(nn.Module):
         return self.fc(x.view(x.size(0), -1))
 
 
+class First:
+    """The tutorial's attention always returns a second result; ours does on request."""
+
+    def forward(self, *inputs):
+        return super().forward(*inputs)[0]
+
+
+class AttentionAlone(First, Attention):
+    pass
+
+
+class MultiheadAttentionAlone(First, MultiheadAttention):
+    pass
+
+
+class MultiHeadAttentionAlone(First, MultiHeadAttention):
+    pass
+
+
 RNGS = {"rngs": nnx.Rngs(0)}
 IMAGE = ((2, 3, 16, 16), MAP)
-NETWORK = (IMAGE, (None, MAP))
+NETWORK = ([IMAGE], (None, MAP))
 PAIRS = {
     "Net": (Net, lambda: patch.Net(**RNGS), *NETWORK),
     "NetMultiheadAttention": (
@@ -377,37 +396,62 @@ PAIRS = {
     "CBAM": (
         lambda: CBAM(24, 4, no_spatial=False),
         lambda: flax_attn.CBAM(24, 4, no_spatial=False, **RNGS),
-        ((2, 24, 5, 7), MAP),
+        [((2, 24, 5, 7), MAP)],
         (MAP,),
     ),
+    "Attention": (
+        lambda: AttentionAlone(5, 3, 7, 11),
+        lambda: flax_attn.ConvAttention(5, 3, 7, 11, **RNGS),
+        [((2, 3, 13), SEQUENCE), ((2, 5, 17), SEQUENCE)],
+        (SEQUENCE,),
+    ),
+    "MultiheadAttention": (
+        lambda: MultiheadAttentionAlone(5, 5, 7, 11, 3),
+        lambda: flax_attn.ConvMultiHeadAttention(5, 5, 7, 11, 3, **RNGS),
+        [((2, 5, 13), SEQUENCE), ((2, 5, 13), SEQUENCE)],
+        (SEQUENCE,),
+    ),
+    "MultiHeadAttention": (
+        lambda: MultiHeadAttentionAlone(3, 12, 5, 7),
+        lambda: flax_attn.MultiHeadAttention(3, 12, 5, 7, **RNGS),
+        [((2, 11, 12), None), ((2, 13, 12), None), ((2, 13, 12), None)],
+        (None,),
+    ),
+    "BasicConv": (
+        lambda: BasicConv(4, 6, 3, 2, 1, 1, 2),
+        lambda: flax_attn.BasicConv(4, 6, 3, 2, 1, 1, 2, **RNGS),
+        [((2, 4, 5, 7), MAP)],
+        (MAP,),
+    ),
+    "SpatialGate": (SpatialGate, lambda: flax_attn.SpatialGate(**RNGS), [((2, 3, 5, 7), MAP)], (MAP,)),
     "ChannelGate": (
         lambda: ChannelGate(24, 4, ["avg", "max", "lp", "lse"]),
         lambda: flax_attn.ChannelGate(24, 4, ["avg", "max", "lp", "lse"], **RNGS),
-        ((2, 24, 5, 7), MAP),
+        [((2, 24, 5, 7), MAP)],
         (MAP,),
     ),
     "ChannelAttention": (
         lambda: ChannelAttention(40),
         lambda: flax_attn.ChannelAttention(40, **RNGS),
-        ((3, 40, 5, 7), MAP),
+        [((3, 40, 5, 7), MAP)],
         (MAP,),
     ),
     "UseAttentionModel": (
         lambda: UseAttentionModel(40),
         lambda: flax_attn.UseAttentionModel(40, **RNGS),
-        ((3, 40, 5, 7), MAP),
+        [((3, 40, 5, 7), MAP)],
         (MAP,),
     ),
     "SpatialAttentionModule": (
         SpatialAttentionModule,
         lambda: flax_attn.SpatialAttentionModule(**RNGS),
-        ((3, 5, 11, 7), MAP),
+        [((3, 5, 11, 7), MAP)],
         (MAP,),
     ),
     "SpatialAttentionNeuralNetwork": (
         lambda: SpatialAttentionNeuralNetwork((9, 17, 3), 5),
         lambda: sensor.SpatialAttentionNeuralNetwork((9, 17, 3), 5, **RNGS),
-        ((2, 1, 17, 3), MAP),
+        [((2, 1, 17, 3), MAP)],
         (None,),
     ),
 }
@@ -415,22 +459,22 @@ PAIRS = {
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_checkpoint_of_the_tutorials_code_computes_the_same(name, tmp_path):
-    make_theirs, make_ours, (shape, layout), outputs = PAIRS[name]
+    make_theirs, make_ours, inputs, outputs = PAIRS[name]
     theirs = make_theirs()
     path = tmp_path / "checkpoint.pt"
     torch.save(theirs.state_dict(), path)
     ours = flax_attn.from_torch(make_ours(), path, rename=TUTORIAL_NAMES)
-    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    rng = np.random.default_rng(0)
     assert_parity(
         ours,
         theirs,
-        x,
-        layouts={"inputs": [layout], "outputs": outputs},
+        *[rng.standard_normal(shape).astype(np.float32) for shape, _ in inputs],
+        layouts={"inputs": [layout for _, layout in inputs], "outputs": outputs},
         modes=["eval"],
         dtypes=["float64"],
         load=False,
         rename=TUTORIAL_NAMES,
-        zero_gradients=[f"attn1.layers.{head}.key.bias" for head in range(4)],
+        zero_gradients=[entry for entry in theirs.state_dict() if entry.endswith("key.bias")],
     )
 
 
@@ -446,22 +490,10 @@ def test_names_go_back_to_the_tutorials(name):
         np.testing.assert_array_equal(back[entry], tensor.numpy())
 
 
-def test_multi_head_block_of_the_first_tutorial():
-    # The tutorial's block always returns its weights, so it is not a pair for the harness: ours gives them on request.
-    theirs = MultiHeadAttention(3, 12, 5, 7).eval()
-    ours = flax_attn.from_torch(flax_attn.MultiHeadAttention(3, 12, 5, 7, **RNGS), theirs.state_dict())
-    ours.eval()
-    x = np.random.default_rng(0).standard_normal((2, 11, 12)).astype(np.float32)
-    got = ours(x, x, x, need_weights=True)
-    for left, right in zip(got, theirs(*[torch.from_numpy(x)] * 3), strict=True):
-        assert relative_error(np.asarray(left), right.detach().numpy()) <= tolerance("output", "float32")
-
-
-def test_tutorial_weights_in_pixel_order_are_announced():
+@pytest.mark.parametrize("table", [TUTORIAL_NAMES, {**TUTORIAL_NAMES, "module": ""}])
+def test_tutorial_weights_in_pixel_order_are_announced(table):
     with pytest.warns(UserWarning, match="token_order='article'"):
-        flax_attn.from_torch(
-            patch.NetMultiHeadAttention(**RNGS), NetMultiheadAttention().state_dict(), rename=TUTORIAL_NAMES
-        )
+        flax_attn.from_torch(patch.NetMultiHeadAttention(**RNGS), NetMultiheadAttention().state_dict(), rename=table)
 
 
 class OfficialBlock(nn.Module):

@@ -149,3 +149,24 @@ def test_nothing_is_recorded_in_an_ordinary_call():
 
 def test_a_module_without_attention_has_no_maps():
     assert flax_attn.attention_maps(flax_attn.ChannelPool(rngs=nnx.Rngs(0)), jnp.ones((2, 5, 7, 3))) == {}
+
+
+class Rematerialised(nnx.Module):
+    def __init__(self, *, rngs):
+        self.gate = flax_attn.ChannelGate(8, 4, rngs=rngs)
+
+    def __call__(self, x):
+        return nnx.remat(lambda gate, x: gate(x))(self.gate, x)
+
+
+class Compiled(Rematerialised):
+    def __call__(self, x):
+        return nnx.jit(lambda gate, x: gate(x))(self.gate, x)
+
+
+@pytest.mark.parametrize("network", [Rematerialised, Compiled])
+def test_maps_come_out_of_a_transformation_inside_the_module(network):
+    module = network(rngs=nnx.Rngs(0))
+    x = jnp.ones((2, 3, 5, 8))
+    expected = flax_attn.attention_maps(module.gate, x)["gate"]
+    np.testing.assert_array_equal(flax_attn.attention_maps(module, x)["gate.gate"], expected)

@@ -9,7 +9,7 @@ from flax import nnx
 
 import flax_attn
 import torch_ref
-from flax_attn.layers import BatchNorm, Conv, Dropout, LayerNorm
+from flax_attn.layers import BatchNorm, Conv, Dropout, LayerNorm, Linear
 from flax_attn.testing import ParityError, assert_parity, compare
 from torch_ref.blocks import cbam as pt
 
@@ -122,10 +122,10 @@ def test_weights_are_not_loaded_when_told_so():
 
 def test_maps_are_compared_when_there_is_a_way_to_get_them():
     ours, theirs = flax_attn.ChannelGate(8, 4, rngs=nnx.Rngs(0)), pt.ChannelGate(8, 4)
-    report = compare(ours, theirs, X, layouts=LAYOUTS, **ZERO, torch_maps=torch_ref.attention_maps, dtypes=["float64"])
+    report = compare(ours, theirs, X, layouts=LAYOUTS, torch_maps=torch_ref.attention_maps, dtypes=["float64"])
     assert report.ok
     assert {row.path for row in report.rows if row.quantity == "map"} == {"gate"}
-    silent = compare(ours, theirs, X, layouts=LAYOUTS, **ZERO, torch_maps=lambda *_: {}, dtypes=["float64"])
+    silent = compare(ours, theirs, X, layouts=LAYOUTS, torch_maps=lambda *_: {}, dtypes=["float64"])
     assert [row.note for row in silent.failures] == ["missing in torch"] * 2
 
 
@@ -160,6 +160,9 @@ def test_the_callers_cotangents_are_used():
     [
         ({"layouts": {"inputs": [MAP, MAP]}}, r"layouts\['inputs'\] must have one entry for each of 1"),
         ({"layouts": {"inputs": [MAP]}, "modes": ["eval"]}, "must have PyTorch's shape in its layout"),
+        ({**ZERO, "layouts": LAYOUTS, "cotangents": []}, "cotangents must have the shapes of the outputs"),
+        ({"layouts": LAYOUTS, "zero_gradients": "conv.bias"}, "zero_gradients must name"),
+        ({"layouts": LAYOUTS, "zero_gradients": ["conv.weights"]}, "zero_gradients must name .*, got conv.weights"),
         ({"layouts": {"inputs": [MAP], "outputs": [MAP]}}, r"dropout 'dropout' must have PyTorch's shape"),
         ({"layouts": {"inputs": ["b c n -> b n c"], "outputs": [MAP]}}, r"layout of input\[0\] must fit"),
         ({"layouts": {"input": [MAP]}}, "layouts must have the keys"),
@@ -180,7 +183,7 @@ def test_inputs_must_be_numpy():
 
 def test_weights_that_do_not_fit():
     with pytest.raises(ValueError, match="does not fit Flax"):
-        compare(Flax(), pt.ChannelGate(8, 4), X, layouts=LAYOUTS, **ZERO)
+        compare(Flax(), pt.ChannelGate(8, 4), X, layouts=LAYOUTS)
 
 
 def test_different_numbers_of_outputs():
@@ -191,6 +194,27 @@ def test_different_numbers_of_outputs():
 
     with pytest.raises(ValueError, match="as many arrays as torch_module, 1, got 2"):
         compare(Twice(), Torch(), X, layouts=LAYOUTS, **ZERO)
+
+
+def test_modules_must_be_modules():
+    with pytest.raises(ValueError, match=r"torch_module must be a .*Module, got NoneType"):
+        compare(Flax(), None, X)
+    with pytest.raises(ValueError, match=r"flax_module must be a .*Module, got Torch"):
+        compare(Torch(), Torch(), X)
+
+
+def test_a_double_module_keeps_its_digits():
+    theirs = torch.nn.Linear(7, 5).double()
+    x = np.random.default_rng(0).standard_normal((3, 7))
+    assert_parity(Linear(7, 5, rngs=nnx.Rngs(0)), theirs, x)
+
+
+def test_frozen_parameters_are_compared_too():
+    theirs = torch.nn.Linear(7, 5).requires_grad_(False)
+    x = np.random.default_rng(0).standard_normal((3, 7))
+    report = assert_parity(Linear(7, 5, rngs=nnx.Rngs(0)), theirs, x)
+    assert "weight" in {row.path for row in report.rows}
+    assert not theirs.weight.requires_grad
 
 
 def test_an_empty_report_is_not_a_pass():

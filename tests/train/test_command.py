@@ -15,6 +15,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import flax_attn
+from flax_attn.testing import tolerance
+from flax_attn.testing.compare import relative_error
 from torch_ref.networks import patch as pt
 from train.__main__ import main
 from train.config import PRESETS, Config
@@ -25,8 +27,7 @@ from train.step import train_step
 KEYS = ["epoch", "train_error", "train_accuracy", "test_error", "test_accuracy", "images_per_second"]
 FILES = ["attention.png", "config.json", "curves.png", "metrics.jsonl", "model.safetensors"]
 ROOT = Path(__file__).parents[2]
-SAME_P = 1e-5  # absolute: both sides in float32
-SAME_ERROR = 1e-3  # relative: float32 sums in another order, over four steps
+SAME_ERROR = tolerance("training error", "float32")
 
 
 def command(archive, folder, *options):
@@ -88,7 +89,8 @@ def test_the_weights_load_into_the_reference_and_judge_alike(run):
     theirs.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     with torch.no_grad():
         expected, _ = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
-    assert np.abs(np.asarray(ours(jnp.asarray(x))[0]) - expected.numpy()).max() < SAME_P
+    p = np.asarray(ours(jnp.asarray(x))[0])
+    assert relative_error(p, expected.numpy()) <= tolerance("output", "float32")
 
 
 def test_a_run_repeats_itself(run, tmp_path):

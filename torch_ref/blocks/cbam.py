@@ -66,7 +66,9 @@ def pool(x: Tensor, pool_type: str) -> Tensor:
         return F.max_pool2d(x, size, stride=size)
     if pool_type == "lp":
         return F.lp_pool2d(x, 2, size, stride=size)
-    return logsumexp_2d(x)
+    if pool_type == "lse":
+        return logsumexp_2d(x)
+    raise ValueError(f"pool_types must be of avg, max, lp and lse, got {pool_type!r}")
 
 
 def logsumexp_2d(x: Tensor) -> Tensor:

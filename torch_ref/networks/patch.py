@@ -67,6 +67,8 @@ def self_attend(block: nn.Module, z: Tensor, token_order: str = "pixels", positi
     if token_order == "article":
         tokens = z.reshape(b, h * w, c)  # the tutorial's: no axis moves
         return block(tokens, tokens, tokens)[0].reshape(b, c, h, w)
+    if token_order != "pixels":
+        raise ValueError(f"token_order must be 'pixels' or 'article', got {token_order!r}")
     tokens = z.flatten(2).transpose(1, 2)
     return block(tokens, tokens, tokens)[0].transpose(1, 2).reshape(b, c, h, w)
 
