@@ -43,7 +43,7 @@ class Pair:
 
 def make_pair(case: Case, seed: int = 0) -> Pair:
     """Builds both sides of a case and draws its weights and inputs."""
-    rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
+    rng = np.random.default_rng([seed + case.draw, zlib.crc32(case.name.encode())])
     torch_module = find_class("torch_ref", case)(**case.args)
     randomise(torch_module, rng, case.gains)
     return Pair(
@@ -80,8 +80,8 @@ def randomise(module: torch.nn.Module, rng: np.random.Generator, gains: Mapping[
         for name, parameter in module.named_parameters():
             if parameter.dim() > 1:  # weights that keep the variance of what passes through them
                 value = rng.standard_normal(tuple(parameter.shape)) / np.sqrt(parameter[0].numel())
-            else:  # biases, and scales around 1
-                value = parameter.numpy() + rng.normal(0, 0.2, tuple(parameter.shape))
+            else:  # biases around 0, the scales of norms around 1
+                value = name.endswith("weight") + rng.normal(0, 0.2, tuple(parameter.shape))
             gain = next((gain for end, gain in gains.items() if name.endswith(end)), 1.0)
             parameter.copy_(torch.from_numpy(value * gain))
         for name, buffer in module.named_buffers():

@@ -26,15 +26,12 @@ def _multi_head(token_order: str, position: str, map_size: tuple[int, int], **ke
     return patch.NetMultiHeadAttention(token_order, None if position == "none" else position, height, width, **keywords)
 
 
-def _cbam(spatial: bool, **keywords: Any) -> patch.PatchNetwork:
-    return patch.NetCBAM(no_spatial=not spatial, **keywords)
-
-
 NETWORKS = {
     "cnn": Network(patch.Net),
     "multi_head": Network(_multi_head, ("token_order", "position", "map_size")),
     "conv_multi_head": Network(patch.NetConvMultiHeadAttention),
-    "cbam": Network(_cbam, ("spatial",)),
+    "cbam": Network(patch.NetCBAM),
+    "cbam_spatial": Network(patch.NetCBAMSpatial),
     "pointwise_spatial": Network(patch.NetPointwiseSpatialAttention),
     "channel_attention": Network(patch.NetChannelAttention),
 }

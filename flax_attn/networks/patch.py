@@ -290,6 +290,26 @@ class NetCBAM(PatchNetwork):
         super().__init__(CBAM(CHANNELS, no_spatial=no_spatial, **options), **options)
 
 
+class NetCBAMSpatial(PatchNetwork):
+    """The CNN with `CBAM`, its spatial gate included.
+
+    Example:
+        >>> NetCBAMSpatial(rngs=nnx.Rngs(0))(jnp.ones((2, 96, 96, 3)))[0].shape
+        (2,)
+    """
+
+    def __init__(
+        self,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        precision: PrecisionLike = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
+        super().__init__(CBAM(CHANNELS, no_spatial=False, **options), **options)
+
+
 class NetPointwiseSpatialAttention(PatchNetwork):
     """The CNN with `PointwiseSpatialAttention`.
 

@@ -187,10 +187,14 @@ def test_bad_arguments_of_the_block(arguments, message):
     [
         ((2, 3, 7, 4), (2, 11, 13), "query must have shape (b, h, w, query_in=5), got (2, 3, 7, 4)"),
         ((2, 7, 4), (2, 11, 13), "query must have shape (b, n, query_in=5), got (2, 7, 4)"),
-        ((7, 5), (2, 11, 13), "query must have shape (b, n, query_in=5), got (7, 5)"),
+        ((7, 5), (2, 11, 13), "query must be a sequence (b, n, c) or a map (b, h, w, c), got (7, 5)"),
         ((2, 7, 5), (2, 11, 5), "context must have shape (b=2, n, mem_in=13), got (2, 11, 5)"),
         ((2, 7, 5), (3, 11, 13), "context must have shape (b=2, n, mem_in=13), got (3, 11, 13)"),
-        ((2, 7, 5), (1, 2, 3, 4, 13), "context must have shape (b=2, n, mem_in=13), got (1, 2, 3, 4, 13)"),
+        (
+            (2, 7, 5),
+            (1, 2, 3, 4, 13),
+            "context must be a sequence (b, n, c) or a map (b, h, w, c), got (1, 2, 3, 4, 13)",
+        ),
     ],
 )
 def test_bad_shapes_of_one_head(query, context, message):
@@ -205,7 +209,7 @@ def test_bad_shapes_of_one_head(query, context, message):
         ((2, 3, 7, 5), (2, 3, 5, 5), "context must have as many places as the query, 21, got 15"),
         ((2, 3, 7, 5), (2, 3, 7, 4), "context must have shape (b=2, h, w, mem_in=5), got (2, 3, 7, 4)"),
         ((2, 3, 7, 4), (2, 3, 7, 4), "query must have shape (b, h, w, query_in=5), got (2, 3, 7, 4)"),
-        ((3, 5), (3, 5), "query must have shape (b, n, query_in=5), got (3, 5)"),
+        ((3, 5), (3, 5), "query must be a sequence (b, n, c) or a map (b, h, w, c), got (3, 5)"),
     ],
 )
 def test_bad_shapes_of_the_block(query, context, message):

@@ -118,8 +118,8 @@ def test_shapes_of_the_tutorials_example():
     [
         ((0,), "temperature must be a finite number other than 0, got 0"),
         ((0.0,), "temperature must be a finite number other than 0, got 0.0"),
-        ((1.0, -0.5), "rate must lie in [0, 1], got -0.5"),
-        ((1.0, 1.5), "rate must lie in [0, 1], got 1.5"),
+        ((1.0, -0.5), "attn_dropout must lie in [0, 1], got -0.5"),
+        ((1.0, 1.5), "attn_dropout must lie in [0, 1], got 1.5"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -160,7 +160,7 @@ def test_bad_sizes(argument, value):
 
 
 def test_bad_dropout():
-    with pytest.raises(ValueError, match=re.escape("rate must lie in [0, 1], got 2")):
+    with pytest.raises(ValueError, match=re.escape("dropout must lie in [0, 1], got 2")):
         fx.MultiHeadAttention(2, 12, 5, 7, 2, rngs=nnx.Rngs(0))
 
 

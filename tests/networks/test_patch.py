@@ -226,7 +226,7 @@ def test_probabilities_are_float32_under_bfloat16():
         ),
         (lambda rngs: fx.NetMultiHeadAttention(height=0, rngs=rngs), "height must be a whole number >= 1, got 0"),
         (lambda rngs: fx.NetMultiHeadAttention(width=-1, rngs=rngs), "width must be a whole number >= 1, got -1"),
-        (lambda rngs: fx.NetMultiHeadAttention(dropout=1.5, rngs=rngs), "rate must lie in [0, 1], got 1.5"),
+        (lambda rngs: fx.NetMultiHeadAttention(dropout=1.5, rngs=rngs), "dropout must lie in [0, 1], got 1.5"),
     ],
 )
 def test_bad_arguments(make, message):

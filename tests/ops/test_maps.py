@@ -35,6 +35,7 @@ MAPS = {
     "NetConvMultiHeadAttention": {f"attn1.{name}" for name in CONV},
     "NetCBAM": {"attn1.channel_gate.gate"},
     "NetCBAM, with spatial gate": {f"attn1.{name}" for name in CBAM},
+    "NetCBAMSpatial": {f"attn1.{name}" for name in CBAM},
     "NetPointwiseSpatialAttention": {"attn1.gate"},
     "NetChannelAttention": {"attn1.channel_attention.gate"},
     "ChannelAttentionClassifier": {"attention.channel_attention.gate"},

@@ -156,7 +156,7 @@ BAD_VALUES = {
     "--learning-rate nan": "--learning-rate must be a positive number, got nan",
     "--learning-rate -1": "--learning-rate must be a positive number, got -1.0",
     "--seed -1": "--seed must lie in [0, 2**32), got -1",
-    "--network cnn --spatial": "--spatial belongs to the network cbam, got --network cnn",
+    "--network cnn --position sine": "--position belongs to the network multi_head, got --network cnn",
     "--network cbam --position sine": "--position belongs to the network multi_head, got --network cbam",
     "--network cbam --token-order article": "--token-order belongs to the network multi_head, got --network cbam",
     "--data npz:missing.npz": "npz:missing.npz: no such file",

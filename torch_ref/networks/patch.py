@@ -106,6 +106,11 @@ class NetCBAM(PatchNetwork):
         super().__init__(CBAM(32, no_spatial=no_spatial))
 
 
+class NetCBAMSpatial(PatchNetwork):
+    def __init__(self):
+        super().__init__(CBAM(32, no_spatial=False))
+
+
 class NetPointwiseSpatialAttention(PatchNetwork):
     def __init__(self):
         super().__init__(PointwiseSpatialAttention(32))
