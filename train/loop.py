@@ -86,7 +86,7 @@ class Run:
         for epoch in range(self.config.epochs):
             train, speed = self._train(epoch, progress)
             test = self._test(epoch, progress)
-            yield EpochMetrics(epoch, train.error, train.accuracy, test.error, test.accuracy, speed)
+            yield EpochMetrics(epoch + 1, train.error, train.accuracy, test.error, test.accuracy, speed)
 
     def _train(self, epoch: int, progress: Progress) -> tuple[Tally, float]:
         config, tally = self.config, Tally()
@@ -122,7 +122,7 @@ class Run:
         error = float(scores.error)
         if not math.isfinite(error):
             rate = float(self._rate(epoch * self.steps + step))
-            raise NonFiniteError(f"the loss is {error} in epoch {epoch}, step {step}, at learning rate {rate:.3g}")
+            raise NonFiniteError(f"the loss is {error} in epoch {epoch + 1}, step {step + 1}, at learning rate {rate:.3g}")
         tally.add(error, float(scores.accuracy), images)
         return error
 

@@ -9,7 +9,7 @@ class EpochMetrics:
     """An epoch's line in ``metrics.jsonl``.
 
     Attributes:
-        epoch: from 0.
+        epoch: from 1, as the progress bar and the plots count.
         train_error: the mean loss over the training batches, each before its step, in training mode.
         train_accuracy: the share of images judged rightly in the same passes.
         test_error: the mean loss over the test images after the epoch, in eval mode.

@@ -34,7 +34,7 @@ def save_curves(path: Path, config: Config, history: Sequence[EpochMetrics], ste
 
 
 def _draw_curves(ax: Axes, quantity: str, best: Callable[..., float], history: Sequence[EpochMetrics]) -> None:
-    epochs = [metrics.epoch + 1 for metrics in history]
+    epochs = [metrics.epoch for metrics in history]
     for split, colour in COLOURS.items():
         values = [getattr(metrics, f"{split}_{quantity}") for metrics in history]
         place = values.index(best(values))

@@ -53,9 +53,9 @@ class ProgressBar:
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """One more epoch is done."""
-        self._name(metrics.epoch + 1)
+        self._name(metrics.epoch)
         self._console.print(
-            f"epoch {metrics.epoch + 1:{len(str(self._epochs))}}/{self._epochs}"
+            f"epoch {metrics.epoch:{len(str(self._epochs))}}/{self._epochs}"
             f"  train error {metrics.train_error:<9.4g} accuracy {metrics.train_accuracy:.3f}"
             f"  test error {metrics.test_error:<9.4g} accuracy {metrics.test_accuracy:.3f}"
             f"  {metrics.images_per_second:.0f} images/s",

@@ -58,7 +58,7 @@ def test_the_folder_holds_what_it_should(run):
     )
     metrics = read_metrics(folder)
     assert [list(line) for line in metrics] == [KEYS] * 6
-    assert [line["epoch"] for line in metrics] == list(range(6))
+    assert [line["epoch"] for line in metrics] == list(range(1, 7))
     assert np.isfinite([list(line.values()) for line in metrics]).all()
 
 
@@ -203,7 +203,7 @@ def test_help_tells_of_every_option(capsys):
 def test_a_loss_that_is_no_number_stops_the_run(archive, tmp_path, capsys):
     assert command(archive, tmp_path / "run", "--learning-rate", "1e38", "--schedule", "constant") == 1
     message = capsys.readouterr().err
-    assert message.startswith("error: the loss is nan in epoch 0, step ")
+    assert message.startswith("error: the loss is nan in epoch 1, step ")
     assert "at learning rate 1e+38" in message
     assert (tmp_path / "run" / "config.json").exists()
 
