@@ -50,22 +50,3 @@ class Source:
     def test(self) -> range:
         """The indices of the test images."""
         return range(len(self.images) * 4 // 5, len(self.images))
-
-
-def open_source(data: str) -> Source:
-    """Reads or generates the images that ``--data`` names: ``synthetic`` or ``npz:PATH``.
-
-    Raises:
-        ValueError: an unknown kind, or a file that does not hold what it should.
-        FileNotFoundError: no such file.
-    """
-    kind, _, path = data.partition(":")
-    if kind == "npz" and path:
-        from .npz import read_npz
-
-        return read_npz(path)
-    if data == "synthetic":
-        from .synthetic import synthetic_images
-
-        return Source(data, synthetic_images())
-    raise ValueError(f"--data must be synthetic or npz:PATH, got {data!r}")
