@@ -122,7 +122,8 @@ class Run:
         error = float(scores.error)
         if not math.isfinite(error):
             rate = float(self._rate(epoch * self.steps + step))
-            raise NonFiniteError(f"the loss is {error} in epoch {epoch + 1}, step {step + 1}, at learning rate {rate:.3g}")
+            where = f"epoch {epoch + 1}, step {step + 1}"
+            raise NonFiniteError(f"the loss is {error} in {where}, at learning rate {rate:.3g}")
         tally.add(error, float(scores.accuracy), images)
         return error
 
