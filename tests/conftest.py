@@ -1,9 +1,13 @@
-"""What tests share: the cases, by name."""
+"""What tests share."""
 
 import os
 from pathlib import Path
 
 import pytest
+
+# Tests run in as many processes as there are cores; PyTorch's threads on top of that wait for one another.
+# Before torch is imported, or it is too late.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

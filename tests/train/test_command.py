@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -208,11 +207,8 @@ def test_a_loss_that_is_no_number_stops_the_run(archive, tmp_path, capsys):
     assert (tmp_path / "run" / "config.json").exists()
 
 
-def test_photographs_can_be_learned_from(tmp_path):
-    path = os.environ.get("FLAX_ATTN_PHOTOS")
-    if not path:
-        pytest.skip("FLAX_ATTN_PHOTOS names no archive of photographs")
-    images = open_source(f"npz:{path}").images[:60]
+def test_photographs_can_be_learned_from(tmp_path, photos):
+    images = open_source(f"npz:{photos}").images[:60]
     np.savez(tmp_path / "some.npz", images=images)
     assert command(tmp_path / "some.npz", tmp_path / "run", "--epochs", "4") == 0
     metrics = read_metrics(tmp_path / "run")
