@@ -1,5 +1,6 @@
 """``python -m train``: trains a network on the patch task and leaves a run folder. See ``--help``."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,9 +16,11 @@ from .plots import save_attention, save_curves
 from .run_folder import RunFolder, check_run_dir
 from .show import ProgressBar, heading, summary
 
+INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status: 0; 1 for a loss that is no number; 2 for bad input."""
+    """Runs the command and returns its exit status: 0, 1 for a loss that is no number, 2 for bad input, 130: Ctrl-C."""
     config = parse(sys.argv[1:] if argv is None else argv)
     use_all_cores()
     began = time.perf_counter()
@@ -26,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped before the first step", file=sys.stderr)
+        return INTERRUPTED
     try:
         train(run, folder, began)
     except NonFiniteError as error:
@@ -33,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(f"stopped; what there is stands in {folder.path}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     return 0
 
 
@@ -66,5 +72,16 @@ def train(run: Run, folder: RunFolder, began: float) -> None:
     console.print(summary(history, folder, time.perf_counter() - began))
 
 
+def run_and_leave() -> None:
+    """Ends the process with `main`'s status."""
+    status = main()
+    if status == INTERRUPTED:
+        # XLA's threads may be in the middle of a step or a compilation; a normal exit would pull memory away from them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_leave()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -16,6 +17,7 @@ from .task import WHITE
 
 ROWS = 6
 CHANNELS = (1, 2, 3)  # counted from zero, those that the tutorial shows
+BAR = {"location": "bottom", "shrink": 0.85, "aspect": 25, "pad": 0.01}
 COLOURS = {"train": "tab:blue", "test": "tab:orange"}
 
 
@@ -65,6 +67,8 @@ def save_attention(path: Path, config: Config, judged: Judged) -> None:
     grid = figure.subplots(rows, columns, squeeze=False)
     for row in range(rows):
         _draw_image(grid[row, 0], x[row], y[row], p[row])
+    # An unseen colour bar keeps the images level with their maps, which have one below.
+    figure.colorbar(ScalarMappable(), ax=list(grid[:, 0]), **BAR).ax.set_visible(False)
     for column, channel in enumerate(CHANNELS, start=1):
         _draw_column(figure, grid[:, column], x, attended[..., channel], f"channel {channel}")
     _draw_column(figure, grid[:, -1], x, attended.mean(-1), f"mean of {attended.shape[-1]} channels")
@@ -104,7 +108,7 @@ def _draw_column(figure: Figure, axes: np.ndarray, x: np.ndarray, maps: np.ndarr
         _outline(ax, image)
         ax.set_axis_off()
     axes[0].set_title(title, fontsize=10)
-    bar = figure.colorbar(shown, ax=list(axes), location="bottom", shrink=0.85, aspect=25, pad=0.01)
+    bar = figure.colorbar(shown, ax=list(axes), **BAR)
     bar.ax.tick_params(labelsize=8)
 
 

@@ -41,7 +41,13 @@ def check_run_dir(config: Config) -> Path:
     """
     if config.run_dir is None:
         return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{config.network}"
+    if not config.run_dir:
+        raise ValueError("--run-dir must name a folder, got ''")
     path = Path(config.run_dir)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    try:
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    except OSError as error:
+        raise ValueError(f"--run-dir must be a folder that can be written to, got {path}: {error}") from error
+    if taken:
         raise ValueError(f"--run-dir must be new or an empty folder, got {path}, which is there already")
     return path

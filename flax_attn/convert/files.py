@@ -67,7 +67,7 @@ def write(path: str | os.PathLike[str], state_dict: Mapping[str, np.ndarray]) ->
         ValueError: another suffix.
         FileNotFoundError: no such folder.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -78,7 +78,7 @@ def write(path: str | os.PathLike[str], state_dict: Mapping[str, np.ndarray]) ->
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     try:
         # The format stores the memory as it lies: a transposed view has to become an array first.
-        save_file({name: np.ascontiguousarray(array) for name, array in state_dict.items()}, partial)
+        partial.write_bytes(save({name: np.ascontiguousarray(array) for name, array in state_dict.items()}))
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

@@ -52,6 +52,10 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
         >>> linear(jnp.ones((1, 3))).tolist()
         [[3.0, 3.0]]
     """
+    if not isinstance(module, nnx.Module):
+        raise ValueError(
+            f"module must be a flax.nnx.Module, got {module if isinstance(module, type) else type(module)}"
+        )
     given = _renamed(_mapping(state_dict), rename)
     wanted = dict(entries(module))
     problems: list[str] = []
@@ -67,6 +71,8 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
         f"{path}: expected no such entry, got {_describe(value)}" for path, value in given.items() if path not in wanted
     ]
     if problems:
+        if all(path.startswith("module.") for path in given) and given:
+            problems.append("every name starts with 'module.': pass rename={'module': ''}")
         raise ValueError(
             f"state_dict does not fit {type(module).__name__}, which is left unchanged:\n  " + "\n  ".join(problems)
         )
@@ -115,7 +121,8 @@ def to_torch(
 def _mapping(state_dict: StateDict) -> Mapping[str, Any]:
     loaded = files.read(state_dict) if isinstance(state_dict, str | os.PathLike) else state_dict
     if not isinstance(loaded, Mapping):
-        raise ValueError(f"state_dict must be a mapping or hold one, got {type(loaded).__name__}")
+        hint = ", pass its state_dict()" if hasattr(loaded, "state_dict") else ""
+        raise ValueError(f"state_dict must be a mapping or the path of one, got {type(loaded).__name__}{hint}")
     # The usual training checkpoint, {"epoch": ..., "state_dict": ...}, of which only the weights matter here.
     inner = loaded.get("state_dict")
     loaded = inner if isinstance(inner, Mapping) else loaded

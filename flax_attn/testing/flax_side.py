@@ -124,7 +124,8 @@ def _weighted_sum(found: Sequence[tuple[str, jax.Array]], cotangents: Sequence[n
     for (path, leaf), cotangent in zip(found, cotangents, strict=True):
         if leaf.shape != cotangent.shape:
             raise ValueError(
-                f"{path} of flax_module must have PyTorch's shape in its layout, {cotangent.shape}, got {leaf.shape}"
+                f"{path} of flax_module must have PyTorch's shape in its layout, {cotangent.shape}, got {leaf.shape}; "
+                "layouts read 'PyTorch -> Flax' for outputs too"
             )
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             total = total + jnp.sum(leaf * jnp.asarray(cotangent, leaf.dtype))

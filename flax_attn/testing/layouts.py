@@ -34,6 +34,8 @@ def one_each(kind: str, layouts: Sequence[str | None] | None, count: int) -> lis
     """
     if layouts is None:
         return [None] * count
+    if isinstance(layouts, str):
+        raise ValueError(f"layouts[{kind!r}] must be a list of layouts, got the string {layouts!r}")
     if len(layouts) != count:
         raise ValueError(f"layouts[{kind!r}] must have one entry for each of {count} arrays, got {len(layouts)}")
     return list(layouts)
@@ -51,8 +53,10 @@ def to_flax(array: np.ndarray, layout: str | None, name: str) -> np.ndarray:
 
     try:
         return np.ascontiguousarray(rearrange(array, layout))
-    except EinopsError as error:
-        raise ValueError(f"layout of {name} must fit its shape {array.shape}, got {layout!r}") from error
+    except (EinopsError, ValueError) as error:
+        raise ValueError(
+            f"layout of {name} must read 'PyTorch -> Flax' and fit its shape {array.shape}, got {layout!r}"
+        ) from error
 
 
 def map_layout(path: str, layouts: Mapping[str, str]) -> str | None:

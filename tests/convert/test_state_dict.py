@@ -146,6 +146,8 @@ def test_safetensors_file_and_back(tmp_path, param_dtype):
     path = tmp_path / "weights.safetensors"
     written = flax_attn.to_torch(module, path)
     assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
     loaded = flax_attn.from_torch(flax_attn.CBAM(8, 4, param_dtype=param_dtype, rngs=nnx.Rngs(4)), str(path))
     assert same(state(loaded), state(module))
     assert written.keys() == load_file(path).keys()
@@ -241,7 +243,7 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("safetensors.numpy.save_file", fail)
+    monkeypatch.setattr("safetensors.numpy.save", fail)
     with pytest.raises(OSError, match="disk full"):
         flax_attn.to_torch(make(1), path)
     assert path.read_bytes() == before
@@ -298,6 +300,21 @@ def test_entries_that_are_no_arrays_of_floats(value):
     with pytest.raises(ValueError, match=r"mlp\.1\.bias: expected an array of floats, got") as error:
         flax_attn.from_torch(make(), given)
     assert "extra.weight: expected no such entry" in str(error.value)
+
+
+def test_wrong_kinds_of_arguments():
+    twin = pt.CBAM(8, 4, no_spatial=False)
+    with pytest.raises(ValueError, match=r"module must be a flax\.nnx\.Module, got <class '.*CBAM'>"):
+        flax_attn.from_torch(flax_attn.CBAM, twin.state_dict())
+    with pytest.raises(ValueError, match=r"module must be a flax\.nnx\.Module, got <class 'torch_ref"):
+        flax_attn.from_torch(twin, twin.state_dict())
+    with pytest.raises(ValueError, match=r"got CBAM, pass its state_dict\(\)"):
+        flax_attn.from_torch(make(), twin)
+
+
+def test_a_data_parallel_prefix_is_explained():
+    with pytest.raises(ValueError, match=r"pass rename=\{'module': ''\}"):
+        flax_attn.from_torch(make(), {f"module.{name}": array for name, array in weights().items()})
 
 
 def test_keys_must_be_names(tmp_path):

@@ -164,7 +164,12 @@ def test_the_callers_cotangents_are_used():
         ({"layouts": LAYOUTS, "zero_gradients": "conv.bias"}, "zero_gradients must name"),
         ({"layouts": LAYOUTS, "zero_gradients": ["conv.weights"]}, "zero_gradients must name .*, got conv.weights"),
         ({"layouts": {"inputs": [MAP], "outputs": [MAP]}}, r"dropout 'dropout' must have PyTorch's shape"),
-        ({"layouts": {"inputs": ["b c n -> b n c"], "outputs": [MAP]}}, r"layout of input\[0\] must fit"),
+        (
+            {"layouts": {"inputs": ["b c n -> b n c"], "outputs": [MAP]}},
+            r"layout of input\[0\] must read 'PyTorch -> Flax' and fit",
+        ),
+        ({"layouts": {"inputs": ["b c h w"], "outputs": [MAP]}}, r"layout of input\[0\] must read 'PyTorch -> Flax'"),
+        ({"layouts": {"inputs": MAP}}, r"layouts\['inputs'\] must be a list of layouts"),
         ({"layouts": {"input": [MAP]}}, "layouts must have the keys"),
         ({**ZERO, "layouts": LAYOUTS, "modes": "train"}, "modes must be a sequence"),
         ({**ZERO, "layouts": LAYOUTS, "modes": []}, "modes must be a sequence"),
