@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -205,6 +208,22 @@ def test_a_loss_that_is_no_number_stops_the_run(archive, tmp_path, capsys):
     assert message.startswith("error: the loss is nan in epoch 1, step ")
     assert "at learning rate 1e+38" in message
     assert (tmp_path / "run" / "config.json").exists()
+
+
+def test_an_interrupted_run_says_so_and_leaves_in_order(archive, tmp_path):
+    folder = tmp_path / "run"
+    options = ["--data", f"npz:{archive}", "--batch-size", "8", "--epochs", "4000", "--run-dir", str(folder)]
+    # A shell's background job ignores SIGINT, and what it starts inherits that, these tests included.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, "-m", "train", *options]
+    shell = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
+    while not (folder / "config.json").exists() and shell.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    shell.send_signal(signal.SIGINT)
+    _, message = shell.communicate(timeout=60)
+    assert shell.returncode == 130
+    assert message.splitlines()[-1].startswith("stopped; what there is stands in")
 
 
 @pytest.mark.parametrize("name", ["", "x" * 300])
