@@ -3,17 +3,24 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 
+from .._check import check_choice, check_positive
 from ..convert.rename import rename_all
-from .flax_side import load_in_float64, run_flax
+from .comparison import Comparison
+from .errors import relative_error as relative_error
+from .flax_side import load_in_float64
 from .layouts import Layouts, one_each
+from .optimizers import OptimizerPair, choose
+from .pairing import side_by_side
 from .report import ParityError, Report, Row
-from .results import KeepMasks, Results, random_cotangents
-from .tolerances import QUANTITIES, tolerance
-from .torch_side import TorchMaps, run_torch, torch_output_shapes
+from .results import Objective, random_cotangents
+from .tolerances import DTYPES
+from .torch_side import TorchMaps
+
+MODES = ("train", "eval")
+PRECISIONS = ("highest", "high", "default")
 
 
 def compare(
@@ -22,32 +29,45 @@ def compare(
     *inputs: Any,
     layouts: Layouts | None = None,
     kwargs: Mapping[str, Any] | None = None,
-    modes: Sequence[str] = ("train", "eval"),
+    flax_kwargs: Mapping[str, Any] | None = None,
+    torch_kwargs: Mapping[str, Any] | None = None,
+    modes: Sequence[str] = MODES,
     dtypes: Sequence[str] = ("float64", "float32"),
+    steps: int = 0,
+    optimizers: Sequence[str] | Mapping[str, OptimizerPair] = ("sgd", "adam", "adamw"),
+    batches: Sequence[Sequence[Any]] = (),
     load: bool = True,
     rename: Mapping[str, str] | None = None,
     torch_maps: TorchMaps | None = None,
     cotangents: Sequence[np.ndarray] | None = None,
     zero_gradients: Collection[str] | Mapping[str, Collection[str]] = (),
+    precision: str = "highest",
     seed: int = 0,
     name: str = "",
 ) -> Report:
     """Compares a Flax module with a PyTorch module in everything that can be seen from outside.
 
-    Outputs, attention maps, the gradient of every parameter and every input, and every buffer after a training-mode
-    call; dropout layers (`flax_attn.layers.Dropout` and ``torch.nn.Dropout`` of one path) drop the same elements.
-    Both modules are copied first and never changed.
+    Outputs, attention maps, the gradient of every parameter and every input, every buffer after a training-mode call,
+    and with ``steps`` the losses, parameters and buffers of training runs. Dropout layers of one path
+    (`flax_attn.layers.Dropout` or ``nnx.Dropout``, and ``torch.nn.Dropout``) drop the same elements. Both modules are
+    copied first and never changed. Where something differs, the report names the first submodule that does.
 
     Args:
         flax_module: the port.
         torch_module: the original, on the CPU. Its frozen parameters are compared as any other.
-        *inputs: what the modules are called with, as numpy arrays in PyTorch's layout, or None. Floats are cast to the
-            dtype at hand and differentiated, other dtypes (masks) are passed as they are.
+        *inputs: what the modules are called with, as numpy arrays in PyTorch's layout, or None. Floats are rounded to
+            the dtype at hand and differentiated, other dtypes (masks) are passed as they are.
         layouts: how the Flax side wants each input and gives each output, ``{"inputs": ["b c h w -> b h w c"], ...}``;
             see `Layouts`. None, or None in a place, means as in PyTorch.
         kwargs: keyword arguments of both calls.
+        flax_kwargs: further ones of the Flax module alone.
+        torch_kwargs: further ones of the PyTorch module alone.
         modes: "train", "eval" or both.
-        dtypes: "float64", "float32" or both.
+        dtypes: of "float64", "float32" and "bfloat16". Every error is against PyTorch's float64, computed from weights
+            and inputs that have been rounded to the dtype.
+        steps: of training with each optimizer, in training mode and float64.
+        optimizers: "sgd" (with momentum), "adam", "adamw" (with weight decay), or `OptimizerPair` by name.
+        batches: further inputs for training, which go in turn with ``inputs``.
         load: whether the weights of ``torch_module`` are loaded into the copy of ``flax_module`` first.
         rename: the table that takes the names of ``torch_module`` to those of ``flax_module``, as for
             `flax_attn.from_torch`.
@@ -58,6 +78,7 @@ def compare(
         zero_gradients: parameters and inputs (``input[1]``) whose gradient is zero by algebra, so that it has no
             relative error: its norm is then taken relative to that of all gradients. A mapping from modes to such
             names where it is so in one mode only, as a bias before a BatchNorm in training.
+        precision: of matrix products on the Flax side: "highest", "high" or "default".
         seed: of cotangents and dropout.
         name: of the pair, for the report and the table of exceptions.
 
@@ -65,7 +86,8 @@ def compare(
         The report. Its ``ok`` says whether all is well.
 
     Raises:
-        ValueError: weights that do not fit, layouts that do not fit, outputs of different number or shape.
+        ValueError: modules that cannot be paired, with both trees side by side; inputs that a module does not take,
+            layouts that do not fit, outputs of different number or shape.
         ImportError: PyTorch is not installed.
 
     Example:
@@ -77,37 +99,35 @@ def compare(
     """
     layouts = layouts or {}
     _require_torch()
-    _check_arguments(flax_module, torch_module, modes, dtypes, inputs, layouts)
+    _check_modules(flax_module, torch_module)
+    _check_choices(modes, dtypes, steps, precision, layouts)
+    for place, batch in enumerate([inputs, *batches]):
+        _check_inputs(batch, len(inputs), place, layouts)
     zero = _by_mode(zero_gradients, torch_module, len(inputs), rename)
     if load:
-        flax_module = load_in_float64(flax_module, torch_module.state_dict(), rename)
-    shapes = torch_output_shapes(torch_module, inputs, kwargs or {})
-    if cotangents is None:
-        cotangents = random_cotangents(shapes, seed)
-    if [array.shape for array in cotangents] != shapes:
-        raise ValueError(
-            f"cotangents must have the shapes of the outputs, {shapes}, got {[a.shape for a in cotangents]}"
-        )
+        flax_module = _load(flax_module, torch_module, rename)
+    comparison = Comparison(
+        flax_module,
+        torch_module,
+        {**(kwargs or {}), **(flax_kwargs or {})},
+        {**(kwargs or {}), **(torch_kwargs or {})},
+        layouts,
+        rename,
+        torch_maps,
+        zero,
+        precision,
+        seed,
+        name,
+    )
+    objective = _objective(comparison, inputs, cotangents)
     rows: list[Row] = []
-    for mode in modes:
-        options: dict[str, Any] = {
-            "kwargs": kwargs or {},
-            "train": mode == "train",
-            "layouts": layouts,
-            "cotangents": cotangents,
-        }
-        torch_options: dict[str, Any] = {"maps": torch_maps, "rename": rename}
-        masks = KeepMasks(seed)
-        truth = run_torch(torch_module, inputs, dtype="float64", masks=masks, **torch_options, **options)
-        for dtype in dtypes:
-            ours = run_flax(flax_module, inputs, dtype=dtype, masks=masks, **options)
-            theirs = truth
-            if dtype != "float64":
-                theirs = run_torch(torch_module, inputs, dtype=dtype, masks=KeepMasks(seed), **torch_options, **options)
-            if torch_maps is None:
-                ours.map = {}
-            rows += _rows(ours, theirs, truth, mode, dtype, name, zero[mode])
-    return Report(name or type(flax_module).__name__, rows)
+    for dtype in dtypes:
+        for mode in modes:
+            rows += comparison.rows(inputs, objective, mode, dtype)
+    if steps:
+        for label, pair in choose(optimizers).items():
+            rows += comparison.trained_rows([inputs, *batches], objective, steps, label, pair)
+    return Report(name or type(flax_module).__name__, rows, comparison.locate(inputs, objective, rows))
 
 
 def assert_parity(flax_module: nnx.Module, torch_module: Any, *inputs: Any, **options: Any) -> Report:
@@ -122,48 +142,26 @@ def assert_parity(flax_module: nnx.Module, torch_module: Any, *inputs: Any, **op
     return report
 
 
-def relative_error(got: np.ndarray, reference: np.ndarray) -> float:
-    """``norm(got - reference) / norm(reference)``; NaN where either is not finite, infinite where the shapes differ.
-
-    Example:
-        >>> relative_error(np.array([3.0, 4.5]), np.array([3.0, 4.0]))
-        0.1
-    """
-    if got.shape != reference.shape:
-        return float("inf")
-    got, reference = got.astype(np.float64), reference.astype(np.float64)
-    difference, norm = float(np.linalg.norm(got - reference)), float(np.linalg.norm(reference))
-    if norm == 0:
-        return 0.0 if difference == 0 else float("inf") if np.isfinite(difference) else float("nan")
-    return difference / norm if np.isfinite(norm) else float("nan")
+def _load(flax_module: nnx.Module, torch_module: Any, rename: Mapping[str, str] | None) -> nnx.Module:
+    state_dict = torch_module.state_dict()
+    try:
+        return load_in_float64(flax_module, state_dict, rename)
+    except ValueError as error:
+        if "does not fit" not in str(error):
+            raise
+        trees = side_by_side(flax_module, state_dict, rename)
+        raise ValueError(f"flax_module and torch_module cannot be paired: {error}\n\n{trees}") from error
 
 
-def _rows(
-    ours: Results, theirs: Results, truth: Results, mode: str, dtype: str, name: str, zero: frozenset[str]
-) -> list[Row]:
-    rows = []
-    everything = _norm_of_gradients(truth)
-    for quantity in QUANTITIES:
-        limit = tolerance(quantity, dtype, jax.default_backend(), name)
-        mine, reference, other = ours.of(quantity), truth.of(quantity), theirs.of(quantity)
-        for path in sorted(mine.keys() | reference.keys()):
-            here = (quantity, path, mode, dtype)
-            if path not in mine or path not in reference:
-                side = "flax" if path not in mine else "torch"
-                rows.append(Row(*here, float("inf"), 0.0, limit, f"missing in {side}"))
-            elif "gradient" in quantity and path in zero:
-                norms = [float(np.linalg.norm(side[path])) / everything for side in (mine, reference, other)]
-                rows.append(Row(*here, max(norms[:2]), norms[2], limit, "zero by algebra"))
-            else:
-                error = relative_error(mine[path], reference[path])
-                note = "" if np.any(reference[path]) else "zero in torch"
-                rows.append(Row(*here, error, relative_error(other[path], reference[path]), limit, note))
-    return rows
-
-
-def _norm_of_gradients(results: Results) -> float:
-    gradients = [*results.parameter_gradient.values(), *results.input_gradient.values()]
-    return float(np.sqrt(sum(np.sum(np.square(gradient, dtype=np.float64)) for gradient in gradients))) or 1.0
+def _objective(comparison: Comparison, inputs: Sequence[Any], cotangents: Sequence[np.ndarray] | None) -> Objective:
+    shapes = comparison.theirs("eval", "float32", "float32").output_shapes(inputs)
+    if cotangents is None:
+        cotangents = random_cotangents(shapes, comparison.seed)
+    if [array.shape for array in cotangents] != shapes:
+        raise ValueError(
+            f"cotangents must have the shapes of the outputs, {shapes}, got {[a.shape for a in cotangents]}"
+        )
+    return Objective(cotangents)
 
 
 def _by_mode(
@@ -185,14 +183,7 @@ def _by_mode(
     return by_mode
 
 
-def _check_arguments(
-    flax_module: nnx.Module,
-    torch_module: Any,
-    modes: Sequence[str],
-    dtypes: Sequence[str],
-    inputs: Sequence[Any],
-    layouts: Layouts,
-) -> None:
+def _check_modules(flax_module: nnx.Module, torch_module: Any) -> None:
     import torch
 
     for argument, module, kind in (
@@ -201,19 +192,27 @@ def _check_arguments(
     ):
         if not isinstance(module, kind):
             raise ValueError(f"{argument} must be a {kind.__module__}.{kind.__name__}, got {type(module).__name__}")
-    for argument, given, known in (
-        ("modes", modes, ("train", "eval")),
-        ("dtypes", dtypes, ("float64", "float32")),
-    ):
+
+
+def _check_choices(modes: Sequence[str], dtypes: Sequence[str], steps: int, precision: str, layouts: Layouts) -> None:
+    for argument, given, known in (("modes", modes, MODES), ("dtypes", dtypes, DTYPES)):
         if isinstance(given, str) or not given or any(item not in known for item in given):
             raise ValueError(f"{argument} must be a sequence of {' and '.join(map(repr, known))}, got {given!r}")
-    for i, array in enumerate(inputs):
-        if array is not None and not isinstance(array, np.ndarray):
-            raise ValueError(f"input[{i}] must be a numpy array or None, got {type(array).__name__}")
-    one_each("inputs", layouts.get("inputs"), len(inputs))
+    check_positive(minimum=0, steps=steps)
+    check_choice("precision", precision, PRECISIONS)
     unknown = set(layouts) - {"inputs", "outputs", "maps", "dropouts"}
     if unknown:
         raise ValueError(f"layouts must have the keys inputs, outputs, maps and dropouts, got {sorted(unknown)}")
+
+
+def _check_inputs(inputs: Sequence[Any], count: int, batch: int, layouts: Layouts) -> None:
+    of_batch = f" of batches[{batch - 1}]" if batch else ""
+    if len(inputs) != count:
+        raise ValueError(f"batches[{batch - 1}] must have {count} inputs as the call, got {len(inputs)}")
+    for i, array in enumerate(inputs):
+        if array is not None and not isinstance(array, np.ndarray):
+            raise ValueError(f"input[{i}]{of_batch} must be a numpy array or None, got {type(array).__name__}")
+    one_each("inputs", layouts.get("inputs"), len(inputs))
 
 
 def _require_torch() -> None:

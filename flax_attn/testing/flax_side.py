@@ -1,6 +1,7 @@
-"""Runs the Flax module of a pair."""
+"""The Flax module of a pair: compiled once, then called, differentiated or trained."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -9,115 +10,218 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from .. import ops
 from .._tree import submodules
 from ..convert import from_torch, to_torch
 from ..convert.walk import entries
 from ..layers import Dropout
-from ..ops import attention_maps
+from .intercept import intercept
 from .layouts import Layouts, one_each, to_flax
-from .results import Arrays, KeepMasks, Results, is_float, output_leaves
+from .masks import KeepMasks, Masks, replay
+from .results import Arrays, Objective, Results, is_float, output_leaves
 
 
-def run_flax(
-    module: nnx.Module,
-    inputs: Sequence[Any],
-    *,
-    kwargs: Mapping[str, Any],
-    dtype: str,
-    train: bool,
-    layouts: Layouts,
-    cotangents: Sequence[np.ndarray],
-    masks: KeepMasks,
-) -> Results:
-    """Calls and differentiates a copy of ``module`` in ``dtype`` and one mode, compiled, at the highest precision."""
-    wanted = one_each("outputs", layouts.get("outputs"), len(cotangents))
-    cotangents = [to_flax(array, layout, "output") for array, layout in zip(cotangents, wanted, strict=True)]
-    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
-        floats, others = _inputs(inputs, layouts, dtype)
-        graphdef, params, rest = nnx.split(_copy(module, dtype, train), nnx.Param, ...)  # type: ignore[misc]
+class FlaxSide:
+    """A copy of a module in one dtype and mode.
 
-        def call(function: Any, state: Any, floats: Mapping[int, jax.Array]) -> Any:
-            # A copy: variables of an outer trace may not be written to in an inner one.
-            params, rest = state
-            called = nnx.merge(graphdef, params, rest, copy=True)
-            _share_dropout(called, masks.replay(layouts.get("dropouts", {})))
-            arguments = {**others, **floats}
-            return called, function(called)(*[arguments[i] for i in range(len(inputs))], **kwargs)
+    Args:
+        module: the module, left as it is.
+        kwargs: keyword arguments of its call.
+        dtype: of parameters and inputs. Running statistics are never narrower than float32.
+        train: whether it is in training mode.
+        layouts: how inputs, outputs and dropouts lie.
+        maps: whether attention maps are wanted.
+        precision: of matrix products, as in ``jax.default_matmul_precision``.
+    """
 
-        def loss(params: Any, floats: Mapping[int, jax.Array], rest: Any) -> Any:
-            called, output = call(lambda module: module, (params, rest), floats)
-            found = output_leaves(output)
-            return _weighted_sum(found, cotangents), (dict(found), nnx.state(called))
+    def __init__(
+        self,
+        module: nnx.Module,
+        *,
+        kwargs: Mapping[str, Any],
+        dtype: str,
+        train: bool,
+        layouts: Layouts,
+        maps: bool,
+        precision: str,
+    ) -> None:
+        self.kwargs, self.dtype, self.train, self.layouts, self.precision = kwargs, dtype, train, layouts, precision
+        self.maps = maps
+        self.parameters = parameter_paths(module)
+        with self.settings():
+            copied = cast(module, dtype)
+            copied.train() if train else copied.eval()  # type: ignore[no-untyped-call]
+            parts: Any = nnx.split(copied, nnx.Param, ...)
+        self.graphdef, self.params, self.rest = parts
+        self._run = jax.jit(self._evaluate)
+
+    @contextmanager
+    def settings(self) -> Iterator[None]:
+        """What JAX has to be told for this dtype and precision."""
+        with jax.enable_x64(self.dtype == "float64"), jax.default_matmul_precision(self.precision):
+            yield
+
+    def run(self, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> Results:
+        """Calls and differentiates the module."""
+        with self.settings():
+            arguments = self.arguments(inputs, objective, masks)
+            _, gradients, output, state, maps = self._run(self.params, self.rest, *arguments)
+            by_name = self._state_dict(gradients[0], self.rest)
+            after = self._state_dict(state)
+        return Results(
+            output=numpy(output),
+            map=numpy(maps),
+            parameter_gradient={path: by_name[path] for path in self.parameters},
+            input_gradient=numpy({f"input[{i}]": gradient for i, gradient in gradients[1].items()}),
+            buffer=self._buffers(after) if self.train else {},
+        )
+
+    def fit(
+        self, optimizer: Any, batches: Sequence[Sequence[Any]], objective: Objective, masks: Sequence[KeepMasks]
+    ) -> Results:
+        """Trains the module from its first weights, one step per entry of ``masks``, the batches in turn.
+
+        Args:
+            optimizer: an ``optax.GradientTransformation``.
+            batches: inputs of all steps, repeated as often as needed.
+            objective: the same for all.
+            masks: of every step.
+        """
+        import optax
 
         @jax.jit
-        def run(params: Any, floats: Mapping[int, jax.Array], rest: Any) -> Any:
-            gradients, (output, state) = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, floats, rest)
-            _, maps = call(lambda module: partial(attention_maps, module), (params, rest), floats)
-            return gradients, output, state, maps
+        def update(gradients: Any, moments: Any, params: Any) -> Any:
+            updates, moments = optimizer.update(gradients, moments, params)
+            return optax.apply_updates(params, updates), moments
 
-        (param_gradients, input_gradients), output, state, maps = run(params, floats, rest)
-        parameters = {path for path, entry in entries(module) if isinstance(entry.variable, nnx.Param)}
-        gradients = to_torch(nnx.merge(graphdef, param_gradients, rest))
-        after = to_torch(nnx.merge(graphdef, state))
-    return Results(
-        output=_numpy(output),
-        map=_numpy(maps),
-        parameter_gradient={path: gradients[path] for path in parameters},
-        input_gradient={f"input[{i}]": np.asarray(gradient) for i, gradient in input_gradients.items()},
-        buffer={path: value for path, value in after.items() if train and path not in parameters and is_float(value)},
-    )
+        losses = []
+        with self.settings():
+            params, rest, moments = self.params, self.rest, optimizer.init(self.params)
+            for step, keep in enumerate(masks):
+                arguments = self.arguments(batches[step % len(batches)], objective, keep)
+                loss, (gradients, _), _, state, _ = self._run(params, rest, *arguments)
+                rest = nnx.split_state(state, nnx.Param, ...)[1]
+                params, moments = update(gradients, moments, params)
+                losses.append(loss)
+            after = self._state_dict(params, rest)
+        return Results(
+            loss={"loss": np.asarray(losses, np.float64)},
+            trained_parameter={path: after[path] for path in self.parameters},
+            trained_buffer=self._buffers(after),
+        )
+
+    def arguments(self, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> tuple[Any, ...]:
+        """What the compiled function is called with after the module's state."""
+        arrays = [
+            None if array is None else to_flax(array, layout, f"input[{i}]")
+            for i, (array, layout) in enumerate(
+                zip(inputs, one_each("inputs", self.layouts.get("inputs"), len(inputs)), strict=True)
+            )
+        ]
+        floats = {i: jnp.asarray(array, self.dtype) for i, array in enumerate(arrays) if is_float(array)}
+        others = {i: None if array is None else jnp.asarray(array) for i, array in enumerate(arrays) if i not in floats}
+        wanted = one_each("outputs", self.layouts.get("outputs"), len(objective.cotangents))
+        cotangents = [
+            to_flax(array, layout, "output") for array, layout in zip(objective.cotangents, wanted, strict=True)
+        ]
+        drawn = masks.for_flax(self.layouts.get("dropouts", {}))
+        return floats, others, cotangents, jnp.asarray(objective.curvature), drawn
+
+    def module(self, params: Any, rest: Any, masks: Masks) -> Any:
+        """The module with the given state, its dropouts dropping what ``masks`` say."""
+        # A copy: variables of an outer trace may not be written to in an inner one.
+        merged = nnx.merge(self.graphdef, params, rest, copy=True)
+        _share_dropout(merged, masks)
+        return merged
+
+    def _evaluate(
+        self, params: Any, rest: Any, floats: Any, others: Any, cotangents: Any, curvature: Any, masks: Masks
+    ) -> Any:
+        def loss(params: Any, floats: Any) -> Any:
+            module = self.module(params, rest, masks)
+            found = output_leaves(module(*in_order(floats, others), **self.kwargs))
+            return weighted_loss(found, cotangents, curvature), (dict(found), nnx.state(module))
+
+        (value, (output, state)), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, floats)
+        module = self.module(params, rest, masks)
+        maps = ops.attention_maps(module, *in_order(floats, others), **self.kwargs) if self.maps else {}
+        return value, gradients, output, state, maps
+
+    def _state_dict(self, *state: Any) -> Arrays:
+        arrays = to_torch(nnx.merge(self.graphdef, *state))
+        return {path: np.asarray(array, np.float64) for path, array in arrays.items() if is_float(array)}
+
+    def _buffers(self, arrays: Arrays) -> Arrays:
+        return {path: value for path, value in arrays.items() if path not in self.parameters}
 
 
 def load_in_float64(module: nnx.Module, state_dict: Mapping[str, Any], rename: Mapping[str, str] | None) -> nnx.Module:
     """A copy of ``module`` with the weights of ``state_dict``, none of their digits lost."""
     with jax.enable_x64(True):
-        return from_torch(_cast(module, "float64"), state_dict, rename=rename)
+        return from_torch(cast(module, "float64"), state_dict, rename=rename)
 
 
-def _cast(module: nnx.Module, dtype: str) -> nnx.Module:
-    """A copy of ``module`` with all floats in ``dtype``."""
+def cast(module: nnx.Module, dtype: str) -> nnx.Module:
+    """A copy of ``module`` with all floats rounded to ``dtype``; statistics stay float32 at least."""
 
-    def cast(leaf: Any) -> Any:
+    def rounded(leaf: Any) -> Any:
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-    graphdef, state = nnx.split(module)
-    copied: nnx.Module = nnx.merge(graphdef, jax.tree.map(cast, state), copy=True)
+    def widened(leaf: Any) -> Any:
+        leaf = rounded(leaf)
+        return leaf.astype(jnp.promote_types(dtype, jnp.float32)) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    graphdef, statistics, rest = nnx.split(module, nnx.BatchStat, ...)  # type: ignore[misc]
+    copied: nnx.Module = nnx.merge(graphdef, jax.tree.map(widened, statistics), jax.tree.map(rounded, rest), copy=True)
     return copied
 
 
-def _copy(module: nnx.Module, dtype: str, train: bool) -> nnx.Module:
-    copied = _cast(module, dtype)
-    copied.train() if train else copied.eval()  # type: ignore[no-untyped-call]
-    return copied
+def parameter_paths(module: nnx.Module) -> set[str]:
+    """The names of the parameters in a state_dict, without those of buffers."""
+    return {path for path, entry in entries(module) if isinstance(entry.variable, nnx.Param)}
 
 
-def _inputs(
-    inputs: Sequence[Any], layouts: Layouts, dtype: str
-) -> tuple[dict[int, jax.Array], dict[int, jax.Array | None]]:
-    """The inputs in Flax's layouts, by position: those with a gradient, and the others (masks, None)."""
-    floats: dict[int, jax.Array] = {}
-    others: dict[int, jax.Array | None] = {}
-    for i, (array, layout) in enumerate(
-        zip(inputs, one_each("inputs", layouts.get("inputs"), len(inputs)), strict=True)
-    ):
-        if array is None:
-            others[i] = None
-            continue
-        rearranged = to_flax(array, layout, f"input[{i}]")
-        if is_float(array):
-            floats[i] = jnp.asarray(rearranged, dtype)
-        else:
-            others[i] = jnp.asarray(rearranged)
-    return floats, others
+def in_order(floats: Mapping[int, Any], others: Mapping[int, Any]) -> list[Any]:
+    """The inputs as they are passed."""
+    both = {**others, **floats}
+    return [both[i] for i in range(len(both))]
 
 
-def _share_dropout(module: nnx.Module, keep: Callable[[str, tuple[int, ...]], np.ndarray]) -> None:
+def numpy(arrays: Mapping[str, Any]) -> Arrays:
+    """The arrays as numpy's, floats in float64: every dtype of a comparison fits in."""
+    return {
+        path: np.asarray(array, np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else np.asarray(array)
+        for path, array in arrays.items()
+    }
+
+
+def _share_dropout(module: nnx.Module, masks: Masks) -> None:
+    keep = replay(masks)
     for path, layer in submodules(module):
         if isinstance(layer, Dropout):
-            layer.keep_mask = partial(lambda path, key, rate, shape: jnp.asarray(keep(path, shape)), path)
+            layer.keep_mask = partial(_keep_mask, partial(keep, path))
+        elif isinstance(layer, nnx.Dropout):
+            intercept(layer, partial(_dropped, layer, partial(keep, path)))
 
 
-def _weighted_sum(found: Sequence[tuple[str, jax.Array]], cotangents: Sequence[np.ndarray]) -> jax.Array:
+def _keep_mask(keep: Any, _key: jax.Array, _rate: float, shape: tuple[int, ...]) -> jax.Array:
+    return jnp.asarray(keep(shape))
+
+
+def _dropped(layer: nnx.Dropout, keep: Any, call: Any, x: jax.Array, **options: Any) -> jax.Array:
+    """What ``nnx.Dropout`` does, with a mask that is given."""
+    deterministic = options.get("deterministic")
+    if (layer.deterministic if deterministic is None else deterministic) or layer.rate == 0:
+        result: jax.Array = call(x, **options)
+        return result
+    shared = [axis % x.ndim for axis in layer.broadcast_dims]
+    shape = tuple(1 if axis in shared else size for axis, size in enumerate(x.shape))
+    return ops.dropout(x, keep(shape), layer.rate)
+
+
+def weighted_loss(
+    found: Sequence[tuple[str, jax.Array]], cotangents: Sequence[jax.Array], curvature: jax.Array
+) -> jax.Array:
     if len(found) != len(cotangents):
         raise ValueError(f"flax_module must return as many arrays as torch_module, {len(cotangents)}, got {len(found)}")
     total = jnp.zeros(())
@@ -128,9 +232,6 @@ def _weighted_sum(found: Sequence[tuple[str, jax.Array]], cotangents: Sequence[n
                 "layouts read 'PyTorch -> Flax' for outputs too"
             )
         if jnp.issubdtype(leaf.dtype, jnp.floating):
-            total = total + jnp.sum(leaf * jnp.asarray(cotangent, leaf.dtype))
+            wide = leaf.astype(total.dtype)
+            total = total + jnp.sum(wide * cotangent.astype(total.dtype) + curvature / 2 * jnp.square(wide))
     return total
-
-
-def _numpy(arrays: Mapping[str, jax.Array]) -> Arrays:
-    return {path: np.asarray(array) for path, array in arrays.items()}

@@ -3,21 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from .locate import Finding
+from .tolerances import UNITS
+
 
 @dataclass(frozen=True)
 class Row:
     """One tensor of one quantity.
 
     Attributes:
-        quantity: "output", "map", "parameter gradient", "input gradient" or "buffer".
+        quantity: "output", "map", "parameter gradient", "input gradient", "buffer"; after optimizer steps "loss",
+            "trained parameter" and "trained buffer".
         path: which one: ``output[0]``, ``fc.weight``, ``bn.running_mean``.
-        mode: "train" or "eval".
-        dtype: of both computations; errors are against PyTorch's float64.
+        mode: "train" or "eval", or the optimizer's name.
+        dtype: of both computations; errors are against PyTorch's float64 on weights and inputs of this dtype.
         error: ours, relative; NaN where a result is not finite.
         torch_error: PyTorch's own, in the same dtype; 0 for float64.
         tolerance: what ``error`` may be.
-        note: what else there is to say: "zero by algebra", "missing in flax", or "zero in torch", which compares
-            nothing: a dead ReLU, say.
+        note: what else there is to say: "zero by algebra", "missing in flax", "not finite in torch", or "zero in
+            torch", which compares nothing: a dead ReLU, say.
     """
 
     quantity: str
@@ -45,10 +51,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of a comparison."""
+    """All rows of a comparison.
+
+    Attributes:
+        name: of the pair.
+        rows: in the order in which they were found: by dtype, mode, quantity, and PyTorch's order of tensors.
+        finding: where the two sides first part, if something failed and such a place was found.
+    """
 
     name: str
     rows: Sequence[Row]
+    finding: Finding | None = None
 
     @property
     def ok(self) -> bool:
@@ -65,10 +78,27 @@ class Report:
         rows = [row for row in self.rows if (row.quantity, row.dtype) == (quantity, dtype)]
         return max(rows, key=lambda row: (row.error != row.error, row.error), default=None)
 
+    def pooled(self, dtype: str) -> tuple[float, float]:
+        """Our error and PyTorch's own in ``dtype``, over all tensors.
+
+        Pooled is the root of the mean square over tensors, at least one unit in the last place.
+        """
+        rows = [row for row in self.rows if row.dtype == dtype]
+        ours, theirs = (
+            max(float(np.sqrt(np.mean(np.square(errors)))), UNITS[dtype]) if errors else float("nan")
+            for errors in ([row.error for row in rows], [row.torch_error for row in rows])
+        )
+        return ours, theirs
+
+    def ratio(self, dtype: str) -> float:
+        """Our pooled error over PyTorch's own: below 1 we are nearer to the truth. NaN where nothing was compared."""
+        ours, theirs = self.pooled(dtype)
+        return ours / theirs
+
     def __str__(self) -> str:
-        shown = self.failures or self.rows
         head = f"{self.name}: {len(self.failures)} of {len(self.rows)} comparisons failed"
-        return "\n".join([head, *map(str, shown)])
+        found = [str(self.finding)] if self.finding else []
+        return "\n".join([head, *found, *map(str, self.failures or self.rows)])
 
 
 class ParityError(AssertionError):

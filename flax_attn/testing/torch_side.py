@@ -1,4 +1,4 @@
-"""Runs the PyTorch module of a pair."""
+"""The PyTorch module of a pair: called, differentiated or trained. Paths are renamed to Flax's."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -8,118 +8,216 @@ import numpy as np
 
 from ..convert.rename import rename_all
 from .layouts import Layouts, map_layout, one_each, to_flax
-from .results import Arrays, KeepMasks, Results, is_float, output_leaves
+from .masks import KeepMasks
+from .results import Arrays, Objective, Results, is_float, output_leaves
 
 TorchMaps = Callable[..., Mapping[str, Any]]
 
 
-def torch_output_shapes(module: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[int, ...]]:
-    """The shapes of the output's arrays, in eval mode."""
-    import torch
+class TorchSide:
+    """A copy of a module in one dtype and mode.
 
-    with torch.no_grad():
-        output = _copy(module, "float32", train=False, rename=None, masks=KeepMasks(0))(
-            *_tensors(inputs, "float32"), **kwargs
-        )
-    return [tuple(leaf.shape) for _, leaf in output_leaves(output)]
+    Args:
+        module: the module, left as it is.
+        kwargs: keyword arguments of its call.
+        dtype: of the computation.
+        rounded_to: the dtype whose numbers weights are rounded to first, so that a wider computation is the truth about
+            a narrower one.
+        train: whether it is in training mode.
+        layouts: how inputs, outputs, maps and dropouts lie in Flax.
+        maps: gives the attention maps.
+        rename: takes its names to Flax's.
+    """
 
+    def __init__(
+        self,
+        module: Any,
+        *,
+        kwargs: Mapping[str, Any],
+        dtype: str,
+        rounded_to: str,
+        train: bool,
+        layouts: Layouts,
+        maps: TorchMaps | None,
+        rename: Mapping[str, str] | None,
+    ) -> None:
+        import torch
 
-def run_torch(
-    module: Any,
-    inputs: Sequence[Any],
-    *,
-    kwargs: Mapping[str, Any],
-    dtype: str,
-    train: bool,
-    layouts: Layouts,
-    cotangents: Sequence[np.ndarray],
-    maps: TorchMaps | None,
-    rename: Mapping[str, str] | None,
-    masks: KeepMasks,
-) -> Results:
-    """Calls and differentiates a copy of ``module`` in ``dtype`` and one mode; paths are renamed to Flax's."""
-    import torch
+        self.kwargs, self.train, self.layouts, self.maps, self.rename = kwargs, train, layouts, maps, rename
+        self.dtype = getattr(torch, dtype)
+        rounded = copy.deepcopy(module).to(getattr(torch, rounded_to)).to(self.dtype).train(train)
+        self.module = rounded.requires_grad_(True)  # frozen parameters are compared as any other
+        self.module.zero_grad(set_to_none=True)
 
-    module = _copy(module, dtype, train, rename, masks)
-    results = Results()
-    if maps is not None:
-        seen = maps(_copy(module, dtype, train, rename, KeepMasks(masks.seed)), *_tensors(inputs, dtype), **kwargs)
-        wanted = layouts.get("maps", {})
-        results.map = {path: to_flax(_numpy(value), map_layout(path, wanted), path) for path, value in seen.items()}
-    tensors = _tensors(inputs, dtype)
-    for tensor in tensors:
-        if tensor is not None and tensor.is_floating_point():
-            tensor.requires_grad_()
-    found = output_leaves(module(*tensors, **kwargs))
-    loss = torch.zeros((), dtype=getattr(torch, dtype))
-    for (_, leaf), cotangent in zip(found, cotangents, strict=True):
-        if leaf.is_floating_point():
-            loss = loss + (leaf * torch.tensor(cotangent, dtype=leaf.dtype)).sum()
-    if loss.requires_grad:
-        loss.backward()
-    for (path, leaf), layout in zip(found, one_each("outputs", layouts.get("outputs"), len(found)), strict=True):
-        results.output[path] = to_flax(_numpy(leaf), layout, path)
-    for name, parameter in module.named_parameters():
-        results.parameter_gradient[name] = _gradient(parameter)
-    for index, (tensor, layout) in enumerate(
-        zip(tensors, one_each("inputs", layouts.get("inputs"), len(tensors)), strict=True)
-    ):
-        if tensor is not None and tensor.requires_grad:
-            results.input_gradient[f"input[{index}]"] = to_flax(_gradient(tensor), layout, f"input[{index}]")
-    results.map = _renamed(results.map, rename)
-    results.parameter_gradient = _renamed(results.parameter_gradient, rename)
-    if train:
-        results.buffer = {
-            name: _numpy(buffer)
-            for name, buffer in module.named_buffers()
-            if buffer is not None and buffer.is_floating_point()
+    def output_shapes(self, inputs: Sequence[Any]) -> list[tuple[int, ...]]:
+        """The shapes of the output's arrays.
+
+        Raises:
+            ValueError: the module does not take these inputs.
+        """
+        import torch
+
+        module = self.copy(KeepMasks(0))
+        try:
+            with torch.no_grad():
+                output = module(*self.tensors(inputs), **self.kwargs)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            shapes = ", ".join(f"input[{i}] {None if x is None else x.shape}" for i, x in enumerate(inputs))
+            raise ValueError(f"torch_module must take the inputs, got {shapes}: {error}") from error
+        return [tuple(leaf.shape) for _, leaf in output_leaves(output)]
+
+    def run(self, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> Results:
+        """Calls and differentiates the module."""
+        module = self.copy(masks)
+        results = Results()
+        if self.maps is not None:
+            seen = self.maps(self.copy(KeepMasks(*masks.seed)), *self.tensors(inputs), **self.kwargs)
+            wanted = self.layouts.get("maps", {})
+            results.map = {path: to_flax(numpy(value), map_layout(path, wanted), path) for path, value in seen.items()}
+        tensors = self.tensors(inputs)
+        for tensor in tensors:
+            if tensor is not None and tensor.is_floating_point():
+                tensor.requires_grad_()
+        found = output_leaves(module(*tensors, **self.kwargs))
+        loss = loss_of(found, objective)
+        if loss.requires_grad:
+            loss.backward()
+        outputs = one_each("outputs", self.layouts.get("outputs"), len(found))
+        results.output = {
+            path: to_flax(numpy(leaf), layout, path) for (path, leaf), layout in zip(found, outputs, strict=True)
         }
-        results.buffer = _renamed(results.buffer, rename)
-    return results
+        results.parameter_gradient = {name: _gradient(parameter) for name, parameter in module.named_parameters()}
+        results.input_gradient = self._input_gradients(tensors)
+        if self.train:
+            results.buffer = _buffers(module)
+        return self._renamed(results)
+
+    def fit(
+        self,
+        optimizer: Callable[[Any], Any],
+        batches: Sequence[Sequence[Any]],
+        objective: Objective,
+        masks: Sequence[KeepMasks],
+    ) -> Results:
+        """Trains a copy, one step per entry of ``masks``, the batches in turn.
+
+        Args:
+            optimizer: takes the parameters and returns a ``torch.optim.Optimizer``.
+            batches: inputs of all steps, repeated as often as needed.
+            objective: the same for all.
+            masks: filled, those of every step.
+        """
+        module = copy.deepcopy(self.module)
+        stepper = optimizer(module.parameters())
+        tensors = [self.tensors(batch) for batch in batches]
+        losses = []
+        for step, keep in enumerate(masks):
+            share_dropout(module, keep, self.rename)
+            stepper.zero_grad()
+            loss = loss_of(output_leaves(module(*tensors[step % len(tensors)], **self.kwargs)), objective)
+            loss.backward()
+            stepper.step()
+            losses.append(loss.item())
+        return self._renamed(
+            Results(
+                loss={"loss": np.array(losses)},
+                trained_parameter={name: numpy(parameter) for name, parameter in module.named_parameters()},
+                trained_buffer=_buffers(module),
+            )
+        )
+
+    def copy(self, masks: KeepMasks) -> Any:
+        """A copy whose dropouts drop what Flax's do."""
+        module = copy.deepcopy(self.module)
+        share_dropout(module, masks, self.rename)
+        return module
+
+    def tensors(self, inputs: Sequence[Any]) -> list[Any]:
+        """The inputs as tensors."""
+        import torch
+
+        return [
+            None if array is None else torch.tensor(array, dtype=self.dtype if is_float(array) else None)
+            for array in inputs
+        ]
+
+    def _input_gradients(self, tensors: Sequence[Any]) -> Arrays:
+        layouts = one_each("inputs", self.layouts.get("inputs"), len(tensors))
+        return {
+            f"input[{i}]": to_flax(_gradient(tensor), layout, f"input[{i}]")
+            for i, (tensor, layout) in enumerate(zip(tensors, layouts, strict=True))
+            if tensor is not None and tensor.requires_grad
+        }
+
+    def _renamed(self, results: Results) -> Results:
+        for quantity in ("map", "parameter_gradient", "buffer", "trained_parameter", "trained_buffer"):
+            arrays = getattr(results, quantity)
+            names = rename_all(arrays, self.rename)
+            setattr(results, quantity, {names[path]: array for path, array in arrays.items()})
+        return results
 
 
-def _renamed(arrays: Arrays, rename: Mapping[str, str] | None) -> Arrays:
-    names = rename_all(arrays, rename)
-    return {names[path]: array for path, array in arrays.items()}
+def share_dropout(module: Any, masks: KeepMasks, rename: Mapping[str, str] | None) -> None:
+    """Has every dropout inside ``module`` draw from ``masks``.
 
-
-def _copy(module: Any, dtype: str, train: bool, rename: Mapping[str, str] | None, masks: KeepMasks) -> Any:
-    """A copy in dtype and mode whose dropouts drop what the Flax side's drop."""
+    Raises:
+        ValueError: a layer that drops in a way that cannot be shared.
+    """
     import torch
 
-    module = copy.deepcopy(module).to(getattr(torch, dtype)).train(train)
-    module.requires_grad_(True).zero_grad(set_to_none=True)  # frozen parameters are compared as any other
-
-    def dropout(path: str, layer: Any) -> Callable[[Any], Any]:
-        def forward(x: Any) -> Any:
-            if not layer.training or layer.p == 0:
-                return x
-            mask = torch.from_numpy(masks.draw(path, layer.p, tuple(x.shape)))
-            return torch.where(mask, x / (1 - layer.p), torch.zeros((), dtype=x.dtype))
-
-        return forward
-
+    elements = (torch.nn.Dropout, torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d)
+    others = (torch.nn.AlphaDropout, torch.nn.FeatureAlphaDropout, torch.nn.MultiheadAttention, torch.nn.RNNBase)
     for path, layer in module.named_modules():
-        if isinstance(layer, torch.nn.Dropout):
-            layer.forward = dropout(rename_all([path], rename)[path], layer)
-    return module
+        if isinstance(layer, elements):
+            layer.forward = _dropout(layer, rename_all([path], rename)[path], masks)
+        elif isinstance(layer, others) and layer.training and getattr(layer, "p", getattr(layer, "dropout", 0)) > 0:
+            raise ValueError(
+                f"torch_module must drop in torch.nn.Dropout layers alone, the masks of others cannot be shared, got "
+                f"{type(layer).__name__} {path!r}"
+            )
 
 
-def _tensors(inputs: Sequence[Any], dtype: str) -> list[Any]:
+def _dropout(layer: Any, path: str, masks: KeepMasks) -> Callable[[Any], Any]:
     import torch
 
-    def tensor(array: np.ndarray | None) -> Any:
-        if array is None:
-            return None
-        return torch.tensor(array, dtype=getattr(torch, dtype) if is_float(array) else None)
+    def forward(x: Any) -> Any:
+        if not layer.training or layer.p == 0:
+            return x
+        # Dropout2d and its like drop whole channels, elements alone is what the plain one drops.
+        shape = tuple(x.shape) if type(layer) is torch.nn.Dropout else (*x.shape[:2], *(1,) * (x.dim() - 2))
+        mask = torch.from_numpy(masks.draw(path, layer.p, shape))
+        # At a rate of 1 nothing is kept, and 0 / 0 would leak out of the gradient of what is not.
+        return torch.where(mask, x / (1 - layer.p or 1), torch.zeros((), dtype=x.dtype))
 
-    return [tensor(array) for array in inputs]
+    return forward
 
 
-def _numpy(tensor: Any) -> np.ndarray:
-    array: np.ndarray = tensor.detach().numpy()
+def loss_of(found: Sequence[tuple[str, Any]], objective: Objective) -> Any:
+    import torch
+
+    total = torch.zeros((), dtype=torch.float32)
+    for (_, leaf), cotangent in zip(found, objective.cotangents, strict=True):
+        if leaf.is_floating_point():
+            wide = leaf.to(torch.promote_types(leaf.dtype, torch.float32))
+            weighted = wide * torch.tensor(cotangent, dtype=wide.dtype) + objective.curvature / 2 * wide.square()
+            total = total + weighted.sum()
+    return total
+
+
+def _buffers(module: Any) -> Arrays:
+    return {
+        name: numpy(buffer)
+        for name, buffer in module.named_buffers()
+        if buffer is not None and buffer.is_floating_point()
+    }
+
+
+def numpy(tensor: Any) -> np.ndarray:
+    """A copy as numpy's array, floats in float64: every dtype of a comparison fits in."""
+    tensor = tensor.detach().cpu()
+    array: np.ndarray = (tensor.double() if tensor.is_floating_point() else tensor).numpy().copy()
     return array
 
 
 def _gradient(tensor: Any) -> np.ndarray:
-    return np.zeros(tuple(tensor.shape)) if tensor.grad is None else _numpy(tensor.grad)
+    return np.zeros(tuple(tensor.shape)) if tensor.grad is None else numpy(tensor.grad)

@@ -1,0 +1,163 @@
+"""The steps of a comparison, each of which gives rows of the report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from .errors import relative_error, rounded
+from .flax_side import FlaxSide
+from .layouts import Layouts
+from .locate import Finding, locate
+from .masks import KeepMasks
+from .optimizers import OptimizerPair
+from .report import Row
+from .results import Objective, Results
+from .tolerances import QUANTITIES, TRAINED, tolerance
+from .torch_side import TorchMaps, TorchSide
+
+Zero = Mapping[str, frozenset[str]]
+
+
+@dataclass
+class Comparison:
+    """A pair of modules and how they are called; see `compare` for the fields."""
+
+    flax_module: nnx.Module
+    torch_module: Any
+    flax_kwargs: Mapping[str, Any]
+    torch_kwargs: Mapping[str, Any]
+    layouts: Layouts
+    rename: Mapping[str, str] | None
+    torch_maps: TorchMaps | None
+    zero_gradients: Zero
+    precision: str
+    seed: int
+    name: str
+    _compiled: dict[tuple[str, str], FlaxSide] = field(default_factory=dict)
+
+    def rows(self, inputs: Sequence[Any], objective: Objective, mode: str, dtype: str) -> list[Row]:
+        """Compares one call in one mode and dtype."""
+        inputs, objective = _rounded(inputs, objective, dtype)
+        masks = KeepMasks(self.seed)
+        truth = self.theirs(mode, "float64", dtype).run(inputs, objective, masks)
+        theirs = truth
+        if dtype != "float64":
+            theirs = self.theirs(mode, dtype, dtype).run(inputs, objective, KeepMasks(self.seed))
+        ours = self.ours(mode, dtype).run(inputs, objective, masks)
+        return [
+            row
+            for quantity in QUANTITIES
+            for row in self._quantity(quantity, ours, theirs, truth, mode, dtype, _norm_of_gradients(truth))
+        ]
+
+    def trained_rows(
+        self, batches: Sequence[Sequence[Any]], objective: Objective, steps: int, label: str, optimizers: OptimizerPair
+    ) -> list[Row]:
+        """Compares two training runs of ``steps`` steps; without a parameter there is nothing to train."""
+        if not any(True for _ in self.torch_module.parameters()):
+            return []
+        masks = [KeepMasks(self.seed, step) for step in range(steps)]
+        objective = objective.trainable()
+        theirs = self.theirs("train", "float64", "float64").fit(optimizers.torch, batches, objective, masks)
+        ours = self.ours("train", "float64").fit(optimizers.flax, batches, objective, masks)
+        everything = _norm(theirs.trained_parameter.values())
+        return [
+            row
+            for quantity in TRAINED
+            for row in self._quantity(quantity, ours, theirs, theirs, label, "float64", everything)
+        ]
+
+    def locate(self, inputs: Sequence[Any], objective: Objective, rows: Sequence[Row]) -> Finding | None:
+        """Where the two sides part, if one of ``rows`` failed that a single call can tell about."""
+        failed = next((row for row in rows if not row.ok and row.quantity in QUANTITIES), None)
+        if failed is None:
+            return None
+        inputs, objective = _rounded(inputs, objective, failed.dtype)
+        limit = self._limit("output", failed.dtype)
+        theirs = self.theirs(failed.mode, "float64", failed.dtype)
+        return locate(self.ours(failed.mode, failed.dtype), theirs, inputs, objective, [self.seed], limit)
+
+    def ours(self, mode: str, dtype: str) -> FlaxSide:
+        """The Flax side, compiled when it is first called."""
+        if (mode, dtype) not in self._compiled:
+            self._compiled[mode, dtype] = FlaxSide(
+                self.flax_module,
+                kwargs=self.flax_kwargs,
+                dtype=dtype,
+                train=mode == "train",
+                layouts=self.layouts,
+                maps=self.torch_maps is not None,
+                precision=self.precision,
+            )
+        return self._compiled[mode, dtype]
+
+    def theirs(self, mode: str, dtype: str, rounded_to: str) -> TorchSide:
+        """The PyTorch side."""
+        return TorchSide(
+            self.torch_module,
+            kwargs=self.torch_kwargs,
+            dtype=dtype,
+            rounded_to=rounded_to,
+            train=mode == "train",
+            layouts=self.layouts,
+            maps=self.torch_maps,
+            rename=self.rename,
+        )
+
+    def _limit(self, quantity: str, dtype: str) -> float:
+        return tolerance(quantity, dtype, jax.default_backend(), self.name, self.precision)
+
+    def _quantity(
+        self, quantity: str, ours: Results, theirs: Results, truth: Results, mode: str, dtype: str, everything: float
+    ) -> list[Row]:
+        """The rows of one quantity; ``everything`` is what a part that is zero by algebra is measured by."""
+        rows = []
+        limit = self._limit(quantity, dtype)
+        mine, reference, other = ours.of(quantity), truth.of(quantity), theirs.of(quantity)
+        zero = self.zero_gradients["train" if quantity in TRAINED else mode]
+        for path in dict.fromkeys([*reference, *mine]):
+            here = (quantity, path, mode, dtype)
+            if path not in mine or path not in reference:
+                side = "flax" if path not in mine else "torch"
+                rows.append(Row(*here, float("inf"), 0.0, limit, f"missing in {side}"))
+            elif path in zero and "gradient" in quantity:
+                norms = [_norm([side[path]]) / everything for side in (mine, reference, other)]
+                rows.append(Row(*here, _largest(norms[:2]), norms[2], limit, "zero by algebra"))
+            elif path in zero and quantity == "trained parameter":
+                # Whatever rounding made of its gradient has moved it, on either side in its own way.
+                error = _norm([mine[path] - reference[path]]) / everything
+                rows.append(Row(*here, error, 0.0, limit, "zero by algebra"))
+            else:
+                error = relative_error(mine[path], reference[path])
+                note = _note(mine[path], reference[path])
+                rows.append(Row(*here, error, relative_error(other[path], reference[path]), limit, note))
+        return rows
+
+
+def _rounded(inputs: Sequence[Any], objective: Objective, dtype: str) -> tuple[list[Any], Objective]:
+    arrays = [None if array is None else rounded(array, dtype) for array in inputs]
+    cotangents = [rounded(array, dtype) for array in objective.cotangents]
+    return arrays, Objective(cotangents, objective.curvature)
+
+
+def _note(mine: np.ndarray, reference: np.ndarray) -> str:
+    bad = [side for side, array in (("flax", mine), ("torch", reference)) if not np.all(np.isfinite(array))]
+    if bad:
+        return f"not finite in {' and '.join(bad)}"
+    return "" if np.any(reference) else "zero in torch"
+
+
+def _norm_of_gradients(results: Results) -> float:
+    return _norm([*results.parameter_gradient.values(), *results.input_gradient.values()]) or 1.0
+
+
+def _norm(arrays: Any) -> float:
+    return float(np.sqrt(sum(np.sum(np.square(array, dtype=np.float64)) for array in arrays)))
+
+
+def _largest(values: Sequence[float]) -> float:
+    return float(np.max(values))  # NaN if one is, where Python's max depends on the order

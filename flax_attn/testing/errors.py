@@ -1,0 +1,35 @@
+"""How far apart two arrays are."""
+
+import numpy as np
+
+
+def relative_error(got: np.ndarray, reference: np.ndarray) -> float:
+    """``norm(got - reference) / norm(reference)``; NaN where either is not finite, infinite where the shapes differ.
+
+    Example:
+        >>> relative_error(np.array([3.0, 4.5]), np.array([3.0, 4.0]))
+        0.1
+    """
+    if got.shape != reference.shape:
+        return float("inf")
+    got, reference = got.astype(np.float64), reference.astype(np.float64)
+    difference, norm = float(np.linalg.norm(got - reference)), float(np.linalg.norm(reference))
+    if norm == 0:
+        return 0.0 if difference == 0 else float("inf") if np.isfinite(difference) else float("nan")
+    return difference / norm if np.isfinite(norm) else float("nan")
+
+
+def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Floats rounded to the numbers of a narrower dtype, in a dtype that every library knows; others as they are.
+
+    Example:
+        >>> rounded(np.array([1.0, 1.001]), "bfloat16").tolist()
+        [1.0, 1.0]
+    """
+    if not np.issubdtype(array.dtype, np.floating) or dtype == "float64":
+        return array
+    if dtype == "bfloat16":
+        import ml_dtypes  # comes with jax
+
+        return array.astype(ml_dtypes.bfloat16).astype(np.float32)
+    return array.astype(dtype)

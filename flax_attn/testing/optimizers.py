@@ -1,0 +1,60 @@
+"""Optimizers that are one rule in optax and in PyTorch, with equal settings on both sides."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class OptimizerPair:
+    """One optimizer on both sides.
+
+    Attributes:
+        flax: an ``optax.GradientTransformation``.
+        torch: takes the parameters and returns a ``torch.optim.Optimizer``.
+    """
+
+    flax: Any
+    torch: Callable[[Any], Any]
+
+
+def known_optimizers() -> dict[str, OptimizerPair]:
+    """Stochastic gradient descent with momentum, Adam, and AdamW with weight decay.
+
+    Example:
+        >>> list(known_optimizers())
+        ['sgd', 'adam', 'adamw']
+    """
+    import optax
+    import torch
+
+    return {
+        "sgd": OptimizerPair(
+            optax.sgd(0.05, momentum=0.9), lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+        ),
+        "adam": OptimizerPair(optax.adam(0.002), lambda parameters: torch.optim.Adam(parameters, lr=0.002)),
+        # optax decays by 1e-4 unless told, PyTorch by 1e-2.
+        "adamw": OptimizerPair(
+            optax.adamw(0.002, weight_decay=0.05),
+            lambda parameters: torch.optim.AdamW(parameters, lr=0.002, weight_decay=0.05),
+        ),
+    }
+
+
+def choose(optimizers: Mapping[str, OptimizerPair] | Any) -> dict[str, OptimizerPair]:
+    """The pairs by name: known ones for a sequence of names, a mapping as it is.
+
+    Raises:
+        ValueError: a name that is not known, or a mapping to something else.
+    """
+    if isinstance(optimizers, Mapping):
+        wrong = [name for name, pair in optimizers.items() if not isinstance(pair, OptimizerPair)]
+        if wrong:
+            raise ValueError(
+                f"optimizers must map names to OptimizerPair, got {optimizers[wrong[0]]!r} for {wrong[0]!r}"
+            )
+        return dict(optimizers)
+    known = known_optimizers()
+    if isinstance(optimizers, str) or any(name not in known for name in optimizers):
+        raise ValueError(f"optimizers must be a sequence of {', '.join(map(repr, known))}, got {optimizers!r}")
+    return {name: known[name] for name in optimizers}
