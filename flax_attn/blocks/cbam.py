@@ -171,9 +171,9 @@ class ChannelGate(nnx.Module):
         check_shape("x", x, "b h w c", c=self.gate_channels)
         x = ops.cast(x, self.dtype)
         pooled = jnp.stack([ops.global_pool(x, pool_type) for pool_type in self.pool_types])
-        scale = nnx.sigmoid(jnp.sum(self.mlp(pooled), axis=0))[:, None, None, :]
+        scale = ops.sigmoid(jnp.sum(self.mlp(pooled), axis=0))[:, None, None, :]
         ops.record(self, "gate", scale)
-        return x * scale
+        return ops.multiply(x, scale)
 
 
 class ChannelPool(nnx.Module):
@@ -242,9 +242,9 @@ class SpatialGate(nnx.Module):
         """
         check_shape("x", x, "b h w c")
         x = ops.cast(x, self.dtype)
-        scale = nnx.sigmoid(self.spatial(self.compress(x)))
+        scale = ops.sigmoid(self.spatial(self.compress(x)))
         ops.record(self, "gate", scale)
-        return x * scale
+        return ops.multiply(x, scale)
 
 
 class CBAM(nnx.Module):

@@ -226,5 +226,5 @@ def _project(convs: list[Conv], x: jax.Array) -> jax.Array:
     kernel = jnp.concatenate([conv.kernel[...] for conv in convs], axis=-1)[0]
     bias = jnp.concatenate([conv.bias[...] for conv in convs if conv.bias is not None])
     x, kernel, bias = promote_dtype((x, kernel, bias), dtype=convs[0].dtype)
-    y = jnp.matmul(x, kernel, precision=convs[0].precision) + bias
+    y = ops.add(jnp.matmul(x, kernel, precision=convs[0].precision), bias)
     return y.reshape(*x.shape[:2], len(convs), -1)

@@ -73,6 +73,6 @@ class PointwiseSpatialAttention(nnx.Module):
         gate = self.conv(x)
         if self.bn is not None:
             gate = self.bn(gate)
-        gate = nnx.sigmoid(gate)
+        gate = ops.sigmoid(gate)
         ops.record(self, "gate", gate)
         return x * gate

@@ -120,7 +120,7 @@ class LearnedPositionEncoding2d(nnx.Module):
         """
         check_shape("x", x, "b h w c", h=self.height, w=self.width, c=self.channels)
         encoding = _rows_then_columns(self.row_embed(jnp.arange(self.height)), self.col_embed(jnp.arange(self.width)))
-        return ops.cast(x + encoding, self.dtype)
+        return ops.cast(ops.add(x, encoding), self.dtype)
 
 
 def _sines(length: int, channels: int, temperature: float) -> np.ndarray:

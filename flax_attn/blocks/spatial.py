@@ -40,7 +40,7 @@ class SpatialAttentionModule(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         conv = Conv(1, 1, (3, 1), padding=(1, 0), dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
-        self.att_fc = nnx.Sequential(conv, nnx.sigmoid)
+        self.att_fc = nnx.Sequential(conv, ops.sigmoid)
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -53,4 +53,4 @@ class SpatialAttentionModule(nnx.Module):
         x = ops.cast(x, self.dtype)
         gate: jax.Array = self.att_fc(jnp.mean(x, axis=-1, keepdims=True))
         ops.record(self, "gate", gate)
-        return x * gate
+        return ops.multiply(x, gate)

@@ -1,13 +1,16 @@
 """Conv: ``nnx.Conv`` with PyTorch's arguments, from PyTorch's distribution."""
 
 import math
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import PrecisionLike
 from jax.typing import DTypeLike
 
 from .._check import check_positive
+from .bias import narrow, promote_all_but_bias
 from .initializers import uniform_fan_in
 
 IntOrPair = int | tuple[int, ...]
@@ -18,7 +21,8 @@ class Conv(nnx.Conv):
 
     Takes PyTorch's arguments; the rank is the length of ``kernel_size``. ``padding`` is the number of zeros on both
     ends of each axis (so an even kernel pads as in PyTorch, not as "SAME" does). Differs from ``nnx.Conv`` in its
-    initial values: kernel and bias are U(+-1/sqrt(fan_in)) with fan_in = in_features / groups * prod(kernel_size).
+    initial values, kernel and bias are U(+-1/sqrt(fan_in)) with fan_in = in_features / groups * prod(kernel_size), and
+    in adding the bias in float32 at least (`flax_attn.layers.bias`).
 
     Example:
         >>> Conv(3, 5, (3, 3), stride=2, padding=1, rngs=nnx.Rngs(0))(jnp.ones((2, 7, 9, 3))).shape
@@ -60,5 +64,10 @@ class Conv(nnx.Conv):
             precision=precision,
             kernel_init=init,
             bias_init=init,
+            promote_dtype=promote_all_but_bias,
             rngs=rngs,
         )
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """Applies the layer to an array (b, *spatial, in_features)."""
+        return narrow(super().__call__(inputs, out_sharding), inputs, self)

@@ -1,18 +1,23 @@
 """Linear: ``nnx.Linear`` that starts from PyTorch's distribution."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import PrecisionLike
 from jax.typing import DTypeLike
 
 from .._check import check_positive
+from .bias import narrow, promote_all_but_bias
 from .initializers import uniform_fan_in
 
 
 class Linear(nnx.Linear):
     """``y = x . kernel + bias`` over the last axis, (..., in_features) -> (..., out_features).
 
-    Differs from ``nnx.Linear`` in its initial values only: kernel and bias are U(+-1/sqrt(in_features)).
+    Differs from ``nnx.Linear``: kernel and bias start from U(+-1/sqrt(in_features)), and the bias is added in float32
+    at least (`flax_attn.layers.bias`).
 
     Example:
         >>> Linear(3, 5, rngs=nnx.Rngs(0))(jnp.ones((2, 3))).shape
@@ -40,5 +45,10 @@ class Linear(nnx.Linear):
             precision=precision,
             kernel_init=uniform_fan_in(in_features),
             bias_init=uniform_fan_in(in_features),
+            promote_dtype=promote_all_but_bias,
             rngs=rngs,
         )
+
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        """Applies the layer to an array (..., in_features)."""
+        return narrow(super().__call__(inputs, out_sharding), inputs, self)

@@ -5,7 +5,10 @@ from .attention import dot_product_attention as dot_product_attention
 from .dropout import KeepMask as KeepMask
 from .dropout import dropout as dropout
 from .dropout import keep_mask as keep_mask
+from .dtype import add as add
 from .dtype import cast as cast
+from .dtype import multiply as multiply
+from .dtype import sigmoid as sigmoid
 from .maps import AttentionMap as AttentionMap
 from .maps import attention_maps as attention_maps
 from .maps import is_recording as is_recording

@@ -110,7 +110,9 @@ def additive_attention(
     Returns:
         The output (b, n_query, d_v) and the weights (b, n_query, n_key).
     """
-    scores = score_fn(jnp.tanh(query[:, :, None] + key[:, None]))[..., 0]
+    wide = score_dtype(query.dtype)
+    hidden = jnp.tanh(query.astype(wide)[:, :, None] + key.astype(wide)[:, None]).astype(query.dtype)
+    scores = score_fn(hidden)[..., 0]
     weights = attention_weights(scores.astype(score_dtype(scores.dtype)), mask).astype(value.dtype)
     return jnp.einsum("bqk,bkd->bqd", weights, value, precision=precision), weights
 

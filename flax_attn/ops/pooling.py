@@ -56,8 +56,10 @@ def _norm(pixels: jax.Array) -> jax.Array:
 
 
 def _log_sum_exp(pixels: jax.Array) -> jax.Array:
-    top = max_first(pixels, 1)
-    return top[:, 0] + jnp.log(jnp.sum(jnp.exp(pixels - top), axis=1))
+    # In float32 at least: the gradient of what is subtracted everywhere is a sum over all pixels.
+    wide = pixels.astype(score_dtype(pixels.dtype))
+    top = max_first(wide, 1)
+    return (top[:, 0] + jnp.log(jnp.sum(jnp.exp(wide - top), axis=1))).astype(pixels.dtype)
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:

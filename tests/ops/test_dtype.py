@@ -57,3 +57,24 @@ def test_float64_stays_float64(case):
 @pytest.mark.parametrize(("dtype", "expected"), [(None, "float32"), (jnp.bfloat16, "bfloat16"), ("float16", "float16")])
 def test_cast(dtype, expected):
     assert ops.cast(jnp.ones(3), dtype).dtype.name == expected
+
+
+@pytest.mark.parametrize("combine", [ops.add, ops.multiply])
+def test_the_gradient_of_what_is_broadcast_is_summed_in_float32(combine):
+    x, y = jnp.ones((4001, 3), jnp.bfloat16), jnp.ones(3, jnp.bfloat16)
+    cotangent = jnp.asarray(np.random.default_rng(0).standard_normal(x.shape), jnp.bfloat16)
+    assert combine(x, y).dtype == jnp.bfloat16
+    gradient = jax.grad(lambda y: jnp.sum((combine(x, y) * cotangent).astype(jnp.float32)))(y)
+    # The true sum, rounded once.
+    assert gradient.tolist() == np.asarray(cotangent, np.float64).sum(0).astype(jnp.bfloat16).tolist()
+
+
+@pytest.mark.parametrize("combine", [ops.add, ops.multiply])
+def test_the_wider_dtype_wins(combine):
+    assert combine(jnp.ones(3, jnp.bfloat16), jnp.ones(3)).dtype == jnp.float32
+
+
+def test_the_gradient_of_a_sigmoid_is_not_rounded_on_the_way():
+    x = jnp.linspace(-6, 6, 101).astype(jnp.bfloat16)
+    ours, truth = (jax.vmap(jax.grad(ops.sigmoid))(values).astype(jnp.float32) for values in (x, x.astype(jnp.float32)))
+    assert (ours == truth.astype(jnp.bfloat16).astype(jnp.float32)).all()

@@ -1,0 +1,226 @@
+"""A parity run: every case compared, with what it ran on. Written to JSON and read back."""
+
+import json
+import math
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from flax_attn.testing import Row
+from flax_attn.testing.tolerances import QUANTITIES, RATIOS, TRAINED
+
+from ..cases import CASES, Case
+
+PACKAGES = ("jax", "flax", "optax", "torch", "numpy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the cases are compared.
+
+    Attributes:
+        dtypes: any of "float64", "float32", "bfloat16".
+        steps: of training with each optimizer.
+        precision: of matrix products on the Flax side.
+        seed: of weights, inputs and dropout.
+    """
+
+    dtypes: tuple[str, ...] = ("float64", "float32", "bfloat16")
+    steps: int = 100
+    precision: str = "highest"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What one case showed.
+
+    Attributes:
+        name: of the case.
+        seconds: that it took.
+        ratios: by dtype, our pooled error over PyTorch's own.
+        finding: where the two sides part, "" where they do not.
+        rows: of the report; in a summary the worst one of every dtype and quantity.
+    """
+
+    name: str
+    seconds: float
+    ratios: dict[str, float]
+    finding: str
+    rows: list[Row]
+
+    @property
+    def class_name(self) -> str:
+        """The class of the case."""
+        return self.name.split(",")[0]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row is within its tolerance."""
+        return all(row.ok for row in self.rows)
+
+    def worst(self, dtype: str, quantities: Sequence[str] = QUANTITIES) -> Row | None:
+        """The row with the largest error, NaN the largest of all; None where nothing was compared."""
+        rows = [row for row in self.rows if row.dtype == dtype and row.quantity in quantities]
+        return max(rows, key=lambda row: (math.isnan(row.error), row.error), default=None)
+
+    def torch_worst(self, dtype: str, quantities: Sequence[str] = QUANTITIES) -> float:
+        """PyTorch's own largest error."""
+        rows = [row for row in self.rows if row.dtype == dtype and row.quantity in quantities]
+        return max((row.torch_error for row in rows), default=math.nan)
+
+    def summary(self) -> "CaseResult":
+        """The same with one row per dtype and quantity: the largest errors of ours and of PyTorch's."""
+        rows = []
+        for dtype in dict.fromkeys(row.dtype for row in self.rows):
+            for quantity in (*QUANTITIES, *TRAINED):
+                row = self.worst(dtype, [quantity])
+                if row is not None:
+                    rows.append(replace(row, torch_error=self.torch_worst(dtype, [quantity])))
+        return replace(self, rows=rows)
+
+
+@dataclass(frozen=True)
+class ParityRun:
+    """All cases of a run.
+
+    Attributes:
+        platform: "cpu", "gpu" or "tpu", where Flax ran.
+        hardware: what that is, in words.
+        versions: of Python and the packages.
+        options: how it was compared.
+        seconds: of all.
+        cases: the results.
+    """
+
+    platform: str
+    hardware: str
+    versions: dict[str, str]
+    options: Options
+    seconds: float
+    cases: list[CaseResult]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it holds every case of the table."""
+        return {case.name for case in self.cases} == {case.name for case in CASES}
+
+    def mean_ratio(self, dtype: str) -> float:
+        """The geometric mean of the cases' ratios; NaN where there are none."""
+        ratios = [case.ratios[dtype] for case in self.cases if dtype in case.ratios]
+        return math.exp(math.fsum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
+
+    def problems(self) -> list[str]:
+        """What falls short, one line each."""
+        found = [f"{case.name}: {row}" for case in self.cases for row in case.rows if not row.ok]
+        for dtype, (mean_limit, limit) in RATIOS.items():
+            found += [
+                f"{case.name}: {dtype} error is {case.ratios[dtype]:.2f} times PyTorch's own, at most {limit} wanted"
+                for case in self.cases
+                if not case.ratios.get(dtype, 0.0) <= limit
+            ]
+            mean = self.mean_ratio(dtype)
+            if self.is_complete and mean > mean_limit:
+                found.append(f"{dtype} errors are {mean:.2f} times PyTorch's own in the mean, {mean_limit} wanted")
+        return found
+
+    def summary(self) -> "ParityRun":
+        """The same with the worst rows alone."""
+        return replace(self, cases=[case.summary() for case in self.cases])
+
+
+def run_cases(cases: Iterable[Case], options: Options, progress: Any = lambda name: None) -> ParityRun:
+    """Compares the cases one after another; ``progress`` is told the name of each before it starts."""
+    import jax
+
+    start = time.perf_counter()
+    results = []
+    for case in cases:
+        progress(case.name)
+        results.append(run_case(case, options))
+    return ParityRun(
+        platform=jax.default_backend(),
+        hardware=hardware(),
+        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        options=options,
+        seconds=time.perf_counter() - start,
+        cases=results,
+    )
+
+
+def run_case(case: Case, options: Options) -> CaseResult:
+    """Compares one case."""
+    from ..pairs import make_pair
+
+    start = time.perf_counter()
+    report = make_pair(case, options.seed).compare(
+        dtypes=options.dtypes, steps=options.steps, precision=options.precision, seed=options.seed
+    )
+    return CaseResult(
+        name=case.name,
+        seconds=time.perf_counter() - start,
+        ratios={dtype: report.ratio(dtype) for dtype in options.dtypes if dtype in RATIOS},
+        finding=str(report.finding or ""),
+        rows=list(report.rows),
+    )
+
+
+def hardware() -> str:
+    """The device that Flax ran on, in words."""
+    import os
+
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{jax.device_count()} x {device.device_kind}"
+    return f"{cpu_name()}, {os.cpu_count()} cores"
+
+
+def cpu_name() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def to_json(run: ParityRun) -> str:
+    """The run as JSON; numbers that are not finite become strings."""
+    return json.dumps(_plain(asdict(run)), indent=1, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> ParityRun:
+    """The inverse of `to_json`.
+
+    Raises:
+        ValueError: not a parity run.
+    """
+    try:
+        data = json.loads(text)
+        cases = [_case(case) for case in data.pop("cases")]
+        options = data.pop("options")
+        options = Options(**{**options, "dtypes": tuple(options["dtypes"])})
+        return ParityRun(**data, options=options, cases=cases)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"text must be a parity run as JSON, got one without {error}") from error
+
+
+def _case(data: dict[str, Any]) -> CaseResult:
+    rows = [Row(**{**row, **{key: float(row[key]) for key in ("error", "torch_error")}}) for row in data.pop("rows")]
+    ratios = {dtype: float(ratio) for dtype, ratio in data.pop("ratios").items()}
+    return CaseResult(**data, ratios=ratios, rows=rows)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
