@@ -56,7 +56,7 @@ def run_flax(
             return gradients, output, state, maps
 
         (param_gradients, input_gradients), output, state, maps = run(params, floats, rest)
-        parameters = {path for path, entry in entries(module) if isinstance(entry.variable, nnx.Param)}
+        parameters = {path for path, entry in entries(module) if entry.is_parameter}
         gradients = to_torch(nnx.merge(graphdef, param_gradients, rest))
         after = to_torch(nnx.merge(graphdef, state))
     return Results(
