@@ -8,23 +8,31 @@ from flax import nnx
 
 def children(module: Any) -> Iterator[tuple[str, Any]]:
     """Yields the modules, lists of modules and variables directly inside ``module``, by PyTorch's names."""
-    if type(module) is nnx.Sequential:
-        module = module.layers
-    if isinstance(module, nnx.List | list | tuple):
-        named: Any = ((str(index), child) for index, child in enumerate(module))
-    elif isinstance(module, Mapping):
-        named = module.items()
-    else:
-        named = vars(module).items()
-    for name, child in named:
+    for name, child in _members(module):
         if isinstance(child, nnx.Module | nnx.Variable) or _holds_modules(child):
-            yield name, child
+            yield str(name), child
+
+
+def _members(module: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(module, nnx.List | list | tuple):
+        yield from enumerate(module)
+    elif isinstance(module, Mapping):
+        yield from module.items()
+    else:
+        for name, child in vars(module).items():
+            # A Sequential's layers are numbered, a subclass's too; what else a subclass holds keeps its name.
+            if name == "layers" and isinstance(module, nnx.Sequential):
+                yield from enumerate(child)
+            else:
+                yield name, child
 
 
 def _holds_modules(child: Any) -> bool:
     if isinstance(child, Mapping):
-        return any(isinstance(value, nnx.Module) for value in child.values())
-    return isinstance(child, list | tuple) and any(isinstance(value, nnx.Module) for value in child)
+        child = tuple(child.values())
+    return isinstance(child, list | tuple) and any(
+        isinstance(value, nnx.Module) or _holds_modules(value) for value in child
+    )
 
 
 def submodules(module: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, nnx.Module]]:

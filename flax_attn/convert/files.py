@@ -1,7 +1,10 @@
 """State_dicts in files: ``.safetensors``, and PyTorch's ``.pt`` and ``.pth`` without running what they hold."""
 
+import errno
 import os
+import pickle
 import uuid
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,15 +52,39 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
             f"reading {str(path)!r} needs PyTorch: pip install 'flax_attn[torch]', or save it as .safetensors"
         ) from error
     try:
-        loaded: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TorchScript, which is an error below
+            loaded: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return loaded
-    except (OSError, MemoryError):
-        raise
     except Exception as error:  # torch raises half a dozen types for damaged and for refused files
+        # EINVAL: the reader was sent to a place before the file's start, by a directory that was cut short.
+        if isinstance(error, OSError | MemoryError) and getattr(error, "errno", None) != errno.EINVAL:
+            raise
         raise ValueError(
-            f"state_dict must be a file of tensors alone, got {str(path)!r}, which is damaged or would run code when "
-            f"unpickled: {next(iter(str(error).splitlines()), type(error).__name__)}"
+            f"state_dict must be a file of tensors alone, got {str(path)!r}, which {_fault(path, error)}"
         ) from error
+
+
+def _fault(path: Path, error: Exception) -> str:
+    """What is wrong with a file that torch.load refused; nothing of it is run to find out."""
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    lines = str(error).splitlines() or [type(error).__name__]
+    try:
+        objects = sorted(get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # it reads torch.save's present format and no other
+        objects = []
+    if objects:
+        return (
+            f"holds other objects and would run code when unpickled: {', '.join(objects)}; "
+            "save module.state_dict(), not the module"
+        )
+    if "TorchScript" in str(error):
+        return "is a TorchScript archive and would run code when loaded; save module.state_dict(), not the module"
+    if isinstance(error, pickle.UnpicklingError):
+        reason = next((line for line in lines if "WeightsUnpickler" in line), lines[0])
+        return f"is damaged or would run code when unpickled: {reason.strip().split('. ')[0]}"
+    return f"is damaged or cut short: {lines[0]}"
 
 
 def write(path: str | os.PathLike[str], state_dict: Mapping[str, np.ndarray]) -> None:

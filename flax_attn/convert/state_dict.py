@@ -42,7 +42,8 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
 
     Raises:
         ValueError: missing, left-over or wrongly shaped entries, all of them named with path, expected and got; names
-            that collide after renaming; a file that is damaged or would run code. ``module`` is then unchanged.
+            that collide after renaming; a file that is damaged or would run code; a parameter outside any layer with a
+            rule (`flax_attn.convert.rule` registers one), a rule that is wrong. ``module`` is then unchanged.
         FileNotFoundError: no such file.
 
     Example:
@@ -57,16 +58,15 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
             f"module must be a flax.nnx.Module, got {module if isinstance(module, type) else type(module)}"
         )
     given = _renamed(_mapping(state_dict), rename)
-    wanted = dict(entries(module))
+    wanted = _wanted(module, given)
     problems: list[str] = []
-    values: dict[str, jax.Array] = {}
+    values: list[tuple[nnx.Variable[Any], jax.Array]] = []
     for path, entry in wanted.items():
-        if entry.variable is None:
-            continue
-        value = _value(path, entry, given, problems)
+        value = _value(path, entry, given, problems) if entry.variables else None
         if value is not None:
-            # A copy: jax would go on using the memory of an aligned array, and training PyTorch would change it.
-            values[path] = jnp.array(value, entry.variable.dtype, copy=True)
+            # Copies: jax would go on using the memory of an aligned array, and training PyTorch would change it.
+            parts = zip(entry.variables, entry.split(value), strict=True)
+            values += [(variable, jnp.array(part, variable.dtype, copy=True)) for variable, part in parts]
     problems += [
         f"{path}: expected no such entry, got {_describe(value)}" for path, value in given.items() if path not in wanted
     ]
@@ -76,9 +76,7 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
         raise ValueError(
             f"state_dict does not fit {type(module).__name__}, which is left unchanged:\n  " + "\n  ".join(problems)
         )
-    for path, array in values.items():
-        variable = wanted[path].variable
-        assert variable is not None
+    for variable, array in values:
         variable.set_value(array)
     if rename is not None and TUTORIAL_NAMES.items() <= rename.items():
         _warn_of_token_order(module)
@@ -103,7 +101,8 @@ def to_torch(
         A dictionary in PyTorch's names and layouts, ``num_batches_tracked`` written as 0.
 
     Raises:
-        ValueError: a parameter outside any layer with a rule, names that collide, a path with another suffix.
+        ValueError: a parameter outside any layer with a rule (`flax_attn.convert.rule` registers one), a rule that is
+            wrong, names that collide, a path with another suffix.
 
     Example:
         >>> from flax_attn.layers import Linear
@@ -137,11 +136,20 @@ def _renamed(state_dict: Mapping[str, Any], rename: Mapping[str, str] | None) ->
     return {names[name]: value for name, value in state_dict.items()}
 
 
+def _wanted(module: nnx.Module, given: Mapping[str, Any]) -> dict[str, Entry]:
+    """The entries to look for, by path: where only those are given that may stand in place of one, they are."""
+    wanted: dict[str, Entry] = {}
+    for path, entry in entries(module):
+        instead = {path.removesuffix(entry.name) + other.name: other for other in entry.instead}
+        wanted |= instead if path not in given and not instead.keys().isdisjoint(given) else {path: entry}
+    return wanted
+
+
 def _value(path: str, entry: Entry, given: Mapping[str, Any], problems: list[str]) -> np.ndarray | None:
-    """The entry's value in Flax's layout, or None and a new line in ``problems``."""
-    assert entry.variable is not None
+    """The entry's value in PyTorch's layout, or None and a new line in ``problems``."""
     # Expected in PyTorch's layout, which is the one the reader of the message has at hand.
-    expected = entry.to_torch(np.empty(entry.variable.shape, np.bool_)).shape
+    expected = entry.join([np.empty(variable.shape, np.bool_) for variable in entry.variables]).shape
+    kind = _kind(entry.variables[0].dtype)
     if path not in given:
         problems.append(f"{path}: expected shape {expected}, got nothing")
         return None
@@ -149,15 +157,21 @@ def _value(path: str, entry: Entry, given: Mapping[str, Any], problems: list[str
         value = _to_numpy(given[path])
     except Exception as error:  # a sparse, quantised or meta tensor, each with an error of its own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        problems.append(f"{path}: expected an array of floats, got {_describe(given[path])}: {reason}")
+        problems.append(f"{path}: expected an array of {kind}, got {_describe(given[path])}: {reason}")
         return None
-    if value is None or not jnp.issubdtype(value.dtype, jnp.floating):
-        problems.append(f"{path}: expected an array of floats, got {_describe(given[path])}")
+    if value is None or _kind(value.dtype) != kind:
+        problems.append(f"{path}: expected an array of {kind}, got {_describe(given[path])}")
         return None
     if value.shape != expected:
         problems.append(f"{path}: expected shape {expected}, got {value.shape}")
         return None
-    return entry.from_torch(value)
+    return value
+
+
+def _kind(dtype: Any) -> str:
+    """Values are cast within a kind, as from float64 to float32, and never to another."""
+    kinds = {"floats": jnp.floating, "whole numbers": jnp.integer}
+    return next((name for name, kind in kinds.items() if jnp.issubdtype(dtype, kind)), f"dtype {dtype}")
 
 
 def _to_numpy(value: Any) -> np.ndarray | None:
@@ -178,10 +192,9 @@ def _describe(value: Any) -> str:
 
 
 def _array(entry: Entry) -> np.ndarray:
-    if entry.variable is None:
-        assert entry.constant is not None
-        return entry.constant.copy()
-    return np.array(entry.to_torch(np.asarray(entry.variable[...])), order="C")
+    if not entry.variables:
+        return np.array(entry.constant)
+    return np.array(entry.join([np.asarray(variable[...]) for variable in entry.variables]), order="C")
 
 
 def _warn_of_token_order(module: nnx.Module) -> None:

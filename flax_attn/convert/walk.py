@@ -1,41 +1,126 @@
 """The entries of a module's state_dict."""
 
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
+import numpy as np
 from flax import nnx
 
 from .._tree import children
 from .rules import Entry, find_rule
 
 
+class _Found(NamedTuple):
+    path: str
+    entry: Entry
+    layer: str
+
+
 def entries(module: nnx.Module) -> Iterator[tuple[str, Entry]]:
     """Yields every state_dict entry of ``module`` with its path.
 
     Raises:
-        ValueError: a parameter or buffer that no rule knows, all of them named.
+        ValueError: a parameter or buffer that no rule knows, all of them named; a rule that is wrong; two entries of
+            one path.
     """
-    found = list(_entries(module, ()))
-    known = {id(entry.variable) for _, entry in found}
+    owned = [(path, variable) for path, variable in nnx.iter_graph(module) if isinstance(variable, nnx.Variable)]
+    found = list(_entries(module, (), frozenset(), frozenset(id(variable) for _, variable in owned)))
+    known = {id(variable) for _, entry, _ in found for variable in entry.variables}
     unknown = [
         f"{type(variable).__name__} {'.'.join(map(str, path))!r}"
-        for path, variable in nnx.iter_graph(module)
+        for path, variable in owned
         if isinstance(variable, nnx.Param | nnx.BatchStat) and id(variable) not in known
     ]
     if unknown:
         raise ValueError(
             f"module must hold its parameters in layers that have a conversion rule, got in {type(module).__name__} "
-            f"outside of any: {', '.join(unknown)}"
+            f"outside of any: {', '.join(unknown)}; flax_attn.convert.rule registers one for a layer of your own"
         )
-    yield from found
+    _check_paths(found)
+    for path, entry, _ in found:
+        yield path, entry
 
 
-def _entries(module: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Entry]]:
-    rule = find_rule(module)
-    if rule is not None:
-        for entry in rule(module):
-            yield ".".join((*path, entry.name)), entry
-        return
+def _entries(module: Any, path: tuple[str, ...], listed: frozenset[int], owned: frozenset[int]) -> Iterator[_Found]:
+    """``listed``: the variables that the rules of the modules around ``module`` have listed."""
+    own = _follow_rule(module, path, owned)
+    variables = {id(variable) for entry in own for variable in entry.variables}
+    if not variables & listed:  # otherwise a rule further out speaks for this layer
+        for entry in own:
+            yield _Found(".".join((*path, entry.name)), entry, _layer(module, path))
     for name, child in children(module):
         if not isinstance(child, nnx.Variable):
-            yield from _entries(child, (*path, name))
+            yield from _entries(child, (*path, str(name)), listed | variables, owned)
+
+
+def _layer(module: Any, path: tuple[str, ...]) -> str:
+    return f"{type(module).__name__} at {'.'.join(path)!r}" if path else type(module).__name__
+
+
+def _follow_rule(module: Any, path: tuple[str, ...], owned: frozenset[int]) -> list[Entry]:
+    """What the rule of ``module`` lists, checked: a rule is code of the user's, and a wrong one must not go unseen."""
+    rule = find_rule(module)
+    if rule is None:
+        return []
+    try:
+        listed = list(rule(module))
+        for entry in listed:
+            _check_entry(entry, owned)
+    except Exception as error:
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"the conversion rule of {_layer(module, path)}: {reason}") from error
+    return listed
+
+
+def _check_entry(entry: Any, owned: frozenset[int]) -> None:
+    if not isinstance(entry, Entry):
+        raise ValueError(f"it must yield flax_attn.convert.Entry, got {type(entry).__name__}")
+    if not isinstance(entry.name, str) or not all(entry.name.split(".")):
+        raise ValueError(f"an entry's name must be dotted path segments, got {entry.name!r}")
+    for variable in entry.variables:
+        if not isinstance(variable, nnx.Variable):
+            raise ValueError(f"variable of {entry.name!r} must be an nnx.Variable, got {type(variable).__name__}")
+        if id(variable) not in owned:
+            raise ValueError(f"variable of {entry.name!r} must be one of the module's own, got another")
+    if not entry.variables and entry.constant is None:
+        raise ValueError(f"{entry.name!r} must have a variable or a constant, got neither")
+    _check_transforms(entry)
+    for other in entry.instead:
+        _check_entry(other, owned)
+    if entry.instead and {id(v) for other in entry.instead for v in other.variables} != set(map(id, entry.variables)):
+        raise ValueError(f"the entries instead of {entry.name!r} must have its variables, got others")
+
+
+def _check_transforms(entry: Entry) -> None:
+    """Numbers all elements, from 1, and follows them to PyTorch's layout and back."""
+    if not entry.variables:
+        return
+    ends = list(accumulate((variable.size for variable in entry.variables), initial=1))
+    narrow = np.min_scalar_type(ends[-1])
+    numbered = [
+        np.arange(start, start + variable.size, dtype=narrow).reshape(variable.shape)
+        for start, variable in zip(ends, entry.variables, strict=False)
+    ]
+    joined = entry.join(numbered)
+    back = entry.split(joined)
+    shapes, expected = [array.shape for array in back], [array.shape for array in numbered]
+    if shapes != expected:
+        raise ValueError(f"from_torch of {entry.name!r} must give Flax's shape {expected}, got {shapes}")
+    count = ends[-1] - 1
+    same = joined.size == count and int(joined.astype(np.uint64).sum()) == count * (count + 1) // 2
+    if not same or not all(map(np.array_equal, back, numbered)):
+        raise ValueError(f"to_torch and from_torch of {entry.name!r} must rearrange and undo each other, got otherwise")
+
+
+def _check_paths(found: list[_Found]) -> None:
+    named = [
+        (path.removesuffix(entry.name) + one.name, layer)
+        for path, entry, layer in found
+        for one in (entry, *entry.instead)
+    ]
+    count = Counter(path for path, _ in named)
+    twice = [f"{path!r} of {layer}" for path, layer in named if count[path] > 1]
+    if twice:
+        raise ValueError(f"every entry must have a path of its own, got {', '.join(twice)}")

@@ -219,6 +219,42 @@ def test_damaged_files(tmp_path, suffix):
             flax_attn.from_torch(make(), path)
 
 
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+def test_a_file_that_is_cut_short_says_so(tmp_path, part):
+    path = tmp_path / "weights.pt"
+    torch.save({name: torch.from_numpy(array) for name, array in weights().items()}, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(ValueError, match=r"weights\.pt', which is damaged or cut short: .") as error:
+        flax_attn.from_torch(make(), path)
+    assert "run code" not in str(error.value)
+
+
+def test_a_whole_module_is_named_and_the_way_out(tmp_path):
+    path = tmp_path / "module.pt"
+    torch.save(torch.nn.Sequential(torch.nn.Linear(3, 5)), path)
+    with pytest.raises(ValueError, match="would run code") as error:
+        flax_attn.from_torch(make(), path)
+    message = str(error.value)
+    assert "torch.nn.modules.container.Sequential, torch.nn.modules.linear.Linear; save module.state_dict()" in message
+    assert "damaged" not in message
+
+
+def test_a_whole_module_in_pytorchs_old_format(tmp_path):
+    path = tmp_path / "module.pth"
+    torch.save(torch.nn.Linear(3, 5), path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match=r"would run code when unpickled: .*torch\.nn\.modules\.linear\.Linear"):
+        flax_attn.from_torch(make(), path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_torchscript_archive_is_called_by_its_name(tmp_path):
+    path = tmp_path / "script.pt"
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(3, 5), torch.ones(2, 3)), path)
+    with pytest.raises(ValueError, match=r"is a TorchScript archive.*save module\.state_dict\(\)"):
+        flax_attn.from_torch(make(), path)
+
+
 def test_missing_file_and_unknown_suffix(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.safetensors"):
         flax_attn.from_torch(make(), tmp_path / "nothing.safetensors")

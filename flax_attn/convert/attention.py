@@ -1,0 +1,76 @@
+"""``nnx.MultiHeadAttention`` as ``torch.nn.MultiheadAttention``, packed and unpacked.
+
+PyTorch keeps the weights of query, key and value in one array, ``in_proj_weight``, exactly when key and value have as
+many features as the query; otherwise in three, ``q_proj_weight``, ``k_proj_weight`` and ``v_proj_weight``. The biases
+are always one array. `to_torch` writes what PyTorch would have; loading takes the three arrays in place of the one.
+
+Flax's own ``attention_fn`` takes the softmax in float32, of float64 too, which shows at 1e-7. To compare in float64:
+
+    >>> import math, jax.numpy as jnp
+    >>> from flax_attn import ops
+    >>> def attention_fn(query, key, value, *, mask=None, **_):
+    ...     root = math.sqrt(query.shape[-1])
+    ...     return ops.dot_product_attention(query, key, value, temperature=root, mask=mask, need_weights=False)[0]
+    >>> layer = nnx.MultiHeadAttention(3, 6, attention_fn=attention_fn, decode=False, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((2, 7, 6))).shape
+    (2, 7, 6)
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from .layers import flat_weight
+from .rules import Entry, rule
+
+
+@rule(nnx.MultiHeadAttention)
+def _multi_head_attention(layer: nnx.MultiHeadAttention) -> Iterator[Entry]:
+    """Sizes are read off the kernels, so a ``value`` projection of another width (``vdim``) may be put in place."""
+    _check(layer)
+    projections = [layer.query, layer.key, layer.value]
+    separate = [
+        flat_weight(f"{letter}_proj_weight", projection) for letter, projection in zip("qkv", projections, strict=True)
+    ]
+    if len({projection.kernel.shape for projection in projections}) == 1:
+        yield _stacked("in_proj_weight", separate)
+    else:
+        yield from separate
+    biases = [projection.bias for projection in projections if projection.bias is not None]
+    if biases:
+        shape = biases[0].shape
+        yield _stacked("in_proj_bias", [Entry("", bias, np.ravel, lambda part: part.reshape(shape)) for bias in biases])
+    yield flat_weight("out_proj.weight", layer.out)
+    if layer.out.bias is not None:
+        yield Entry("out_proj.bias", layer.out.bias)
+
+
+def _stacked(name: str, parts: list[Entry]) -> Entry:
+    """One entry of equal parts, one after the other along the first axis."""
+
+    def join(*arrays: np.ndarray) -> np.ndarray:
+        return np.concatenate([part.join([array]) for part, array in zip(parts, arrays, strict=True)])
+
+    def split(array: np.ndarray) -> list[np.ndarray]:
+        return [part.split(rows)[0] for part, rows in zip(parts, np.split(array, len(parts)), strict=True)]
+
+    variables: tuple[nnx.Variable[Any], ...] = tuple(variable for part in parts for variable in part.variables)
+    return Entry(name, variables, join, split, instead=tuple(part for part in parts if part.name))
+
+
+def _check(layer: nnx.MultiHeadAttention) -> None:
+    """PyTorch has fewer freedoms than Flax."""
+    kernel = layer.query.kernel
+    sizes = {
+        "in_features": kernel.shape[0],
+        "qkv_features": int(np.prod(kernel.shape[1:])),
+        "out_features": layer.out.kernel.shape[-1],
+    }
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"in_features, qkv_features and out_features must be equal, as in PyTorch, got {sizes}")
+    if layer.num_kv_heads != layer.num_heads:
+        raise ValueError(f"num_kv_heads must be num_heads, {layer.num_heads}, as in PyTorch, got {layer.num_kv_heads}")
+    if layer.normalize_qk:
+        raise ValueError("normalize_qk must be False, as PyTorch has no such norms, got True")

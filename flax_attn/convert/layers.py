@@ -1,0 +1,132 @@
+"""The rules of the common layers; `flax_attn.convert` lists them, with what makes their functions equal."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from ..layers import BatchNorm
+from .rules import Entry, rule
+
+
+def _optional(name: str, variable: nnx.Variable[Any] | None) -> Iterator[Entry]:
+    if variable is not None:
+        yield Entry(name, variable)
+
+
+@rule(nnx.Linear)
+def _linear(layer: nnx.Linear) -> Iterator[Entry]:
+    yield Entry("weight", layer.kernel, np.transpose, np.transpose)
+    yield from _optional("bias", layer.bias)
+
+
+def _flatten(kernel: np.ndarray, in_axes: int) -> np.ndarray:
+    """Flax (*in, *out) to PyTorch (out, in), each flattened in C order."""
+    rows = int(np.prod(kernel.shape[:in_axes]))
+    return kernel.reshape(rows, kernel.size // rows).T
+
+
+def flat_weight(name: str, layer: nnx.LinearGeneral) -> Entry:
+    """The kernel of a LinearGeneral as the weight of a Linear."""
+    shape, in_axes = layer.kernel.shape, len(layer.in_features)
+    return Entry(name, layer.kernel, lambda kernel: _flatten(kernel, in_axes), lambda weight: weight.T.reshape(shape))
+
+
+@rule(nnx.LinearGeneral)
+def _linear_general(layer: nnx.LinearGeneral) -> Iterator[Entry]:
+    """As ``torch.nn.Linear(prod(in_features), prod(out_features))`` on an input with the contracted axes flattened.
+
+    They are flattened in their order, and so is the result: ``LinearGeneral(d, (heads, k))`` is
+    ``Linear(d, heads * k)`` with its output unflattened to (heads, k).
+    """
+    if layer.batch_axis:
+        raise ValueError(f"batch_axis must be empty, as no PyTorch layer has one, got {dict(layer.batch_axis)}")
+    yield flat_weight("weight", layer)
+    if layer.bias is not None:
+        shape = layer.bias.shape
+        yield Entry("bias", layer.bias, np.ravel, lambda bias: bias.reshape(shape))
+
+
+@rule(nnx.Conv)
+def _conv(layer: nnx.Conv) -> Iterator[Entry]:
+    """Flax (*kernel_size, in / groups, out), PyTorch (out, in / groups, *kernel_size)."""
+    yield Entry("weight", layer.kernel, _channels_first, _channels_last)
+    yield from _optional("bias", layer.bias)
+
+
+def _channels_first(kernel: np.ndarray) -> np.ndarray:
+    """Both channel axes to the front, the last one first."""
+    rank = kernel.ndim - 2
+    return np.transpose(kernel, (rank + 1, rank, *range(rank)))
+
+
+def _channels_last(weight: np.ndarray) -> np.ndarray:
+    return np.transpose(weight, (*range(2, weight.ndim), 1, 0))
+
+
+@rule(nnx.ConvTranspose)
+def _conv_transpose(layer: nnx.ConvTranspose) -> Iterator[Entry]:
+    """PyTorch (in, out, *kernel_size); Flax (*kernel_size, out, in) with ``transpose_kernel=True``, else (.., in, out).
+
+    PyTorch's layer is the gradient of a convolution: it applies the kernel turned round along its spatial axes. Flax
+    does so with ``transpose_kernel=True``; with its default False it applies the kernel as it lies, which is therefore
+    stored turned round. So the functions are equal either way, given PyTorch's padding, which Flax counts from the
+    other end, as zeros around the dilated input:
+
+        padding=[(d * (k - 1) - p, d * (k - 1) - p + output_padding) for each axis]
+
+    for kernel size k, dilation d and PyTorch's padding p. "VALID" is p = 0 where d * (k - 1) + 1 >= stride; "SAME", the
+    default, is PyTorch's for no p in general. nnx.ConvTranspose has no groups: port a grouped one as an ``nnx.Conv``
+    with ``input_dilation=stride``, this padding and ``feature_group_count``, in a class with a rule of its own.
+    """
+    if layer.transpose_kernel:
+        yield Entry("weight", layer.kernel, _channels_first, _channels_last)
+    else:
+        yield Entry("weight", layer.kernel, _turned_channels_first, _turned_channels_last)
+    yield from _optional("bias", layer.bias)
+
+
+def _turned_channels_first(kernel: np.ndarray) -> np.ndarray:
+    rank = kernel.ndim - 2
+    return np.transpose(np.flip(kernel, tuple(range(rank))), (rank, rank + 1, *range(rank)))
+
+
+def _turned_channels_last(weight: np.ndarray) -> np.ndarray:
+    rank = weight.ndim - 2
+    return np.flip(np.transpose(weight, (*range(2, rank + 2), 0, 1)), tuple(range(rank)))
+
+
+@rule(nnx.LayerNorm)
+@rule(nnx.GroupNorm)
+@rule(nnx.InstanceNorm)
+def _norm(layer: nnx.LayerNorm | nnx.GroupNorm | nnx.InstanceNorm) -> Iterator[Entry]:
+    yield from _optional("weight", layer.scale)
+    yield from _optional("bias", layer.bias)
+
+
+@rule(nnx.RMSNorm)
+def _rms_norm(layer: nnx.RMSNorm) -> Iterator[Entry]:
+    yield from _optional("weight", layer.scale)
+
+
+@rule(BatchNorm)
+@rule(nnx.BatchNorm)
+def _batch_norm(layer: BatchNorm | nnx.BatchNorm) -> Iterator[Entry]:
+    yield from _optional("weight", layer.scale)
+    yield from _optional("bias", layer.bias)
+    yield Entry("running_mean", layer.mean)
+    yield Entry("running_var", layer.var)
+    # PyTorch counts batches for a cumulative average that is off by default; Flax has no such count.
+    yield Entry("num_batches_tracked", None, constant=np.zeros((), np.int64))
+
+
+@rule(nnx.Embed)
+def _embedding(layer: nnx.Embed) -> Iterator[Entry]:
+    yield Entry("weight", layer.embedding)
+
+
+@rule(nnx.PReLU)
+def _prelu(layer: nnx.PReLU) -> Iterator[Entry]:
+    """Flax has one slope and no axes, PyTorch by default one slope on an axis of its own."""
+    yield Entry("weight", layer.negative_slope, lambda slope: slope.reshape(1), lambda weight: weight.reshape(()))
