@@ -1,0 +1,37 @@
+"""The Python in the documentation runs, from top to bottom, and prints what stands below it."""
+
+import contextlib
+import doctest
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = ("README.md", "docs/porting.md")
+FENCED = re.compile(r"```(\w+)\n(.*?)```", flags=re.DOTALL)
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = FENCED.findall((ROOT / page).read_text())
+    assert sum(language == "python" for language, _ in blocks) >= 4
+    namespace = {}
+    printed = ""
+    for language, text in blocks:
+        if language == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as stdout:
+                exec(compile(text, page, "exec"), namespace)
+            printed = stdout.getvalue()
+        elif language == "text":
+            assert doctest.OutputChecker().check_output(text, printed, FLAGS), f"{text}\n--- is not ---\n{printed}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/parity.md"])
+def test_links_inside_the_project_lead_somewhere(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text()):
+        assert (path.parent / target).exists(), target
