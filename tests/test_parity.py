@@ -6,18 +6,26 @@ import pytest
 from flax import nnx
 
 import flax_attn
+from flax_attn.testing.tolerances import RATIOS
 from torch_ref.cases import CASES
 from torch_ref.pairs import make_pair
+from torch_ref.report.docs import README_RUN, kept_runs, stale
+from torch_ref.report.run import Options, run_case
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+KEPT = {case.name: case for case in kept_runs()[README_RUN].cases}
 
 
 @every_case
 def test_parity_with_pytorch(case):
-    report = make_pair(case).compare()
-    assert report.ok, str(report)
+    result = run_case(case, Options())
+    failed = [str(row) for row in result.rows if not row.ok]
+    assert not failed, "\n".join([result.finding, *failed])
+    for dtype, (_, limit) in RATIOS.items():
+        assert result.ratios[dtype] <= limit
     # A dead ReLU, say, would make a comparison that cannot fail.
-    assert [row.path for row in report.rows if row.note == "zero in torch"] == []
+    assert [row.path for row in result.rows if row.note == "zero in torch"] == []
+    assert stale(result, KEPT[case.name]) == [], "the documentation: run `python -m torch_ref parity --docs`"
 
 
 @every_case

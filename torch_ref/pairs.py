@@ -16,14 +16,28 @@ from .cases import CASES, GATES, Case, Input
 from .maps import attention_maps
 
 
+# For training. A network that has learned a single batch by heart trains on rounding errors, and Adam blows them up.
+BATCHES = 8
+
+
 @dataclass(frozen=True)
 class Pair:
-    """Both sides of a case. Weights and buffers of the PyTorch side are random, the Flax side has its own."""
+    """Both sides of a case. Weights and buffers of the PyTorch side are random, the Flax side has its own.
+
+    Attributes:
+        case: the case.
+        flax_module: ours.
+        torch_module: the reference.
+        inputs: of one call.
+        batches: further inputs, for training.
+        layouts: how inputs, outputs and maps lie in Flax.
+    """
 
     case: Case
     flax_module: nnx.Module
     torch_module: torch.nn.Module
     inputs: tuple[np.ndarray | None, ...]
+    batches: tuple[tuple[np.ndarray | None, ...], ...]
     layouts: Layouts
 
     def compare(self, **options: Any) -> Report:
@@ -37,6 +51,7 @@ class Pair:
             torch_maps=attention_maps,
             zero_gradients=self.case.zero_gradients,
             name=self.case.name,
+            batches=self.batches,
             **options,
         )
 
@@ -46,11 +61,13 @@ def make_pair(case: Case, seed: int = 0) -> Pair:
     rng = np.random.default_rng([seed + case.draw, zlib.crc32(case.name.encode())])
     torch_module = find_class("torch_ref", case)(**case.args)
     randomise(torch_module, rng, case.gains)
+    inputs, *batches = (tuple(draw(wanted, rng) for wanted in case.inputs) for _ in range(BATCHES))
     return Pair(
         case,
         find_class("flax_attn", case)(**case.args, rngs=nnx.Rngs(seed)),
         torch_module,
-        tuple(draw(wanted, rng) for wanted in case.inputs),
+        inputs,
+        tuple(batches),
         {"inputs": [wanted.layout for wanted in case.inputs], "outputs": case.outputs, "maps": GATES},
     )
 

@@ -53,13 +53,20 @@ class FlaxSide:
             copied.train() if train else copied.eval()  # type: ignore[no-untyped-call]
             parts: Any = nnx.split(copied, nnx.Param, ...)
         self.graphdef, self.params, self.rest = parts
-        self._run = jax.jit(self._evaluate)
+        self._run = self.compiled(self._evaluate)
 
     @contextmanager
     def settings(self) -> Iterator[None]:
         """What JAX has to be told for this dtype and precision."""
         with jax.enable_x64(self.dtype == "float64"), jax.default_matmul_precision(self.precision):
             yield
+
+    def compiled(self, function: Any) -> Any:
+        """``jax.jit`` for this dtype."""
+        if self.dtype == "float64" and jax.default_backend() == "cpu":
+            # float64 tells whether it is the same function. That takes no optimised program, and half the time without.
+            return jax.jit(function, compiler_options={"xla_backend_optimization_level": "0"})
+        return jax.jit(function)
 
     def run(self, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> Results:
         """Calls and differentiates the module."""

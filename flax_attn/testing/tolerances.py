@@ -47,6 +47,10 @@ the first number, and no case above the second."""
 UNITS: dict[str, float] = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7}
 """One unit in the last place of 1. Errors below it are taken as it: they say nothing about who is better."""
 
+# Figures that documents show are stale when today's differ by more than this factor: another processor, which sums in
+# another order, stays within it.
+STALE = 100.0
+
 # Statistical tests of initial values and dropout rates: the chance that a correct sample is called wrong.
 P_VALUE = 1e-4
 

@@ -89,7 +89,7 @@ def trace_flax(side: FlaxSide, inputs: Sequence[Any], objective: Objective, mask
         # The gradient with respect to a shift of 0 is the gradient with respect to the value.
         shifts = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         differentiated = jax.grad(forward, has_aux=True, allow_int=True)
-        gradients, values = jax.jit(differentiated)(shifts, *arguments)
+        gradients, values = side.compiled(differentiated)(shifts, *arguments)
         return [
             Call(path, kind, _arrays(value), list(_arrays(gradient)))
             for (path, kind), value, gradient in zip(kinds, values, gradients, strict=True)

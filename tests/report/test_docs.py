@@ -1,10 +1,12 @@
 """The figures in the documentation are those of the runs that are kept, and these are of today's cases."""
 
+from dataclasses import replace
+
 import pytest
 
 from flax_attn.testing.tolerances import tolerance
 from torch_ref.cases import CASES
-from torch_ref.report.docs import README_RUN, ROOT, kept_runs, parity_page, readme, write_docs
+from torch_ref.report.docs import README_RUN, ROOT, kept_runs, parity_page, readme, stale, write_docs
 from torch_ref.report.run import Options
 
 RENEW = "stale: run `python -m torch_ref parity --docs`"
@@ -36,3 +38,18 @@ def test_some_cases_are_not_enough_for_the_documentation(run, tmp_path):
     with pytest.raises(ValueError, match="must have all cases"):
         write_docs(run, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_figures_that_no_longer_hold_are_named(run):
+    case = run.cases[1]
+    summary = case.summary()
+    assert stale(case, summary) == []
+    changed = [replace(row, error=1e-3) if row.quantity == "output" else row for row in summary.rows]
+    named = stale(case, replace(summary, rows=changed))
+    assert len(named) == 1
+    assert named[0].startswith(f"{case.name}, float64 output: 1e-03 is written, got ")
+    fewer = [row for row in summary.rows if row.quantity != "map"]
+    assert stale(case, replace(summary, rows=fewer)) == [
+        f"{case.name}: no bfloat16 map is written",
+        f"{case.name}: no float64 map is written",
+    ]

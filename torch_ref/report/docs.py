@@ -4,8 +4,10 @@ import os
 import re
 from pathlib import Path
 
+from flax_attn.testing.tolerances import STALE, UNITS
+
 from .markdown import case_table, class_table, describe
-from .run import ParityRun, from_json, to_json
+from .run import CaseResult, ParityRun, from_json, to_json
 
 ROOT = Path(__file__).parent.parent.parent
 BEGIN, END = "<!-- parity: begin -->", "<!-- parity: end -->"
@@ -57,6 +59,20 @@ def kept_runs(root: Path = ROOT) -> dict[str, ParityRun]:
     """The runs in docs/parity by name, "cpu-highest" first."""
     paths = sorted((root / "docs" / "parity").glob("*.json"), key=lambda path: (path.stem != README_RUN, path.stem))
     return {path.stem: from_json(path.read_text()) for path in paths}
+
+
+def stale(result: CaseResult, kept: CaseResult) -> list[str]:
+    """Where today's figures of a case are not those of the kept run, but for what another processor makes of them."""
+    found = []
+    for old in kept.rows:
+        new = result.worst(old.dtype, [old.quantity])
+        floor = UNITS[old.dtype]
+        if new is None or not 1 / STALE <= max(new.error, floor) / max(old.error, floor) <= STALE:
+            got = "nothing" if new is None else f"{new.error:.0e}"
+            found.append(f"{kept.name}, {old.dtype} {old.quantity}: {old.error:.0e} is written, got {got}")
+    shown = {(row.dtype, row.quantity) for row in kept.rows}
+    new_ones = {(row.dtype, row.quantity) for row in result.rows} - shown
+    return found + [f"{kept.name}: no {dtype} {quantity} is written" for dtype, quantity in sorted(new_ones)]
 
 
 def parity_page(runs: dict[str, ParityRun]) -> str:
