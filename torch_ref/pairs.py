@@ -15,7 +15,6 @@ from flax_attn.testing import Layouts, Report, compare
 from .cases import CASES, GATES, Case, Input
 from .maps import attention_maps
 
-
 # For training. A network that has learned a single batch by heart trains on rounding errors, and Adam blows them up.
 BATCHES = 8
 
