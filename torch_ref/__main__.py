@@ -49,6 +49,10 @@ def parity(options: argparse.Namespace) -> int:
     """Compares the cases, shows and writes the report; returns 1 where something falls short."""
     # PyTorch's threads cost small tensors more than they bring, and wait for JAX's. Before torch is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ImportError("the reference needs PyTorch: pip install 'flax_attn[torch]'") from error
     from .pairs import find_cases  # after parsing: --help need not wait for two frameworks
 
     cases = find_cases(options.names)

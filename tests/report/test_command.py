@@ -1,11 +1,15 @@
 """`python -m torch_ref parity`: what it takes, writes and refuses."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 from torch_ref import __main__ as command
+from torch_ref.report.docs import ROOT
 from torch_ref.report.run import from_json
 
 
@@ -64,3 +68,17 @@ def test_a_failure_is_the_exit_status(monkeypatch, capsys):
     monkeypatch.setattr(cbam.ChannelPool, "__call__", lambda self, x: original(self, x)[..., ::-1])
     assert command.main(["parity", "ChannelPool", "--dtypes", "float64", "--steps", "0"]) == 1
     assert "FAIL float64 train output" in capsys.readouterr().out
+
+
+def test_without_pytorch_one_line_names_the_extra(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch_ref", "parity", "CBAM"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "python -m torch_ref parity: the reference needs PyTorch: pip install 'flax_attn[torch]'\n"
