@@ -47,8 +47,8 @@ def compare(
 ) -> Report:
     """Compares a Flax module with a PyTorch module in everything that can be seen from outside.
 
-    Outputs, attention maps, the gradient of every parameter and every input, every buffer after a training-mode call,
-    and with ``steps`` the losses, parameters and buffers of training runs. Dropout layers of one path
+    Outputs, attention maps, the gradient of every parameter and every input, every buffer after the call, in eval mode
+    too, and with ``steps`` the losses, parameters and buffers of training runs. Dropout layers of one path
     (`flax_attn.layers.Dropout` or ``nnx.Dropout``, and ``torch.nn.Dropout``) drop the same elements. Both modules are
     copied first and never changed. Where something differs, the report names the first submodule that does.
 

@@ -73,7 +73,7 @@ class FlaxSide:
             map=numpy(maps),
             parameter_gradient={path: by_name[path] for path in self.parameters},
             input_gradient=numpy({f"input[{i}]": gradient for i, gradient in gradients[1].items()}),
-            buffer=self._buffers(after) if self.train else {},
+            buffer=self._buffers(after),
         )
 
     def fit(
@@ -226,6 +226,8 @@ def weighted_loss(
         raise ValueError(f"flax_module must return as many arrays as torch_module, {len(cotangents)}, got {len(found)}")
     total = jnp.zeros(())
     for (path, leaf), cotangent in zip(found, cotangents, strict=True):
+        if not isinstance(leaf, jax.Array):
+            raise ValueError(f"flax_module must return arrays, nested or not, got {type(leaf).__name__} at {path}")
         if leaf.shape != cotangent.shape:
             raise ValueError(
                 f"{path} of flax_module must have PyTorch's shape in its layout, {cotangent.shape}, got {leaf.shape}; "
