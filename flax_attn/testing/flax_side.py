@@ -32,6 +32,7 @@ class FlaxSide:
         layouts: how inputs, outputs and dropouts lie.
         maps: whether attention maps are wanted.
         precision: of matrix products, as in ``jax.default_matmul_precision``.
+        compiler_options: of ``jax.jit``.
     """
 
     def __init__(
@@ -44,16 +45,17 @@ class FlaxSide:
         layouts: Layouts,
         maps: bool,
         precision: str,
+        compiler_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.kwargs, self.dtype, self.train, self.layouts, self.precision = kwargs, dtype, train, layouts, precision
-        self.maps = maps
+        self.maps, self.compiler_options = maps, None if compiler_options is None else dict(compiler_options)
         self.parameters = parameter_paths(module)
         with self.settings():
             copied = cast(module, dtype)
             copied.train() if train else copied.eval()  # type: ignore[no-untyped-call]
             parts: Any = nnx.split(copied, nnx.Param, ...)
         self.graphdef, self.params, self.rest = parts
-        self._run = jax.jit(self._evaluate)
+        self._run = jax.jit(self._evaluate, compiler_options=self.compiler_options)
 
     @contextmanager
     def settings(self) -> Iterator[None]:

@@ -103,7 +103,8 @@ def trace_flax(side: FlaxSide, inputs: Sequence[Any], objective: Objective, mask
             {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in call.items() if _is_float(leaf)}
             for call in shapes
         ]
-        gradients, (given, values) = jax.jit(jax.grad(forward, has_aux=True))(shifts, *arguments)
+        differentiated = jax.jit(jax.grad(forward, has_aux=True), compiler_options=side.compiler_options)
+        gradients, (given, values) = differentiated(shifts, *arguments)
         return [Call(*call, *map(numpy, arrays)) for call, *arrays in zip(calls, given, values, gradients, strict=True)]
 
 
