@@ -1,5 +1,6 @@
 """From a case to a pair of modules with equal arguments, and the inputs for both."""
 
+import copy
 import importlib
 import zlib
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from flax import nnx
 
-from flax_attn.testing import Layouts, Report, compare
+from flax_attn.testing import Layouts, Report
 
 from .cases import CASES, GATES, Case, Input
 from .maps import attention_maps
@@ -30,6 +31,7 @@ class Pair:
         inputs: of one call.
         batches: further inputs, for training.
         layouts: how inputs, outputs and maps lie in Flax.
+        package: that the Flax side is of; a copy of `flax_attn` brings its own harness.
     """
 
     case: Case
@@ -38,24 +40,26 @@ class Pair:
     inputs: tuple[np.ndarray | None, ...]
     batches: tuple[tuple[np.ndarray | None, ...], ...]
     layouts: Layouts
+    package: str = "flax_attn"
 
     def compare(self, **options: Any) -> Report:
         """Compares the two with `flax_attn.testing.compare`."""
-        return compare(
+        report: Report = importlib.import_module(f"{self.package}.testing").compare(
             self.flax_module,
-            self.torch_module,
-            *self.inputs,
+            in_all_digits(self.torch_module),
+            *all_digits_of(self.inputs),
             layouts=self.layouts,
             kwargs=self.case.kwargs,
             torch_maps=attention_maps,
             zero_gradients=self.case.zero_gradients,
             name=self.case.name,
-            batches=self.batches,
+            batches=[all_digits_of(batch) for batch in self.batches],
             **options,
         )
+        return report
 
 
-def make_pair(case: Case, seed: int = 0) -> Pair:
+def make_pair(case: Case, seed: int = 0, package: str = "flax_attn") -> Pair:
     """Builds both sides of a case and draws its weights and inputs."""
     rng = np.random.default_rng([seed + case.draw, zlib.crc32(case.name.encode())])
     torch_module = find_class("torch_ref", case)(**case.args)
@@ -63,16 +67,42 @@ def make_pair(case: Case, seed: int = 0) -> Pair:
     inputs, *batches = (tuple(draw(wanted, rng) for wanted in case.inputs) for _ in range(BATCHES))
     return Pair(
         case,
-        find_class("flax_attn", case)(**case.args, rngs=nnx.Rngs(seed)),
+        find_class(package, case)(**case.args, rngs=nnx.Rngs(seed)),
         torch_module,
         inputs,
         tuple(batches),
         {"inputs": [wanted.layout for wanted in case.inputs], "outputs": case.outputs, "maps": GATES},
+        package,
     )
 
 
+def with_all_digits(array: np.ndarray) -> np.ndarray:
+    """Moves every float32 number to a float64 next to it, which float32 rounds back.
+
+    So a rounding on the way shows in float64, and in float32 nothing changes. What is equal stays so, what is 0 too.
+    """
+    wide = array.astype(np.float64)
+    moved: np.ndarray = wide * (1 + 2.0**-28 * np.sin(1000 * wide))
+    return moved
+
+
+def all_digits_of(inputs: Iterable[np.ndarray | None]) -> tuple[np.ndarray | None, ...]:
+    """The inputs, those in float32 `with_all_digits`."""
+    return tuple(with_all_digits(x) if x is not None and x.dtype == np.float32 else x for x in inputs)
+
+
+def in_all_digits(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy in float64, parameters and buffers `with_all_digits`."""
+    module = copy.deepcopy(module).double()
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.is_floating_point():
+                tensor.copy_(torch.from_numpy(with_all_digits(tensor.numpy())))
+    return module
+
+
 def find_class(package: str, case: Case) -> Any:
-    """The class of a case in ``flax_attn`` or ``torch_ref``."""
+    """The class of a case in ``flax_attn``, a copy of it, or ``torch_ref``."""
     return getattr(importlib.import_module(f"{package}.{case.module}"), case.class_name)
 
 

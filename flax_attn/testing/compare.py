@@ -42,13 +42,14 @@ def compare(
     cotangents: Sequence[np.ndarray] | None = None,
     zero_gradients: Collection[str] | Mapping[str, Collection[str]] = (),
     precision: str = "highest",
+    compiler_options: Mapping[str, Any] | None = None,
     seed: int = 0,
     name: str = "",
 ) -> Report:
     """Compares a Flax module with a PyTorch module in everything that can be seen from outside.
 
-    Outputs, attention maps, the gradient of every parameter and every input, every buffer after a training-mode call,
-    and with ``steps`` the losses, parameters and buffers of training runs. Dropout layers of one path
+    Outputs, attention maps, the gradient of every parameter and every input, every buffer after the call, in eval mode
+    too, and with ``steps`` the losses, parameters and buffers of training runs. Dropout layers of one path
     (`flax_attn.layers.Dropout` or ``nnx.Dropout``, and ``torch.nn.Dropout``) drop the same elements. Both modules are
     copied first and never changed. Where something differs, the report names the first submodule that does.
 
@@ -79,6 +80,8 @@ def compare(
             relative error: its norm is then taken relative to that of all gradients. A mapping from modes to such
             names where it is so in one mode only, as a bias before a BatchNorm in training.
         precision: of matrix products on the Flax side: "highest", "high" or "default".
+        compiler_options: of XLA, as for ``jax.jit``. ``{"xla_backend_optimization_level": 0}`` compiles in little more
+            than half the time, for programs that run once.
         seed: of cotangents and dropout.
         name: of the pair, for the report and the table of exceptions.
 
@@ -116,6 +119,7 @@ def compare(
         torch_maps,
         zero,
         precision,
+        compiler_options,
         seed,
         name,
     )

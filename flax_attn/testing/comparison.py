@@ -35,6 +35,7 @@ class Comparison:
     torch_maps: TorchMaps | None
     zero_gradients: Zero
     precision: str
+    compiler_options: Mapping[str, Any] | None
     seed: int
     name: str
     _compiled: dict[tuple[str, str], FlaxSide] = field(default_factory=dict)
@@ -92,6 +93,7 @@ class Comparison:
                 layouts=self.layouts,
                 maps=self.torch_maps is not None,
                 precision=self.precision,
+                compiler_options=self.compiler_options,
             )
         return self._compiled[mode, dtype]
 

@@ -32,6 +32,7 @@ class FlaxSide:
         layouts: how inputs, outputs and dropouts lie.
         maps: whether attention maps are wanted.
         precision: of matrix products, as in ``jax.default_matmul_precision``.
+        compiler_options: of ``jax.jit``.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class FlaxSide:
         layouts: Layouts,
         maps: bool,
         precision: str,
+        compiler_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.kwargs, self.dtype, self.train, self.layouts, self.precision = kwargs, dtype, train, layouts, precision
-        self.maps = maps
+        self.maps, self.compiler_options = maps, None if compiler_options is None else dict(compiler_options)
         self.parameters = parameter_paths(module)
         with self.settings():
             copied = cast(module, dtype)
@@ -62,11 +64,12 @@ class FlaxSide:
             yield
 
     def compiled(self, function: Any) -> Any:
-        """``jax.jit`` for this dtype."""
-        if self.dtype == "float64" and jax.default_backend() == "cpu":
+        """``jax.jit`` with the caller's options, or with those for this dtype."""
+        options = self.compiler_options
+        if options is None and self.dtype == "float64" and jax.default_backend() == "cpu":
             # float64 tells whether it is the same function. That takes no optimised program, and half the time without.
-            return jax.jit(function, compiler_options={"xla_backend_optimization_level": "0"})
-        return jax.jit(function)
+            options = {"xla_backend_optimization_level": 0}
+        return jax.jit(function, compiler_options=options)
 
     def run(self, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> Results:
         """Calls and differentiates the module."""
@@ -80,7 +83,7 @@ class FlaxSide:
             map=numpy(maps),
             parameter_gradient={path: by_name[path] for path in self.parameters},
             input_gradient=numpy({f"input[{i}]": gradient for i, gradient in gradients[1].items()}),
-            buffer=self._buffers(after) if self.train else {},
+            buffer=self._buffers(after),
         )
 
     def fit(
@@ -233,6 +236,8 @@ def weighted_loss(
         raise ValueError(f"flax_module must return as many arrays as torch_module, {len(cotangents)}, got {len(found)}")
     total = jnp.zeros(())
     for (path, leaf), cotangent in zip(found, cotangents, strict=True):
+        if not isinstance(leaf, jax.Array):
+            raise ValueError(f"flax_module must return arrays, nested or not, got {type(leaf).__name__} at {path}")
         if leaf.shape != cotangent.shape:
             raise ValueError(
                 f"{path} of flax_module must have PyTorch's shape in its layout, {cotangent.shape}, got {leaf.shape}; "

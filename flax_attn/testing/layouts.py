@@ -15,7 +15,7 @@ class Layouts(TypedDict, total=False):
 
     Attributes:
         inputs: one per positional input.
-        outputs: one per array of the output, in the order of its leaves.
+        outputs: one per array of the output, in the order of its leaves; a mapping's by sorted keys.
         maps: by a map's path, or by the last segment of it.
         dropouts: by the path of a dropout layer, how the array that it drops from lies.
     """

@@ -1,7 +1,7 @@
 """Where two modules part: the first submodule whose output, or the gradient that reaches it, is not the other side's.
 
 Submodules are paired by path. How the arrays between them lie is nobody's statement, so two arrays count as different
-when they differ under every order of axes that gives them one shape.
+when they differ under every order of axes that gives them one shape. How the outputs of the whole lie is stated.
 """
 
 from collections import Counter, defaultdict
@@ -14,12 +14,16 @@ import numpy as np
 
 from .errors import relative_error
 from .flax_side import FlaxSide
+from .layouts import one_each, to_flax
 from .masks import KeepMasks
-from .results import Objective
+from .results import Arrays, Objective
 from .torch_side import TorchSide
 from .trace import Call, trace_flax, trace_torch
 
 MOST_AXES = 5  # up to here all orders of axes are tried
+
+
+Pairs = Iterator[tuple[str, np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,14 @@ class Finding:
 
     Attributes:
         path: of the submodule, "" for the whole module.
-        what: "output", "gradient" (of the loss with respect to the output), or "not finite".
+        what: "output", "gradient" (of the loss with respect to the output), or "not finite" (the output).
         kinds: the classes of the submodule, Flax's and PyTorch's.
         index: of the element that differs most, in PyTorch's layout.
         flax_value: that element on the Flax side.
         torch_value: the same on the PyTorch side.
         error: relative, of the whole array.
+        given: whether what the submodule was given is known to differ already, or to be no number, which leaves its own
+            code in the clear.
         mode: "train" or "eval".
         dtype: of the Flax side; the PyTorch side is float64.
     """
@@ -45,19 +51,20 @@ class Finding:
     flax_value: float
     torch_value: float
     error: float
+    given: bool
     mode: str
     dtype: str
 
     def __str__(self) -> str:
         where = f"{self.path or 'the module itself'} ({self.kinds[0]} in Flax, {self.kinds[1]} in PyTorch)"
         values = f"{list(self.index)}: flax {self.flax_value:.9g}, torch {self.torch_value:.9g}"
-        if self.what == "not finite":
-            return f"first not finite: output of {where} in {self.mode} mode, {self.dtype}, at {values}"
         told = {
             "output": f"first differs: output of {where}",
             "gradient": f"first differs, walking backwards: gradient that arrives at the output of {where}",
+            "not finite": f"first not finite: output of {where}",
         }
-        return f"{told[self.what]} in {self.mode} mode, {self.dtype}: error {self.error:.2e}, at {values}"
+        before = "; what it is given is wrong already, the fault lies before it" if self.given else ""
+        return f"{told[self.what]} in {self.mode} mode, {self.dtype}: error {self.error:.2e}, at {values}{before}"
 
 
 def locate(
@@ -74,23 +81,81 @@ def locate(
         limit: relative errors above it are differences.
 
     Returns:
-        The first call in PyTorch's order whose output is not finite or differs; else the last one whose output has
-        another gradient; None where neither shows.
+        The first call in PyTorch's order whose output differs, or is no number on either side; else the last one whose
+        output has another gradient; else the first one with an infinity on both sides; None where nothing shows.
     """
     masks = KeepMasks(*seed)
-    torch_calls = trace_torch(theirs, inputs, objective, masks)
-    pairs = list(_pairs(trace_flax(ours, inputs, objective, masks), torch_calls))
-    describe: dict[str, Any] = {"mode": "train" if ours.train else "eval", "dtype": ours.dtype}
-    for mine, other in pairs:
-        finding = _finite(mine, other, describe) or _difference(mine, other, "output", limit, describe)
+    torch_calls = trace_torch(theirs, inputs, objective, masks)  # first: it draws the masks
+    calls = list(_pairs(trace_flax(ours, inputs, objective, masks), torch_calls))
+    search = _Search(ours, limit)
+    for mine, other in calls:
+        finding = search.output(mine, other)
         if finding is not None:
             return finding
-    largest = max((_norm(gradient) for _, call in pairs for gradient in call.gradients), default=0.0)
-    for mine, other in reversed(pairs):
-        finding = _difference(mine, other, "gradient", limit, describe, floor=limit * largest)
+    largest = max((_norm(gradient) for _, call in calls for gradient in call.gradients.values()), default=0.0)
+    for mine, other in reversed(calls):
+        finding = search.gradient(mine, other, floor=limit * largest)
         if finding is not None:
             return finding
-    return None
+    found = (search.infinity(mine, other) for mine, other in calls)
+    return next((finding for finding in found if finding is not None), None)
+
+
+class _Search:
+    """Compares calls; ``limit`` is the largest error that is none."""
+
+    def __init__(self, side: FlaxSide, limit: float) -> None:
+        self.side, self.limit = side, limit
+
+    def output(self, mine: Call, other: Call) -> Finding | None:
+        for _, left, right in self.aligned(mine, other, "values"):
+            bad = np.isnan(left) | np.isnan(right) | (_infinite(left, right) & (left != right))
+            if np.any(bad):
+                return self.finding(mine, other, "not finite", left, right, bad)
+            if _error(left, right) > self.limit:
+                return self.finding(mine, other, "output", left, right)
+        return None
+
+    def gradient(self, mine: Call, other: Call, floor: float) -> Finding | None:
+        for _, left, right in self.aligned(mine, other, "gradients"):
+            # Zero by algebra on both sides, but for rounding, is no difference. NaN is neither above nor below.
+            if not relative_error(left, right) <= self.limit and not max(_norm(left), _norm(right)) <= floor:
+                return self.finding(mine, other, "gradient", left, right)
+        return None
+
+    def infinity(self, mine: Call, other: Call) -> Finding | None:
+        for _, left, right in self.aligned(mine, other, "values"):
+            if np.any(_infinite(left, right)):
+                return self.finding(mine, other, "not finite", left, right, _infinite(left, right))
+        return None
+
+    def finding(
+        self, mine: Call, other: Call, what: str, left: np.ndarray, right: np.ndarray, bad: np.ndarray | None = None
+    ) -> Finding:
+        """The finding at the element that differs most, or at the first that is ``bad``."""
+        place = np.argmax(np.abs(left.astype(np.float64) - right) if bad is None else bad)
+        index = tuple(int(i) for i in np.unravel_index(place, right.shape))
+        before = list(self.aligned(mine, other, "inputs")) if what != "gradient" else []
+        given = any(_error(a, b) > self.limit or np.any(np.isnan(a) | np.isnan(b)) for _, a, b in before)
+        return Finding(
+            path=other.path,
+            what=what,
+            kinds=(mine.kind, other.kind),
+            index=index,
+            flax_value=float(left[index]),
+            torch_value=float(right[index]),
+            error=relative_error(left, right),
+            given=given,
+            mode="train" if self.side.train else "eval",
+            dtype=self.side.dtype,
+        )
+
+    def aligned(self, mine: Call, other: Call, what: str) -> Pairs:
+        """Pairs of arrays in PyTorch's layout: the stated one for outputs of the whole, else the nearest."""
+        ours, theirs = getattr(mine, what), getattr(other, what)
+        if what == "values" and not other.path:
+            return _stated(ours, theirs, one_each("outputs", self.side.layouts.get("outputs"), len(theirs)))
+        return _nearest(ours, theirs)
 
 
 def _pairs(ours: Sequence[Call], theirs: Sequence[Call]) -> Iterator[tuple[Call, Call]]:
@@ -105,40 +170,37 @@ def _pairs(ours: Sequence[Call], theirs: Sequence[Call]) -> Iterator[tuple[Call,
             yield mine[call.path].pop(0), call
 
 
-def _finite(mine: Call, other: Call, describe: dict[str, Any]) -> Finding | None:
-    for left, right in _aligned(mine.values, other.values):
-        bad = np.argwhere(~(np.isfinite(left) & np.isfinite(right)))
-        if len(bad):
-            index = tuple(int(i) for i in bad[0])
-            kinds = (mine.kind, other.kind)
-            values = float(left[index]), float(right[index])
-            return Finding(other.path, "not finite", kinds, index, *values, float("nan"), **describe)
-    return None
+def _stated(ours: Arrays, theirs: Arrays, layouts: Sequence[str | None]) -> Pairs:
+    for (path, right), layout in zip(theirs.items(), layouts, strict=True):
+        # Where every element of PyTorch's array goes tells where every one of ours comes from.
+        places = to_flax(np.arange(right.size).reshape(right.shape), layout, path)
+        if path in ours and ours[path].shape == places.shape:
+            left = np.empty(right.size, ours[path].dtype)
+            left[places.ravel()] = ours[path].ravel()
+            yield path, left.reshape(right.shape), right
 
 
-def _difference(
-    mine: Call, other: Call, what: str, limit: float, describe: dict[str, Any], floor: float = 0.0
-) -> Finding | None:
-    lefts, rights = (call.values if what == "output" else call.gradients for call in (mine, other))
-    for left, right in _aligned(lefts, rights):
-        error = relative_error(left, right)
-        if error > limit and _norm(right) > floor:
-            index = tuple(int(i) for i in np.unravel_index(np.argmax(np.abs(left - right)), right.shape))
-            kinds = (mine.kind, other.kind)
-            return Finding(other.path, what, kinds, index, float(left[index]), float(right[index]), error, **describe)
-    return None
-
-
-def _aligned(ours: Sequence[Any], theirs: Sequence[Any]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of arrays, ours in the order of axes in which it is nearest to theirs; none where no order fits."""
-    for left, right in zip(ours, theirs, strict=False):
-        if left is None or right is None or left.dtype != np.float64 or left.ndim != right.ndim:
+def _nearest(ours: Arrays, theirs: Arrays) -> Pairs:
+    """Our arrays in the order of axes in which they are nearest to theirs; none where no order fits."""
+    for path, right in theirs.items():
+        left = ours.get(path)
+        if left is None or left.ndim != right.ndim:
             continue
         orders = permutations(range(left.ndim)) if left.ndim <= MOST_AXES else [tuple(range(left.ndim))]
         fitting = [left.transpose(order) for order in orders if left.transpose(order).shape == right.shape]
         if fitting:
-            yield min(fitting, key=lambda array: np.nan_to_num(relative_error(array, right), nan=np.inf)), right
+            yield path, min(fitting, key=lambda array: _error(array, right)), right
 
 
-def _norm(array: np.ndarray | None) -> float:
-    return 0.0 if array is None else float(np.linalg.norm(array))
+def _error(left: np.ndarray, right: np.ndarray) -> float:
+    """The relative error, where NaN equals NaN and infinities equal themselves."""
+    return relative_error(*(np.nan_to_num(array, nan=3.0, posinf=2.0, neginf=-2.0) for array in (left, right)))
+
+
+def _infinite(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    either: np.ndarray = np.isinf(left) | np.isinf(right)
+    return either
+
+
+def _norm(array: np.ndarray) -> float:
+    return float(np.linalg.norm(array))

@@ -54,15 +54,17 @@ class Objective:
 def leaves(output: Any, path: str = "output") -> list[tuple[str, Any]]:
     """The arrays in nested tuples, lists and mappings, with their paths; None is left out.
 
+    Mappings go by their sorted keys, as in JAX: both sides have one order, whoever filled them in which.
+
     Example:
-        >>> [path for path, _ in leaves((1, {"map": 2}, None))]
-        ['output[0]', 'output[1].map']
+        >>> [path for path, _ in leaves((1, {"map": 2, "gate": 3}, None))]
+        ['output[0]', 'output[1].gate', 'output[1].map']
     """
     if output is None:
         return []
     if isinstance(output, Mapping):
-        return [leaf for key, value in output.items() for leaf in leaves(value, f"{path}.{key}")]
-    if isinstance(output, Sequence):
+        return [leaf for key in sorted(output, key=str) for leaf in leaves(output[key], f"{path}.{key}")]
+    if isinstance(output, Sequence) and not isinstance(output, str):
         return [leaf for index, value in enumerate(output) for leaf in leaves(value, f"{path}[{index}]")]
     return [(path, output)]
 

@@ -64,7 +64,13 @@ class TorchSide:
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             shapes = ", ".join(f"input[{i}] {None if x is None else x.shape}" for i, x in enumerate(inputs))
             raise ValueError(f"torch_module must take the inputs, got {shapes}: {error}") from error
-        return [tuple(leaf.shape) for _, leaf in output_leaves(output)]
+        found = output_leaves(output)
+        for path, leaf in found:
+            if not isinstance(leaf, torch.Tensor):
+                raise ValueError(
+                    f"torch_module must return tensors, nested or not, got {type(leaf).__name__} at {path}"
+                )
+        return [tuple(leaf.shape) for _, leaf in found]
 
     def run(self, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> Results:
         """Calls and differentiates the module."""
@@ -88,8 +94,7 @@ class TorchSide:
         }
         results.parameter_gradient = {name: _gradient(parameter) for name, parameter in module.named_parameters()}
         results.input_gradient = self._input_gradients(tensors)
-        if self.train:
-            results.buffer = _buffers(module)
+        results.buffer = _buffers(module)  # in eval mode they have to stay what they were
         return self._renamed(results)
 
     def fit(
@@ -205,10 +210,10 @@ def loss_of(found: Sequence[tuple[str, Any]], objective: Objective) -> Any:
 
 
 def _buffers(module: Any) -> Arrays:
+    """The floats among the buffers of the state_dict; others are constants that a module makes for itself."""
+    saved = module.state_dict().keys()
     return {
-        name: numpy(buffer)
-        for name, buffer in module.named_buffers()
-        if buffer is not None and buffer.is_floating_point()
+        name: numpy(buffer) for name, buffer in module.named_buffers() if name in saved and buffer.is_floating_point()
     }
 
 

@@ -1,6 +1,6 @@
-"""Every call inside a module with what it returned and the gradient of the loss with respect to that."""
+"""Every call inside a module: what it is given, what it returns, and the gradient of the loss with respect to that."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -8,15 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import get_opaque_trace_state
 
 from .._tree import submodules
 from ..convert.rename import rename_all
 from .flax_side import FlaxSide, in_order, numpy, weighted_loss
 from .intercept import intercept
 from .masks import KeepMasks
-from .results import Objective, leaves, output_leaves
+from .results import Arrays, Objective, leaves, output_leaves
 from .torch_side import TorchSide, loss_of
 from .torch_side import numpy as torch_numpy
+
+Leaves = dict[str, Any]
 
 
 @dataclass
@@ -26,75 +29,129 @@ class Call:
     Attributes:
         path: of the submodule, "" for the whole.
         kind: its class.
-        values: the arrays that it returned.
-        gradients: of the loss with respect to them, None where nothing flows.
+        inputs: the arrays that it was given, by path.
+        values: the arrays that it returned, by path.
+        gradients: of the loss with respect to them; none where nothing flows.
     """
 
     path: str
     kind: str
-    values: list[np.ndarray]
-    gradients: list[np.ndarray | None] = field(default_factory=list)
+    inputs: Arrays
+    values: Arrays
+    gradients: Arrays = field(default_factory=dict)
 
 
 def trace_torch(side: TorchSide, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> list[Call]:
     """All calls inside a PyTorch module, in the order in which they end."""
     module = side.copy(masks)
-    names = rename_all([path for path, _ in module.named_modules() if path], side.rename)
-    calls: list[tuple[Call, list[Any]]] = []
+    calls: list[Call] = []
+    given: list[Arrays] = []  # of the calls that have begun and not ended
 
-    def hook(path: str, layer: Any, _arguments: Any, output: Any) -> None:
-        tensors = [tensor for _, tensor in leaves(output) if hasattr(tensor, "detach")]
-        for tensor in tensors:
-            if tensor.requires_grad:
-                tensor.retain_grad()
-        # The values now: a later layer may work in place.
-        calls.append((Call(path, type(layer).__name__, [torch_numpy(tensor) for tensor in tensors]), tensors))
+    def before(_layer: Any, arguments: Any, options: Any) -> None:
+        given.append(_torch_arrays(_arguments(arguments, options)))
+
+    def after(path: str, layer: Any, _arguments: Any, output: Any) -> Any:
+        call = Call(path, type(layer).__name__, given.pop(), _torch_arrays(dict(output_leaves(output))))
+        calls.append(call)
+        return _watched(call, output)
 
     for path, layer in module.named_modules():
-        layer.register_forward_hook(partial(hook, names.get(path, "")))
+        layer.register_forward_pre_hook(before, with_kwargs=True)
+        # One by one: the path of a module may be a prefix that the table takes off.
+        layer.register_forward_hook(partial(after, rename_all([path], side.rename)[path]))
     loss = loss_of(output_leaves(module(*side.tensors(inputs), **side.kwargs)), objective)
     if loss.requires_grad:
         loss.backward()
-    for call, tensors in calls:
-        call.gradients = [None if t.grad is None else torch_numpy(t.grad) if t.requires_grad else None for t in tensors]
-    return [call for call, _ in calls]
+    return calls
 
 
 def trace_flax(side: FlaxSide, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> list[Call]:
-    """All calls inside a Flax module, in the order in which they end."""
-    kinds: list[tuple[str, str]] = []
+    """All calls inside a Flax module, in the order in which they end; not those inside a scan or a checkpoint."""
+    calls: list[tuple[str, str]] = []
 
     def forward(shifts: Any, floats: Any, others: Any, cotangents: Any, curvature: Any, drawn: Any) -> Any:
-        kinds.clear()  # a function may be traced more than once
-        values: list[list[jax.Array]] = []
+        calls.clear()  # a function may be traced more than once
+        given: list[Leaves] = []
+        values: list[Leaves] = []
+        outside = _trace_state()
 
-        def around(path: str, kind: str, call: Any, *args: Any, **kwargs: Any) -> Any:
-            found, tree = jax.tree.flatten(call(*args, **kwargs))
+        def around(path: str, kind: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            if _trace_state() != outside:
+                return call(*args, **kwargs)  # what is made in there cannot leave
+            result = call(*args, **kwargs)
+            found = dict(output_leaves(result))
             if shifts is not None:
-                found = [value + shift for value, shift in zip(found, shifts[len(values)], strict=True)]
-            kinds.append((path, kind))
-            values.append(found)
-            return jax.tree.unflatten(tree, found)
+                moved = {id(found[name]): found[name] + shift for name, shift in shifts[len(values)].items()}
+                result = jax.tree.map(lambda leaf: moved.get(id(leaf), leaf), result)
+            calls.append((path, kind))
+            given.append(_jax_arrays(_arguments(args, kwargs)))
+            values.append(_jax_arrays(found))
+            return result
 
         module = side.module(side.params, side.rest, drawn)
-        for path, inner in submodules(module):
+        for path, inner in list(submodules(module)):  # all of them first: intercepting changes their classes
             if callable(inner):
                 intercept(inner, partial(around, path, type(inner).__name__))
         output = output_leaves(module(*in_order(floats, others), **side.kwargs))
-        return weighted_loss(output, cotangents, curvature), values
+        return weighted_loss(output, cotangents, curvature), (given, values)
 
     with side.settings():
         arguments = side.arguments(inputs, objective, masks)
-        _, shapes = jax.eval_shape(partial(forward, None), *arguments)
+        _, (_, shapes) = jax.eval_shape(partial(forward, None), *arguments)
         # The gradient with respect to a shift of 0 is the gradient with respect to the value.
-        shifts = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        differentiated = jax.grad(forward, has_aux=True, allow_int=True)
-        gradients, values = side.compiled(differentiated)(shifts, *arguments)
-        return [
-            Call(path, kind, _arrays(value), list(_arrays(gradient)))
-            for (path, kind), value, gradient in zip(kinds, values, gradients, strict=True)
+        shifts = [
+            {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in call.items() if _is_float(leaf)}
+            for call in shapes
         ]
+        differentiated = side.compiled(jax.grad(forward, has_aux=True))
+        gradients, (given, values) = differentiated(shifts, *arguments)
+        return [Call(*call, *map(numpy, arrays)) for call, *arrays in zip(calls, given, values, gradients, strict=True)]
 
 
-def _arrays(values: Sequence[Any]) -> list[Any]:
-    return list(numpy({str(i): value for i, value in enumerate(values)}).values())
+def _watched(call: Call, output: Any) -> Any:
+    """The output with copies in place of its tensors, whose gradients go to ``call``.
+
+    Copies, since what a layer hands through (an Identity, a dropout in eval mode) is also used elsewhere, and since a
+    later layer may work in place.
+    """
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    copies = {}
+    for path, tensor in output_leaves(output):
+        if isinstance(tensor, torch.Tensor) and tensor.requires_grad:
+            copies[id(tensor)] = tensor.clone()
+            copies[id(tensor)].register_hook(partial(_keep, call, path))
+    return tree_map_only(torch.Tensor, lambda tensor: copies.get(id(tensor), tensor), output)
+
+
+def _keep(call: Call, path: str, gradient: Any) -> None:
+    call.gradients[path] = torch_numpy(gradient)
+
+
+def _arguments(arguments: Sequence[Any], options: dict[str, Any]) -> Leaves:
+    return dict([*leaves(arguments, "input"), *leaves(options, "input")])
+
+
+def _torch_arrays(found: Leaves) -> Arrays:
+    # Values now, not later: see above.
+    return {
+        path: torch_numpy(leaf) for path, leaf in found.items() if hasattr(leaf, "detach") and not leaf.is_complex()
+    }
+
+
+def _jax_arrays(found: Leaves) -> Leaves:
+    """Those that are real numbers: keys of random streams and settings stay out."""
+    return {path: leaf for path, leaf in found.items() if _is_float(leaf) or _is_whole(leaf)}
+
+
+def _is_float(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and bool(jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def _is_whole(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and (bool(jnp.issubdtype(leaf.dtype, jnp.integer)) or leaf.dtype == np.bool_)
+
+
+def _trace_state() -> Any:
+    return get_opaque_trace_state(convention="nnx")  # type: ignore[no-untyped-call]

@@ -148,6 +148,31 @@ def test_a_result_that_is_not_finite_fails_on_either_side():
     assert np.isnan(report.worst("output", "float64").error)
 
 
+def test_buffers_that_move_in_eval_mode_are_found():
+    class Restless(BatchNorm):
+        def __call__(self, x):
+            out = super().__call__(x)
+            self.mean[...] = 0.9 * self.mean[...]
+            return out
+
+    theirs = torch.nn.BatchNorm1d(7)
+    torch.nn.init.normal_(theirs.running_mean)
+    x = np.random.default_rng(0).standard_normal((3, 7)).astype(np.float32)
+    report = compare(Restless(7, rngs=nnx.Rngs(0)), theirs, x, dtypes=["float64"], modes=["eval"])
+    assert [(row.quantity, row.path) for row in report.failures] == [("buffer", "running_mean")]
+
+
+def test_constants_outside_the_state_dict_are_no_buffers_to_compare():
+    class Constant(torch.nn.Linear):
+        def __init__(self):
+            super().__init__(7, 5)
+            self.register_buffer("factor", torch.ones(()), persistent=False)
+
+    x = np.random.default_rng(0).standard_normal((3, 7)).astype(np.float32)
+    report = assert_parity(Linear(7, 5, rngs=nnx.Rngs(0)), Constant(), x, dtypes=["float64"], modes=["eval"])
+    assert {row.quantity for row in report.rows} == {"output", "parameter gradient", "input gradient"}
+
+
 def test_the_callers_cotangents_are_used():
     zeros = [np.zeros((3, 6, 5, 7), np.float32)]
     report = compare(Flax(), Torch(), X, layouts=LAYOUTS, **ZERO, cotangents=zeros, dtypes=["float64"], modes=["eval"])
