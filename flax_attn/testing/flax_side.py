@@ -1,5 +1,6 @@
 """The Flax module of a pair: compiled once, then called, differentiated or trained."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -32,6 +33,7 @@ class FlaxSide:
         layouts: how inputs, outputs and dropouts lie.
         maps: whether attention maps are wanted.
         precision: of matrix products, as in ``jax.default_matmul_precision``.
+        compiler_options: as in ``jax.jit``: a program that runs a few times may be compiled in half the time.
     """
 
     def __init__(
@@ -44,22 +46,25 @@ class FlaxSide:
         layouts: Layouts,
         maps: bool,
         precision: str,
+        compiler_options: dict[str, Any] | None = None,
     ) -> None:
         self.kwargs, self.dtype, self.train, self.layouts, self.precision = kwargs, dtype, train, layouts, precision
         self.maps = maps
         self.parameters = parameter_paths(module)
-        with self.settings():
-            copied = cast(module, dtype)
-            copied.train() if train else copied.eval()  # type: ignore[no-untyped-call]
-            parts: Any = nnx.split(copied, nnx.Param, ...)
-        self.graphdef, self.params, self.rest = parts
-        self._run = jax.jit(self._evaluate)
+        self.graphdef, self.params, self.rest = self._split(module)
+        self._run = jax.jit(self._evaluate, compiler_options=compiler_options)
 
     @contextmanager
     def settings(self) -> Iterator[None]:
         """What JAX has to be told for this dtype and precision."""
         with jax.enable_x64(self.dtype == "float64"), jax.default_matmul_precision(self.precision):
             yield
+
+    def with_weights_of(self, module: nnx.Module) -> "FlaxSide":
+        """The same compiled program for another module of the same structure."""
+        other = copy.copy(self)
+        _, other.params, other.rest = self._split(module)
+        return other
 
     def run(self, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> Results:
         """Calls and differentiates the module."""
@@ -146,6 +151,12 @@ class FlaxSide:
         module = self.module(params, rest, masks)
         maps = ops.attention_maps(module, *in_order(floats, others), **self.kwargs) if self.maps else {}
         return value, gradients, output, state, maps
+
+    def _split(self, module: nnx.Module) -> Any:
+        with self.settings():
+            copied = cast(module, self.dtype)
+            copied.train() if self.train else copied.eval()  # type: ignore[no-untyped-call]
+            return nnx.split(copied, nnx.Param, ...)
 
     def _state_dict(self, *state: Any) -> Arrays:
         arrays = to_torch(nnx.merge(self.graphdef, *state))
