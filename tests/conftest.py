@@ -10,6 +10,12 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_addoption(parser):
+    group = parser.getgroup("properties")
+    group.addoption("--examples", type=int, default=25, help="calls that are drawn for every class (25)")
+    group.addoption("--all-programs", action="store_true", help="draw from every mode and dtype of every case")
+
+
 @pytest.fixture(scope="session")
 def photos() -> Path:
     """The archive of photographs that FLAX_ATTN_PHOTOS names."""

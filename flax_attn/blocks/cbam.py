@@ -114,7 +114,7 @@ class BasicConv(nnx.Module):
         x = self.conv(x)
         if self.bn is not None:
             x = self.bn(x)
-        return nnx.relu(x) if self.relu else x
+        return ops.relu(x) if self.relu else x
 
 
 class ChannelGate(nnx.Module):
@@ -160,7 +160,7 @@ class ChannelGate(nnx.Module):
         self.pool_types = tuple(pool_types)
         self.dtype = dtype
         # The first and third entries hold the places that the original's Flatten and ReLU take in its Sequential.
-        self.mlp = nnx.Sequential(_flatten, linear(gate_channels, hidden), nnx.relu, linear(hidden, gate_channels))
+        self.mlp = nnx.Sequential(_flatten, linear(gate_channels, hidden), ops.relu, linear(hidden, gate_channels))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Gates a map (b, h, w, gate_channels); the gate is (b, 1, 1, gate_channels).

@@ -73,7 +73,7 @@ class ChannelAttention(nnx.Module):
         check_shape("x", x, "b h w c", c=self.in_planes)
         x = ops.cast(x, self.dtype)
         pooled = jnp.stack([ops.global_pool(x, "avg"), ops.global_pool(x, "max")], axis=1)[:, :, None]
-        gate = ops.sigmoid(jnp.sum(self.fc2(nnx.relu(self.fc1(pooled))), axis=1, keepdims=True))
+        gate = ops.sigmoid(jnp.sum(self.fc2(ops.relu(self.fc1(pooled))), axis=1, keepdims=True))
         ops.record(self, "gate", gate)
         return gate
 

@@ -171,7 +171,7 @@ class ConvMultiHeadAttention(nnx.Module):
         ops.record(self, "z1", z1)
         z2 = self.proj_down(z1)
         z2 = self.norm1(z2 + context.astype(z2.dtype))
-        out = self.norm2(self.mixing_layer2(nnx.relu(self.mixing_layer1(z2))) + z2)
+        out = self.norm2(self.mixing_layer2(ops.relu(self.mixing_layer1(z2))) + z2)
         return out.reshape(query.shape), weights if need_weights else None
 
 

@@ -67,7 +67,7 @@ class SpatialAttentionNeuralNetwork(nnx.Module):
         stages: list[Callable[..., Any]] = []
         for narrow, wide in pairwise(WIDTHS):
             conv = Conv(narrow, wide, (3, 1), stride=(2, 1), padding=(1, 0), **options)
-            stages += [conv, SpatialAttentionModule(**options), norm(wide), nnx.relu]
+            stages += [conv, SpatialAttentionModule(**options), norm(wide), ops.relu]
         self.layer = nnx.Sequential(*stages)
         self.fc = Linear(WIDTHS[-1] * modal, category, **options)
         self.modal = modal

@@ -1,5 +1,7 @@
 """The functions under the blocks: everything that is arithmetic and has no parameters."""
 
+from .activations import leaky_relu as leaky_relu
+from .activations import relu as relu
 from .attention import additive_attention as additive_attention
 from .attention import dot_product_attention as dot_product_attention
 from .dropout import KeepMask as KeepMask

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from .dtype import score_dtype
 
 # The tutorial's score for what is masked out. A row without any key is uniform rather than NaN.
+# A visible score below it loses against what is hidden, there as here.
 MASKED_SCORE = -1e9
 
 # Queries that are handled at once where the weights are not needed.

@@ -29,6 +29,8 @@ def global_pool(x: jax.Array, pool_type: str) -> jax.Array:
     """Pools a map (b, h, w, c) over all its pixels to (b, c).
 
     ``avg`` the mean; ``max``; ``lp`` = (sum x^2)^(1/2), a sum and not a mean; ``lse`` = log sum exp x, without 1/n.
+    ``lp`` has gradient 0 at zero. ``lse`` takes negative infinities; where there is nothing else it is NaN, as in
+    CBAM's published code (``torch.logsumexp`` gives -inf).
 
     Raises:
         ValueError: the pool type is unknown.

@@ -1,7 +1,7 @@
 """The steps of a comparison, each of which gives rows of the report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -38,6 +38,8 @@ class Comparison:
     compiler_options: Mapping[str, Any] | None
     seed: int
     name: str
+    compiler_options: dict[str, Any] | None = None
+    shares: "Comparison | None" = None
     _compiled: dict[tuple[str, str], FlaxSide] = field(default_factory=dict)
 
     def rows(self, inputs: Sequence[Any], objective: Objective, mode: str, dtype: str) -> list[Row]:
@@ -82,8 +84,14 @@ class Comparison:
         theirs = self.theirs(failed.mode, "float64", failed.dtype)
         return locate(self.ours(failed.mode, failed.dtype), theirs, inputs, objective, [self.seed], limit)
 
+    def with_weights_of(self, flax_module: nnx.Module, torch_module: Any) -> "Comparison":
+        """The same compiled programs for another pair of the same structure."""
+        return replace(self, flax_module=flax_module, torch_module=torch_module, shares=self, _compiled={})
+
     def ours(self, mode: str, dtype: str) -> FlaxSide:
         """The Flax side, compiled when it is first called."""
+        if self.shares is not None and (mode, dtype) not in self._compiled:
+            self._compiled[mode, dtype] = self.shares.ours(mode, dtype).with_weights_of(self.flax_module)
         if (mode, dtype) not in self._compiled:
             self._compiled[mode, dtype] = FlaxSide(
                 self.flax_module,

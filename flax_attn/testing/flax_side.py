@@ -1,5 +1,6 @@
 """The Flax module of a pair: compiled once, then called, differentiated or trained."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -32,7 +33,7 @@ class FlaxSide:
         layouts: how inputs, outputs and dropouts lie.
         maps: whether attention maps are wanted.
         precision: of matrix products, as in ``jax.default_matmul_precision``.
-        compiler_options: of ``jax.jit``.
+        compiler_options: as in ``jax.jit``: a program that runs a few times may be compiled in half the time.
     """
 
     def __init__(
@@ -50,11 +51,7 @@ class FlaxSide:
         self.kwargs, self.dtype, self.train, self.layouts, self.precision = kwargs, dtype, train, layouts, precision
         self.maps, self.compiler_options = maps, None if compiler_options is None else dict(compiler_options)
         self.parameters = parameter_paths(module)
-        with self.settings():
-            copied = cast(module, dtype)
-            copied.train() if train else copied.eval()  # type: ignore[no-untyped-call]
-            parts: Any = nnx.split(copied, nnx.Param, ...)
-        self.graphdef, self.params, self.rest = parts
+        self.graphdef, self.params, self.rest = self._split(module)
         self._run = self.compiled(self._evaluate)
 
     @contextmanager
@@ -70,6 +67,12 @@ class FlaxSide:
             # float64 tells whether it is the same function. That takes no optimised program, and half the time without.
             options = {"xla_backend_optimization_level": 0}
         return jax.jit(function, compiler_options=options)
+
+    def with_weights_of(self, module: nnx.Module) -> "FlaxSide":
+        """The same compiled program for another module of the same structure."""
+        other = copy.copy(self)
+        _, other.params, other.rest = self._split(module)
+        return other
 
     def run(self, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> Results:
         """Calls and differentiates the module."""
@@ -156,6 +159,12 @@ class FlaxSide:
         module = self.module(params, rest, masks)
         maps = ops.attention_maps(module, *in_order(floats, others), **self.kwargs) if self.maps else {}
         return value, gradients, output, state, maps
+
+    def _split(self, module: nnx.Module) -> Any:
+        with self.settings():
+            copied = cast(module, self.dtype)
+            copied.train() if self.train else copied.eval()  # type: ignore[no-untyped-call]
+            return nnx.split(copied, nnx.Param, ...)
 
     def _state_dict(self, *state: Any) -> Arrays:
         arrays = to_torch(nnx.merge(self.graphdef, *state))

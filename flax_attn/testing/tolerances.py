@@ -51,6 +51,16 @@ UNITS: dict[str, float] = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16":
 # another order, stays within it.
 STALE = 100.0
 
+# Where a tensor is the remainder of larger sums, a result may be off by what PyTorch's moves when all its arithmetic is
+# off by the tolerance of an output (`flax_attn.testing.noise`). The largest of some random runs measures that; it falls
+# short of the worst case by less than this factor. What is all or nothing, a saturated gate about to turn say, takes a
+# few runs to happen.
+NOISE_RUNS = 32
+NOISE_FACTOR = 4.0
+
+UNDERFLOW: dict[str, float] = {"float64": 2.0**-511, "float32": 2.0**-63, "bfloat16": 2.0**-63}
+"""The root of the smallest normal number: what is smaller has 0 as its square. Next to saturation there are such."""
+
 # Statistical tests of initial values and dropout rates: the chance that a correct sample is called wrong.
 P_VALUE = 1e-4
 

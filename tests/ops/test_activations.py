@@ -1,0 +1,41 @@
+"""ReLUs: PyTorch's gradient at 0 and at NaN, where JAX's is another."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from torch.nn import functional as F
+
+from flax_attn import ops
+
+X = np.array([-np.inf, -2.0, -0.0, 0.0, 3.0, np.inf, np.nan], np.float32)
+
+
+def gradient(function):
+    return np.asarray(jax.grad(lambda x: function(x).sum())(jnp.asarray(X)))
+
+
+def torch_gradient(function):
+    x = torch.tensor(X, requires_grad=True)
+    function(x).sum().backward()
+    return x.grad.numpy()
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(ops.relu, F.relu), (ops.leaky_relu, F.leaky_relu)])
+def test_values_and_gradients_are_torchs(ours, theirs):
+    np.testing.assert_array_equal(ours(jnp.asarray(X)), theirs(torch.tensor(X)))
+    np.testing.assert_array_equal(gradient(ours), torch_gradient(theirs))
+
+
+def test_jax_has_others():
+    # If JAX ever takes PyTorch's, these functions may go.
+    assert list(np.flatnonzero(gradient(nnx.relu) != torch_gradient(F.relu))) == [6]
+    assert list(np.flatnonzero(gradient(nnx.leaky_relu) != torch_gradient(F.leaky_relu))) == [2, 3]
+
+
+@pytest.mark.parametrize("function", [ops.relu, ops.leaky_relu])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_the_dtype_stays(function, dtype):
+    assert function(jnp.ones(3, dtype)).dtype == dtype

@@ -1,0 +1,27 @@
+"""How much is drawn."""
+
+import jax
+import pytest
+from hypothesis import HealthCheck, settings
+
+REPRODUCIBLE = 25  # this many examples are the same ones in every run; more are different ones
+
+
+@pytest.fixture(autouse=True)
+def quick_random_numbers():
+    """Initial values are of no interest here, and the default generator takes long to compile for every shape."""
+    with jax.default_prng_impl("rbg"):
+        yield
+
+
+def pytest_configure(config):
+    examples = config.getoption("--examples")
+    settings.register_profile(
+        "flax_attn",
+        max_examples=examples,
+        derandomize=examples <= REPRODUCIBLE,
+        deadline=None,  # the first call of a program compiles it
+        database=None,  # no files in the tree
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    settings.load_profile("flax_attn")

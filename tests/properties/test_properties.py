@@ -1,0 +1,143 @@
+"""Every class is its PyTorch twin whatever it is called with, in every dtype and mode.
+
+A call is drawn as names (which case, what kind of values per input, which weights) and a seed, not number by number;
+what fails shrinks to the plainest kinds. A program is compiled once per case, mode and dtype, and compilation is what
+takes the time. So by default every case (of a network the first two) has one program in float64, the modes in turn, and
+the first case of every block one in float32 and bfloat16 too; ``--all-programs`` draws from all that there are. 25
+calls per class are drawn, the same ones in every run, or as many as ``--examples`` says, others in every run.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import event, example, given
+from hypothesis import strategies as st
+
+from flax_attn.testing.comparison import Comparison
+from flax_attn.testing.errors import rounded
+from flax_attn.testing.flax_side import load_in_float64
+from flax_attn.testing.noise import unexplained
+from flax_attn.testing.results import Objective, random_cotangents
+from torch_ref.cases import Case
+from torch_ref.draws import SETS, coarse, family
+from torch_ref.maps import attention_maps
+from torch_ref.pairs import make_pair
+
+DTYPES = ("float64", "float32", "bfloat16")
+MODES = ("train", "eval")
+WEIGHTS = ("random", "coarse")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is drawn."""
+
+    case: Case
+    dtype: str
+    mode: str
+    weights: str
+    kinds: Sequence[str]
+    seed: int
+
+    def __repr__(self):
+        return f"{self.case.name!r}, {self.dtype}, {self.mode}, {self.weights} weights, {self.kinds}, seed {self.seed}"
+
+    def inputs(self):
+        rng = np.random.default_rng(self.seed)
+        drawn = [
+            family(wanted)[kind](rng, wanted.shape) for wanted, kind in zip(self.case.inputs, self.kinds, strict=True)
+        ]
+        return [x if x.dtype == bool else rounded(x.astype(np.float32), self.dtype) for x in drawn]
+
+    def objective(self, shapes):
+        return Objective([rounded(array, self.dtype) for array in random_cotangents(shapes, self.seed)])
+
+
+def programs(class_name, place, every):
+    """The dtypes and modes that a case is compiled in: ``place`` is its place among those of its class."""
+    if every:
+        return [(dtype, mode) for dtype in DTYPES for mode in MODES]
+    turn = list(SETS).index(class_name) + place
+    here, other = MODES[turn % 2], MODES[(turn + 1) % 2]
+    if place > 0 or is_network(class_name):
+        return [("float64", here)]
+    return [("float64", here), ("float32", other), ("bfloat16", here)]
+
+
+def is_network(class_name):
+    return SETS[class_name][0].module.startswith("networks")
+
+
+@st.composite
+def calls(draw, class_name, every):
+    count = len(SETS[class_name])
+    place = draw(st.integers(0, (count if every or not is_network(class_name) else min(count, 2)) - 1))
+    case = SETS[class_name][place]
+    dtype, mode = draw(st.sampled_from(programs(class_name, place, every)))
+    weights = draw(st.sampled_from(WEIGHTS))
+    kinds = tuple(draw(st.sampled_from(list(family(wanted)))) for wanted in case.inputs)
+    return Call(case, dtype, mode, weights, kinds, draw(st.integers(0, 2**16)))
+
+
+def one_of_each_kind(class_name, every):
+    """The calls that chance is not to leave out: the first case in float64 with every kind of values once."""
+    case = SETS[class_name][0]
+    dtype, mode = programs(class_name, 0, every)[0]
+    kinds = [list(family(wanted)) for wanted in case.inputs]
+    for i in range(max(map(len, kinds))):
+        yield Call(case, dtype, mode, "random", tuple(known[i % len(known)] for known in kinds), 0)
+
+
+def comparisons(case):
+    """A comparison for either kind of weights; the two share what is compiled."""
+    pair = make_pair(case)
+    zero = frozenset(case.zero_gradients)
+    # Compiled in half the time so, and slower by far in the widest convolutions alone.
+    level = "1" if case.module == "networks.sensor" else "0"
+    random = Comparison(
+        load_in_float64(pair.flax_module, pair.torch_module.state_dict(), None),
+        pair.torch_module,
+        flax_kwargs=case.kwargs,
+        torch_kwargs=case.kwargs,
+        layouts=pair.layouts,
+        rename=None,
+        torch_maps=attention_maps,
+        zero_gradients={"train": zero, "eval": zero},
+        precision="highest",
+        seed=0,
+        name=case.name,
+        compiler_options={"xla_backend_optimization_level": level},
+    )
+    other = coarse(pair.torch_module)
+    flax_module = load_in_float64(pair.flax_module, other.state_dict(), None)
+    return {"random": random, "coarse": random.with_weights_of(flax_module, other)}
+
+
+def complaints(comparison, call):
+    """What differs: first by the tolerance of every tensor, and if that fails by what rounding may do to it."""
+    inputs = call.inputs()
+    shapes = comparison.theirs("eval", "float64", "float64").output_shapes(inputs)
+    objective = call.objective(shapes)
+    with np.errstate(all="ignore"):  # infinities are among what is drawn
+        if all(row.ok for row in comparison.rows(inputs, objective, call.mode, call.dtype)):
+            return []
+        event("a tensor that is the remainder of larger sums, or not finite")
+        return unexplained(comparison, inputs, objective, call.mode, call.dtype)
+
+
+@pytest.mark.parametrize("class_name", SETS)
+def test_any_call_is_pytorchs(class_name, request):
+    compared = {}
+    every = request.config.getoption("--all-programs")
+
+    @given(calls(class_name, every))
+    def check(call):
+        if call.case.name not in compared:
+            compared[call.case.name] = comparisons(call.case)
+        assert complaints(compared[call.case.name][call.weights], call) == []
+
+    for call in one_of_each_kind(class_name, every):
+        check = example(call)(check)
+    check()
