@@ -1,0 +1,208 @@
+"""Mutation testing: changes one operator, number, comparison ... of the library at a time and runs the tests on that.
+
+    python tests/mutation/run.py                            # all of blocks, layers, ops and convert: hours
+    python tests/mutation/run.py flax_attn/ops/pooling.py   # one file: minutes
+    python tests/mutation/run.py --jobs 2 flax_attn/ops
+
+cosmic-ray makes the mutants and keeps the results in ``build/mutants``, so that a run goes on where it was stopped; a
+file that changed starts anew, and mutants that survived are tried again when a test changed (``--fresh`` tries all).
+Nothing in the checkout is changed: each job works on a copy.
+
+A mutant that survives is either a test that is missing or the same function in other words. The latter stand in
+``equivalent.toml`` with the reason. Exit status 1: a survivor is not in the list, or the mutant of an entry does not
+survive (any more).
+"""
+
+import argparse
+import hashlib
+import multiprocessing
+import os
+import sys
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import judge
+import mutants
+from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "build" / "mutants"
+LIST = Path(__file__).with_name("equivalent.toml")
+FOLDERS = ("flax_attn/ops", "flax_attn/layers", "flax_attn/blocks", "flax_attn/convert")
+
+# What judges a file beside the test file of its name and its own examples.
+ALSO = {
+    "flax_attn/layers/conv.py": ["tests/layers/test_initial_values.py"],
+    "flax_attn/layers/embedding.py": ["tests/layers/test_linear.py", "tests/layers/test_initial_values.py"],
+    "flax_attn/layers/initializers.py": ["tests/layers/test_initial_values.py"],
+    "flax_attn/layers/linear.py": ["tests/layers/test_initial_values.py"],
+}
+# Per folder what is run on mutants that survive those.
+WIDER = {
+    "flax_attn/ops": ["tests/test_bad_input.py", "tests/ops", "tests/layers", "tests/blocks", "tests/test_program.py"],
+    "flax_attn/layers": [
+        "tests/test_bad_input.py",
+        "tests/layers",
+        "tests/ops",
+        "tests/blocks",
+        "tests/test_program.py",
+    ],
+    "flax_attn/blocks": ["tests/test_bad_input.py", "tests/test_mirror.py", "tests/ops", "tests/blocks"],
+    "flax_attn/convert": ["tests/convert", "tests/layers", "tests/test_mirror.py"],
+}
+
+
+def main() -> int:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="*", default=FOLDERS, metavar="FILE", help="files or folders of flax_attn")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, each with a copy of the project")
+    parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
+    options = parser.parse_args()
+    files = [file for path in options.paths for file in find_files(path)]
+
+    os.chdir(ROOT)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    judge.prepare(RESULTS)
+    if options.fresh:
+        forget(files)
+    for file in files:
+        mutants.open_session(file, RESULTS).close()
+    workers = [
+        multiprocessing.get_context("fork").Process(target=work, args=(files, part, options.jobs))
+        for part in range(options.jobs)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        return 2
+    return report(files)
+
+
+def forget(files: list[str]) -> None:
+    """Deletes the sessions of files."""
+    for file in files:
+        for session in RESULTS.glob(f"{mutants.session_name(file)}.*"):
+            session.unlink()
+
+
+def find_files(path: str) -> list[str]:
+    """The source files that a path names, relative to the root."""
+    here = Path(path).resolve()
+    found = sorted(here.glob("*.py")) if here.is_dir() else [here]
+    files = [file.relative_to(ROOT).as_posix() for file in found if file.name != "__init__.py"]
+    for file in files:
+        if not Path(ROOT, file).is_file() or str(Path(file).parent) not in WIDER:
+            raise SystemExit(f"FILE must lie in {', '.join(FOLDERS)}, got {path}")
+    return files
+
+
+def tests_of(file: str) -> list[list[str]]:
+    """The tests that judge a file: few that know it well, then many."""
+    folder, name = file.split("/")[1:]
+    named = f"tests/{folder}/test_{name}"
+    own = [file, *([named] if Path(named).is_file() else []), *ALSO.get(file, [])]
+    return [own if own[1:] or folder != "convert" else ["tests/convert"], WIDER[f"flax_attn/{folder}"]]
+
+
+def hash_of_the_tests() -> str:
+    """Changes with every test."""
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in ("tests", "torch_ref") for path in (ROOT / folder).rglob("*.py")):
+        if path.parent != Path(__file__).parent:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def work(files: list[str], part: int, jobs: int) -> None:
+    """Judges every ``jobs``-th mutant of each file, starting with number ``part``, that is not judged yet."""
+    tests_now = hash_of_the_tests()
+    with judge.copy_of_the_project(ROOT) as copy:
+        for file in files:
+            session = mutants.open_session(file, RESULTS)
+            results = dict(session.results)
+            items = sorted(session.work_items, key=lambda item: item.job_id)[part::jobs]
+            due = [item for item in items if is_due(results.get(item.job_id), tests_now)]
+            limits = measure(copy, file) if due else []
+            for number, item in enumerate(due):
+                result = judge_mutant(copy, file, item, limits, tests_now)
+                session.set_result(item.job_id, result)
+                if result.test_outcome == TestOutcome.SURVIVED or number % 20 == 19:
+                    print(f"{file}: {number + 1} of {len(due)}, {result.test_outcome.value}", flush=True)
+            session.close()
+
+
+def is_due(result: WorkResult | None, tests_now: str) -> bool:
+    """Whether a mutant has to be judged: never yet, or it survived tests that have changed."""
+    return result is None or (result.test_outcome == TestOutcome.SURVIVED and result.output != tests_now)
+
+
+def measure(copy: Path, file: str) -> list[float]:
+    """The seconds that the tests of a file may take: three times what they take without a mutation, and ten."""
+    limits = []
+    for tests in tests_of(file):
+        verdict = judge.run_tests(copy, tests, seconds=1800)
+        if not verdict.passed:
+            raise RuntimeError(f"{file}: its tests fail without a mutation:\n{verdict.output}")
+        limits.append(3 * verdict.seconds + 10)
+    return limits
+
+
+def judge_mutant(copy: Path, file: str, item: WorkItem, limits: list[float], tests_now: str) -> WorkResult:
+    """Runs the few tests, then the many."""
+    target = copy / file
+    original = target.read_text()
+    target.write_text(mutants.mutate(file, item))
+    try:
+        for tests, seconds in zip(tests_of(file), limits, strict=True):
+            verdict = judge.run_tests(copy, tests, seconds)
+            if not verdict.passed:
+                return WorkResult(WorkerOutcome.NORMAL, verdict.output, TestOutcome.KILLED)
+        return WorkResult(WorkerOutcome.NORMAL, tests_now, TestOutcome.SURVIVED)
+    finally:
+        target.write_text(original)
+
+
+def report(files: list[str]) -> int:
+    """Prints the table, writes the survivors, and compares them with the list."""
+    known = read_list(files)
+    survived: set[mutants.Mutant] = set()
+    print(f"\n{'file':40} {'mutants':>8} {'killed':>8} {'(limit)':>8} {'survived':>8}")
+    for file in files:
+        session = mutants.open_session(file, RESULTS)
+        judged = [(item, result) for item, result in session.completed_work_items if result.test_outcome is not None]
+        session.close()
+        count = Counter(result.test_outcome for _, result in judged)
+        limit = sum("\nended by SIG" in (result.output or "") for _, result in judged)
+        print(f"{file:40} {len(judged):8} {count[TestOutcome.KILLED]:8} {limit:8} {count[TestOutcome.SURVIVED]:8}")
+        survived |= {mutants.describe(file, item) for item, result in judged if not result.is_killed}
+    missing, stale = sorted(survived - known), sorted(known - survived)
+    text = "".join(map(show, sorted(survived)))
+    (RESULTS / "survivors.txt").write_text(text)
+    print(f"\n{len(survived)} survivors in {RESULTS.relative_to(ROOT)}/survivors.txt, {len(survived & known)} known")
+    for title, found in (("survives and is not in the list", missing), ("is in the list and does not survive", stale)):
+        for mutant in found:
+            print(f"\n{title}:\n{show(mutant)}", end="")
+    return 1 if missing or stale else 0
+
+
+def read_list(files: list[str]) -> set[mutants.Mutant]:
+    """The equivalent mutants of these files."""
+    return {
+        mutants.Mutant(entry["file"], entry["scope"], entry["line"], becomes)
+        for entry in tomllib.loads(LIST.read_text()).get("mutant", [])
+        for becomes in entry["becomes"]
+        if entry["file"] in files
+    }
+
+
+def show(mutant: mutants.Mutant) -> str:
+    """A mutant as a difference."""
+    return f"{mutant.file} {mutant.scope}\n- {mutant.line}\n+ {mutant.becomes}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
