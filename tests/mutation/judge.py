@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,10 +40,18 @@ ENVIRONMENT = {
 
 
 class Verdict(NamedTuple):
-    """How a run of tests ended: whether all passed, the end of what it printed, its seconds of computing time."""
+    """How a run of tests ended.
+
+    Attributes:
+        passed: whether all passed.
+        output: the end of what it printed.
+        failed: the name of the test that failed, "" if none did or none ran.
+        seconds: of computing time.
+    """
 
     passed: bool
     output: str
+    failed: str
     seconds: float
 
 
@@ -70,16 +78,23 @@ def copy_of_the_project(root: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def run_tests(copy: Path, tests: list[str], seconds: float) -> Verdict:
+def run_tests(copy: Path, tests: list[str], seconds: float, first: Sequence[str] = ()) -> Verdict:
     """Runs pytest in a copy until the first failure.
 
     Computing time is limited and not the time of the clock, which says little on a busy machine.
+
+    Args:
+        copy: the root of the copy.
+        tests: files and folders.
+        seconds: the limit.
+        first: the names of tests that shall come first, as `Verdict.failed` gives them.
     """
-    log = copy / "log.txt"
+    log, failed = copy / "log.txt", copy / "failed.txt"
+    failed.write_text("")
     child = os.fork()
     if child == 0:
         try:
-            code = _run_pytest(copy, tests, int(seconds) + 1, log)
+            code = _run_pytest(copy, tests, int(seconds) + 1, log, _Order(first, failed))
         except BaseException:
             code = 1
         os._exit(code)
@@ -90,10 +105,25 @@ def run_tests(copy: Path, tests: list[str], seconds: float) -> Verdict:
         raise RuntimeError(f"{tests} must name tests, got:\n{output}")
     if code < 0:
         output += f"\nended by {signal.Signals(-code).name}, the limit is {seconds:.0f} s"
-    return Verdict(code == 0, output[-4000:], usage.ru_utime + usage.ru_stime)
+    return Verdict(code == 0, output[-4000:], failed.read_text(), usage.ru_utime + usage.ru_stime)
 
 
-def _run_pytest(copy: Path, tests: list[str], seconds: int, log: Path) -> int:
+class _Order:
+    """A plugin of pytest: some tests come first; the one that fails is written down."""
+
+    def __init__(self, first: Sequence[str], failed: Path) -> None:
+        self.rank = {name: place for place, name in enumerate(first)}
+        self.failed = failed
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: self.rank.get(item.nodeid, len(self.rank)))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed.write_text(report.nodeid)
+
+
+def _run_pytest(copy: Path, tests: list[str], seconds: int, log: Path, order: _Order) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
@@ -106,4 +136,4 @@ def _run_pytest(copy: Path, tests: list[str], seconds: int, log: Path) -> int:
     import flax_attn
 
     assert Path(flax_attn.__file__).is_relative_to(copy), flax_attn.__file__
-    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests]))
+    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *tests], plugins=[order]))

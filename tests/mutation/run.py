@@ -14,12 +14,15 @@ survive (any more).
 """
 
 import argparse
+import contextlib
+import functools
 import hashlib
 import multiprocessing
 import os
 import sys
 import tomllib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import judge
@@ -40,15 +43,14 @@ ALSO = {
 }
 # Per folder what is run on mutants that survive those.
 WIDER = {
-    "flax_attn/ops": ["tests/test_bad_input.py", "tests/ops", "tests/layers", "tests/blocks", "tests/test_program.py"],
-    "flax_attn/layers": [
+    "flax_attn/ops": ["tests/test_bad_input.py", "tests/layers", "tests/blocks", "tests/test_program.py"],
+    "flax_attn/layers": ["tests/test_bad_input.py", "tests/layers", "tests/blocks", "tests/test_program.py"],
+    "flax_attn/blocks": [
         "tests/test_bad_input.py",
-        "tests/layers",
-        "tests/ops",
-        "tests/blocks",
-        "tests/test_program.py",
+        "tests/test_mirror.py",
+        "tests/ops/test_dtype.py",
+        "tests/ops/test_maps.py",
     ],
-    "flax_attn/blocks": ["tests/test_bad_input.py", "tests/test_mirror.py", "tests/ops", "tests/blocks"],
     "flax_attn/convert": ["tests/convert", "tests/layers", "tests/test_mirror.py"],
 }
 
@@ -58,6 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", default=FOLDERS, metavar="FILE", help="files or folders of flax_attn")
     parser.add_argument("--jobs", type=int, default=1, help="processes, each with a copy of the project")
+    parser.add_argument("--quick", action="store_true", help="only the tests that know a file well")
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
     options = parser.parse_args()
     files = [file for path in options.paths for file in find_files(path)]
@@ -70,7 +73,7 @@ def main() -> int:
     for file in files:
         mutants.open_session(file, RESULTS).close()
     workers = [
-        multiprocessing.get_context("fork").Process(target=work, args=(files, part, options.jobs))
+        multiprocessing.get_context("fork").Process(target=work, args=(files, part, options.jobs, options.quick))
         for part in range(options.jobs)
     ]
     for worker in workers:
@@ -117,53 +120,59 @@ def hash_of_the_tests() -> str:
     return digest.hexdigest()
 
 
-def work(files: list[str], part: int, jobs: int) -> None:
+def work(files: list[str], part: int, jobs: int, quick: bool) -> None:
     """Judges every ``jobs``-th mutant of each file, starting with number ``part``, that is not judged yet."""
-    tests_now = hash_of_the_tests()
+    judged_by = hash_of_the_tests() + " quick" * quick
     with judge.copy_of_the_project(ROOT) as copy:
         for file in files:
             session = mutants.open_session(file, RESULTS)
             results = dict(session.results)
             items = sorted(session.work_items, key=lambda item: item.job_id)[part::jobs]
-            due = [item for item in items if is_due(results.get(item.job_id), tests_now)]
-            limits = measure(copy, file) if due else []
+            first: list[str] = []
+            due = [item for item in items if is_due(results.get(item.job_id), judged_by)]
             for number, item in enumerate(due):
-                result = judge_mutant(copy, file, item, limits, tests_now)
+                result = judge_mutant(copy, file, item, quick, judged_by, first)
                 session.set_result(item.job_id, result)
                 if result.test_outcome == TestOutcome.SURVIVED or number % 20 == 19:
                     print(f"{file}: {number + 1} of {len(due)}, {result.test_outcome.value}", flush=True)
             session.close()
 
 
-def is_due(result: WorkResult | None, tests_now: str) -> bool:
-    """Whether a mutant has to be judged: never yet, or it survived tests that have changed."""
-    return result is None or (result.test_outcome == TestOutcome.SURVIVED and result.output != tests_now)
+def is_due(result: WorkResult | None, judged_by: str) -> bool:
+    """Whether a mutant has to be judged: it never was, or it survived tests that have changed."""
+    return result is None or (result.test_outcome == TestOutcome.SURVIVED and result.output != judged_by)
 
 
-def measure(copy: Path, file: str) -> list[float]:
-    """The seconds that the tests of a file may take: three times what they take without a mutation, and ten."""
-    limits = []
-    for tests in tests_of(file):
-        verdict = judge.run_tests(copy, tests, seconds=1800)
+@functools.cache
+def measure(copy: Path, tests: tuple[str, ...]) -> float:
+    """The seconds that tests may take: three times what they take without a mutation, and ten."""
+    verdict = judge.run_tests(copy, list(tests), seconds=1800)
+    if not verdict.passed:
+        raise RuntimeError(f"{tests} fail without a mutation:\n{verdict.output}")
+    return 3 * verdict.seconds + 10
+
+
+def judge_mutant(copy: Path, file: str, item: WorkItem, quick: bool, judged_by: str, first: list[str]) -> WorkResult:
+    """Runs the few tests, then the many; ``first`` are the tests that failed last, which often fail again."""
+    for tests in tests_of(file)[: 1 if quick else None]:
+        limit = measure(copy, tuple(tests))
+        with mutated(copy / file, mutants.mutate(file, item)):
+            verdict = judge.run_tests(copy, tests, limit, first)
         if not verdict.passed:
-            raise RuntimeError(f"{file}: its tests fail without a mutation:\n{verdict.output}")
-        limits.append(3 * verdict.seconds + 10)
-    return limits
+            first[:] = [verdict.failed, *(name for name in first if name != verdict.failed)][:12]
+            return WorkResult(WorkerOutcome.NORMAL, verdict.output, TestOutcome.KILLED)
+    return WorkResult(WorkerOutcome.NORMAL, judged_by, TestOutcome.SURVIVED)
 
 
-def judge_mutant(copy: Path, file: str, item: WorkItem, limits: list[float], tests_now: str) -> WorkResult:
-    """Runs the few tests, then the many."""
-    target = copy / file
-    original = target.read_text()
-    target.write_text(mutants.mutate(file, item))
+@contextlib.contextmanager
+def mutated(path: Path, text: str) -> Iterator[None]:
+    """Replaces the text of a file for a while."""
+    original = path.read_text()
+    path.write_text(text)
     try:
-        for tests, seconds in zip(tests_of(file), limits, strict=True):
-            verdict = judge.run_tests(copy, tests, seconds)
-            if not verdict.passed:
-                return WorkResult(WorkerOutcome.NORMAL, verdict.output, TestOutcome.KILLED)
-        return WorkResult(WorkerOutcome.NORMAL, tests_now, TestOutcome.SURVIVED)
+        yield
     finally:
-        target.write_text(original)
+        path.write_text(original)
 
 
 def report(files: list[str]) -> int:

@@ -80,6 +80,27 @@ def test_global_pool_pools_the_whole_map_per_channel(pool_type, third):
     assert relative_error(pooled, third(x)) <= DOUBLE
 
 
+@pytest.mark.parametrize(
+    ("pool_type", "third"),
+    [
+        ("avg", lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1)),
+        ("max", lambda x: F.max_pool2d(x, (5, 7)).flatten(1)),
+        ("lp", lambda x: F.lp_pool2d(x, 2, (5, 7)).flatten(1)),
+        ("lse", lambda x: torch.logsumexp(x, (2, 3))),
+    ],
+)
+def test_global_pool_is_torchs_with_its_gradient(pool_type, third):
+    x = np.random.default_rng(0).standard_normal((2, 5, 7, 3))
+    leaf = torch.from_numpy(x.transpose(TO_TORCH).copy()).requires_grad_()
+    expected = third(leaf)
+    expected.square().sum().backward()
+    with jax.enable_x64(True):
+        pooled, pull = jax.vjp(lambda x: ops.global_pool(x, pool_type), jnp.asarray(x))
+        (gradient,) = pull(2 * pooled)
+    assert relative_error(np.asarray(pooled), expected.detach().numpy()) <= DOUBLE
+    assert relative_error(np.asarray(gradient).transpose(TO_TORCH), leaf.grad.numpy()) <= DOUBLE
+
+
 @pytest.mark.parametrize("value", [-1000.0, 0.0, 3.0, 1000.0])
 def test_lse_of_a_constant_map_adds_the_log_of_the_number_of_pixels(value):
     # No 1/n: a mean would give back the value. And no overflow in exp(1000).
