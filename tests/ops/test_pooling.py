@@ -94,6 +94,7 @@ def test_global_pool_is_torchs_with_its_gradient(pool_type, third):
     leaf = torch.from_numpy(x.transpose(TO_TORCH).copy()).requires_grad_()
     expected = third(leaf)
     expected.square().sum().backward()
+    pool_type = "".join(pool_type)  # another string of the same letters, as one from a file would be
     with jax.enable_x64(True):
         pooled, pull = jax.vjp(lambda x: ops.global_pool(x, pool_type), jnp.asarray(x))
         (gradient,) = pull(2 * pooled)
@@ -184,6 +185,12 @@ def test_adaptive_avg_pool_is_torchs(length, bins):
     with jax.enable_x64(True):
         pooled = np.asarray(ops.adaptive_avg_pool(jnp.asarray(x), (bins, 2)))
     assert relative_error(pooled.transpose(TO_TORCH), expected) <= DOUBLE
+
+
+def test_as_many_bins_as_rows_are_the_rows():
+    # As numbers and not as a sum with zeros, in which one NaN would be everywhere.
+    x = jnp.arange(307.0).at[5].set(NAN).reshape(1, 307, 1, 1)
+    np.testing.assert_array_equal(ops.adaptive_avg_pool(x, (int("307"), 1)), x)
 
 
 def test_adaptive_avg_pool_by_hand():
