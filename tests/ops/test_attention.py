@@ -150,13 +150,13 @@ def test_queries_in_blocks_are_queries_at_once_with_their_gradients(mask, monkey
 
 @pytest.mark.parametrize("n_query", [1, 128, 129])
 def test_up_to_128_queries_are_handled_at_once(n_query):
-    # 128 is a power of two that suits GPUs: a loop over fewer would only cost time, one over more would need memory.
+    # More than that go through blocks, whose weights the backward pass computes again.
     query, key = jnp.ones((1, n_query, 1, 2)), jnp.ones((1, 3, 1, 2))
 
     def attend(query, key):
         return attention.dot_product_attention(query, key, key, temperature=1.0, need_weights=False)[0]
 
-    assert ("scan" in str(jax.make_jaxpr(attend)(query, key))) == (n_query > 128)
+    assert ("remat" in str(jax.make_jaxpr(attend)(query, key))) == (n_query > 128)
 
 
 def test_weights_fn_is_applied_to_many_queries_too(monkeypatch):
@@ -191,12 +191,12 @@ def largest_array(jaxpr):
 
 @pytest.mark.parametrize("need_weights", [False, True])
 def test_without_need_weights_there_is_no_array_of_all_queries_and_keys(need_weights, monkeypatch):
-    blocked(monkeypatch, 5)
-    query, key = jnp.ones((2, 67, 3, 2)), jnp.ones((2, 71, 3, 2))
+    blocked(monkeypatch, 5)  # 13 blocks: whatever is kept of each of them is one array in the end
+    query, key = jnp.ones((2, 65, 3, 2)), jnp.ones((2, 71, 3, 2))
 
     def loss(query, key):
         out, _ = attention.dot_product_attention(query, key, key, temperature=1.0, need_weights=need_weights)
         return jnp.sum(jnp.sin(out))
 
     largest = largest_array(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(query, key).jaxpr)
-    assert (largest >= 2 * 3 * 67 * 71) == need_weights
+    assert (largest >= 2 * 3 * 65 * 71) == need_weights
