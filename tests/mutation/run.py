@@ -36,10 +36,17 @@ FOLDERS = ("flax_attn/ops", "flax_attn/layers", "flax_attn/blocks", "flax_attn/c
 
 # What judges a file beside the test file of its name and its own examples.
 ALSO = {
-    "flax_attn/layers/conv.py": ["tests/layers/test_initial_values.py"],
-    "flax_attn/layers/embedding.py": ["tests/layers/test_linear.py", "tests/layers/test_initial_values.py"],
+    "flax_attn/layers/batch_norm.py": ["tests/layers/test_arguments.py"],
+    "flax_attn/layers/conv.py": ["tests/layers/test_arguments.py", "tests/layers/test_initial_values.py"],
+    "flax_attn/layers/dropout.py": ["tests/layers/test_arguments.py"],
+    "flax_attn/layers/embedding.py": [
+        "tests/layers/test_arguments.py",
+        "tests/layers/test_linear.py",
+        "tests/layers/test_initial_values.py",
+    ],
     "flax_attn/layers/initializers.py": ["tests/layers/test_initial_values.py"],
-    "flax_attn/layers/linear.py": ["tests/layers/test_initial_values.py"],
+    "flax_attn/layers/layer_norm.py": ["tests/layers/test_arguments.py"],
+    "flax_attn/layers/linear.py": ["tests/layers/test_arguments.py", "tests/layers/test_initial_values.py"],
 }
 # Per folder what is run on mutants that survive those.
 WIDER = {
