@@ -34,31 +34,22 @@ RESULTS = ROOT / "build" / "mutants"
 LIST = Path(__file__).with_name("equivalent.toml")
 FOLDERS = ("flax_attn/ops", "flax_attn/layers", "flax_attn/blocks", "flax_attn/convert")
 
-# What judges a file beside the test file of its name and its own examples.
+# What judges a file beside the test file of its name and its own examples, few tests that take seconds.
 ALSO = {
-    "flax_attn/layers/batch_norm.py": ["tests/layers/test_arguments.py"],
-    "flax_attn/layers/conv.py": ["tests/layers/test_arguments.py", "tests/layers/test_initial_values.py"],
-    "flax_attn/layers/dropout.py": ["tests/layers/test_arguments.py"],
-    "flax_attn/layers/embedding.py": [
-        "tests/layers/test_arguments.py",
-        "tests/layers/test_linear.py",
-        "tests/layers/test_initial_values.py",
-    ],
+    "flax_attn/blocks": ["tests/test_mirror.py::test_constructors_take_the_same_arguments", "tests/test_bad_input.py"],
+    "flax_attn/convert": ["tests/convert"],
+    "flax_attn/layers": ["tests/layers/test_arguments.py", "tests/test_bad_input.py"],
+    "flax_attn/layers/conv.py": ["tests/layers/test_initial_values.py"],
+    "flax_attn/layers/embedding.py": ["tests/layers/test_linear.py", "tests/layers/test_initial_values.py"],
     "flax_attn/layers/initializers.py": ["tests/layers/test_initial_values.py"],
-    "flax_attn/layers/layer_norm.py": ["tests/layers/test_arguments.py"],
-    "flax_attn/layers/linear.py": ["tests/layers/test_arguments.py", "tests/layers/test_initial_values.py"],
+    "flax_attn/layers/linear.py": ["tests/layers/test_initial_values.py"],
 }
 # Per folder what is run on mutants that survive those.
 WIDER = {
     "flax_attn/ops": ["tests/test_bad_input.py", "tests/layers", "tests/blocks", "tests/test_program.py"],
-    "flax_attn/layers": ["tests/test_bad_input.py", "tests/layers", "tests/blocks", "tests/test_program.py"],
-    "flax_attn/blocks": [
-        "tests/test_bad_input.py",
-        "tests/test_mirror.py",
-        "tests/ops/test_dtype.py",
-        "tests/ops/test_maps.py",
-    ],
-    "flax_attn/convert": ["tests/convert", "tests/layers", "tests/test_mirror.py"],
+    "flax_attn/layers": ["tests/layers", "tests/blocks", "tests/test_program.py"],
+    "flax_attn/blocks": ["tests/test_mirror.py", "tests/ops/test_dtype.py", "tests/ops/test_maps.py"],
+    "flax_attn/convert": ["tests/test_mirror.py", "tests/layers"],
 }
 
 
@@ -112,10 +103,10 @@ def find_files(path: str) -> list[str]:
 
 def tests_of(file: str) -> list[list[str]]:
     """The tests that judge a file: few that know it well, then many."""
-    folder, name = file.split("/")[1:]
-    named = f"tests/{folder}/test_{name}"
-    own = [file, *([named] if Path(named).is_file() else []), *ALSO.get(file, [])]
-    return [own if own[1:] or folder != "convert" else ["tests/convert"], WIDER[f"flax_attn/{folder}"]]
+    folder, _, name = file.rpartition("/")
+    named = f"tests/{folder.removeprefix('flax_attn/')}/test_{name}"
+    own = [file, *([named] if Path(named).is_file() else []), *ALSO.get(folder, []), *ALSO.get(file, [])]
+    return [own, WIDER[folder]]
 
 
 def hash_of_the_tests() -> str:
