@@ -6,7 +6,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint types tests wheel format parity clean
+.PHONY: train test lint types tests wheel format parity mutants clean
 
 train: .venv/.train
 	.venv/bin/python -m train --preset quick --network cbam
@@ -33,6 +33,10 @@ format: .venv/.test
 parity: .venv/.test
 	.venv/bin/python -m torch_ref parity
 
+# Hours; goes on where it was stopped. One file: make mutants FILES=flax_attn/ops/pooling.py
+mutants: .venv/.mutants
+	.venv/bin/python tests/mutation/run.py --jobs 2 $(FILES)
+
 clean:
 	rm -rf .venv build dist
 
@@ -48,3 +52,7 @@ clean:
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[test]'
 	touch $@ .venv/.train
+
+.venv/.mutants: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[mutants]'
+	touch $@ .venv/.test .venv/.train

@@ -112,16 +112,16 @@ def compare(
     comparison = Comparison(
         flax_module,
         torch_module,
-        {**(kwargs or {}), **(flax_kwargs or {})},
-        {**(kwargs or {}), **(torch_kwargs or {})},
-        layouts,
-        rename,
-        torch_maps,
-        zero,
-        precision,
-        compiler_options,
-        seed,
-        name,
+        flax_kwargs={**(kwargs or {}), **(flax_kwargs or {})},
+        torch_kwargs={**(kwargs or {}), **(torch_kwargs or {})},
+        layouts=layouts,
+        rename=rename,
+        torch_maps=torch_maps,
+        zero_gradients=zero,
+        precision=precision,
+        seed=seed,
+        name=name,
+        compiler_options=compiler_options,
     )
     objective = _objective(comparison, inputs, cotangents)
     rows: list[Row] = []

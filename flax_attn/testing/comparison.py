@@ -35,10 +35,9 @@ class Comparison:
     torch_maps: TorchMaps | None
     zero_gradients: Zero
     precision: str
-    compiler_options: Mapping[str, Any] | None
     seed: int
     name: str
-    compiler_options: dict[str, Any] | None = None
+    compiler_options: Mapping[str, Any] | None = None
     shares: "Comparison | None" = None
     _compiled: dict[tuple[str, str], FlaxSide] = field(default_factory=dict)
 

@@ -44,6 +44,7 @@ def test_against_numpy_one_pair_at_a_time():
         block = fx.AdditiveAttention(3, 11, 17, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
         out, weights = (np.asarray(x) for x in block(query, key, value, jnp.asarray(mask), need_weights=True))
         w_q, w_k, v = (np.asarray(layer.kernel[...]) for layer in (block.w_q, block.w_k, block.v))
+    assert v.shape == (17, 1)
     scores = np.full((2, 5, 7), -np.inf)
     for place in zip(*np.nonzero(mask), strict=True):
         b, i, j = place

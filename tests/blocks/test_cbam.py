@@ -88,6 +88,28 @@ def test_basic_conv_has_no_bias_by_default():
     assert fx.BasicConv(4, 6, 3, rngs=nnx.Rngs(0)).conv.bias is None
 
 
+@pytest.mark.parametrize(
+    ("kernel_size", "options", "reach", "smallest"),
+    [
+        ((7, 4), {"dilation": 3, "padding": 2}, (19, 10), (15, 6)),
+        ((5, 3), {"padding": 1}, (5, 3), (3, 1)),
+        (4, {"dilation": 2}, (7, 7), (7, 7)),
+    ],
+)
+def test_basic_conv_takes_maps_that_its_kernel_fits_into_and_no_smaller_ones(kernel_size, options, reach, smallest):
+    def call(x):
+        return fx.BasicConv(2, 3, kernel_size, **options, bn=False, rngs=nnx.Rngs(0))(x)
+
+    h, w = smallest
+    assert jax.eval_shape(call, jnp.ones((1, h, w, 2))).shape == (1, 1, 1, 3)
+    for name, size, axis in (("h", (h - 1, w), 0), ("w", (h, w - 1), 1)):
+        if 0 in size:
+            continue
+        message = f"x must have {name} >= {smallest[axis]}, the kernel reaches over {reach[axis]}, got {size[axis]}"
+        with pytest.raises(ValueError, match=rf"^{message}\b"):
+            jax.eval_shape(call, jnp.ones((1, *size, 2)))
+
+
 def test_running_statistics_move_by_a_hundredth():
     x = double(3, 7, 11, 4)
     with jax.enable_x64(True):

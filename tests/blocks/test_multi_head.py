@@ -54,6 +54,24 @@ def test_without_residual_and_norm_it_is_torchs_multi_head_attention():
     assert relative_error(weights, expected_weights.detach().numpy()) <= MAP
 
 
+@pytest.mark.filterwarnings("ignore:Using .Module.sow:DeprecationWarning")
+def test_without_residual_and_norm_it_is_flaxs_multi_head_attention():
+    query, key, value = tokens()
+    mask = np.random.default_rng(1).random((2, 5, 7)) < 0.6
+    with jax.enable_x64(True):
+        block = double(3, 12, 4, 4, **BARE)
+        options = {"use_bias": False, "decode": False, "param_dtype": jnp.float64, "rngs": nnx.Rngs(1)}
+        third = nnx.MultiHeadAttention(3, 12, **options)
+        for theirs, ours in ((third.query, block.w_qs), (third.key, block.w_ks), (third.value, block.w_vs)):
+            theirs.kernel[...] = ours.kernel[...].reshape(12, 3, 4)
+        third.out.kernel[...] = block.fc.kernel[...].reshape(3, 4, 12)
+        inputs = [jnp.asarray(x) for x in (query, key, value)]
+        out = np.asarray(block(*inputs, jnp.asarray(mask))[0])
+        # Where nobody asks for the weights, Flax takes the softmax in float32.
+        expected = np.asarray(third(*inputs, mask=jnp.asarray(mask)[:, None], sow_weights=True))
+    assert relative_error(out, expected) <= OUTPUT
+
+
 def test_with_residual_norm_and_d_k_other_than_d_v_against_numpy():
     query, key, value = tokens(13)
     with jax.enable_x64(True):

@@ -42,3 +42,9 @@ def test_is_torchs_convolution(kernel_size, options, use_bias):
     x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
     expected = TORCH_CONV[len(kernel_size)](x, torch.from_numpy(kernel), bias, **options).numpy()
     assert relative_error(out, expected) <= tolerance("output", "float64")
+
+
+@pytest.mark.parametrize(("in_features", "out_features"), [(4, 8), (8, 4)])
+def test_groups_divide_the_channels_on_both_sides(in_features, out_features):
+    with pytest.raises(ValueError, match=f"groups must divide {in_features} and {out_features} channels, got 8"):
+        Conv(in_features, out_features, (3,), groups=8, rngs=nnx.Rngs(0))

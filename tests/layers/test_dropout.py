@@ -23,7 +23,9 @@ def test_drops_at_the_rate_and_scales_what_it_keeps(rate):
 
 def test_is_active_while_training_and_only_then():
     layer = Dropout(0.5, rngs=nnx.Rngs(0))
+    assert layer.is_active
     layer.eval()
+    assert not layer.is_active
     assert layer(ONES) is ONES
     assert layer.rngs.count[...] == 0  # and it draws nothing
     layer.train()
@@ -65,7 +67,9 @@ def test_the_mask_can_be_replaced():
 
 
 def test_rate_zero_needs_no_stream_and_a_rate_above_it_does():
-    assert Dropout(0.0, rngs=nnx.Rngs(params=0))(ONES) is ONES
+    layer = Dropout(0.0, rngs=nnx.Rngs(params=0))
+    assert layer(ONES) is ONES
+    assert not layer.is_active
     with pytest.raises(AttributeError, match="dropout"):
         Dropout(0.1, rngs=nnx.Rngs(params=0))
 

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 from scipy.stats import kstest, norm, uniform
 
 from flax_attn import layers
 from flax_attn._tree import submodules
+from flax_attn.layers.initializers import uniform_fan_in
 from flax_attn.testing.tolerances import P_VALUE
 from torch_ref.cases import CASES
 from torch_ref.pairs import find_class
@@ -162,6 +164,16 @@ def test_weights_and_biases_of_all_blocks_are_uniform():
 def test_no_two_parameters_of_a_block_are_one_draw():
     for name, block in fresh_weights().items():
         assert len({values[0] for values in block}) == len(block), name
+
+
+def test_values_are_placed_as_flax_asks():
+    # What nnx hands on for parameters that are spread over devices.
+    wanted = NamedSharding(jax.make_mesh((1,), ("model",)), PartitionSpec(None, "model"))
+    initial = uniform_fan_in(4)
+    placed, plain = (initial(jax.random.key(0), (3, 5), out_sharding=where) for where in (wanted, None))
+    assert placed.sharding == wanted
+    assert plain.sharding != wanted
+    np.testing.assert_array_equal(placed, plain)
 
 
 def test_the_seed_decides():

@@ -80,6 +80,28 @@ def test_global_pool_pools_the_whole_map_per_channel(pool_type, third):
     assert relative_error(pooled, third(x)) <= DOUBLE
 
 
+@pytest.mark.parametrize(
+    ("pool_type", "third"),
+    [
+        ("avg", lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1)),
+        ("max", lambda x: F.max_pool2d(x, (5, 7)).flatten(1)),
+        ("lp", lambda x: F.lp_pool2d(x, 2, (5, 7)).flatten(1)),
+        ("lse", lambda x: torch.logsumexp(x, (2, 3))),
+    ],
+)
+def test_global_pool_is_torchs_with_its_gradient(pool_type, third):
+    x = np.random.default_rng(0).standard_normal((2, 5, 7, 3))
+    leaf = torch.from_numpy(x.transpose(TO_TORCH).copy()).requires_grad_()
+    expected = third(leaf)
+    expected.square().sum().backward()
+    pool_type = "".join(pool_type)  # another string of the same letters, as one from a file would be
+    with jax.enable_x64(True):
+        pooled, pull = jax.vjp(lambda x: ops.global_pool(x, pool_type), jnp.asarray(x))
+        (gradient,) = pull(2 * pooled)
+    assert relative_error(np.asarray(pooled), expected.detach().numpy()) <= DOUBLE
+    assert relative_error(np.asarray(gradient).transpose(TO_TORCH), leaf.grad.numpy()) <= DOUBLE
+
+
 @pytest.mark.parametrize("value", [-1000.0, 0.0, 3.0, 1000.0])
 def test_lse_of_a_constant_map_adds_the_log_of_the_number_of_pixels(value):
     # No 1/n: a mean would give back the value. And no overflow in exp(1000).
@@ -109,10 +131,18 @@ def test_lp_is_a_sum_and_not_a_mean():
 def test_lp_has_gradient_zero_at_zero_as_in_torch():
     x = np.zeros((1, 2, 3, 2), np.float32)
     x[..., 1] = 2.0  # one channel is zero, the other is not
+    np.testing.assert_array_equal(ops.global_pool(x, "lp")[:, 0], [0])
     ours = jax.grad(lambda x: ops.global_pool(x, "lp").sum())(x)
     theirs = torch_gradient(lambda x: F.lp_pool2d(x, 2, (2, 3)), x.transpose(TO_TORCH))
     np.testing.assert_array_equal(ours[..., 0], np.zeros((1, 2, 3)))
     assert relative_error(np.asarray(ours).transpose(TO_TORCH), theirs) <= tolerance("input gradient", "float32")
+
+
+def test_lp_at_zero_makes_no_nan_on_the_way():
+    # Under JAX_DEBUG_NANS one that is thrown away later would raise, too.
+    with jax.debug_nans(True):
+        gradient = jax.grad(lambda x: ops.global_pool(x, "lp").sum())(jnp.zeros((1, 2, 3, 1)))
+    np.testing.assert_array_equal(gradient, np.zeros((1, 2, 3, 1)))
 
 
 @pytest.mark.parametrize("pool", [torch.nn.AdaptiveMaxPool2d(1), torch.nn.MaxPool2d((5, 7))])
@@ -163,6 +193,18 @@ def test_adaptive_avg_pool_is_torchs(length, bins):
     with jax.enable_x64(True):
         pooled = np.asarray(ops.adaptive_avg_pool(jnp.asarray(x), (bins, 2)))
     assert relative_error(pooled.transpose(TO_TORCH), expected) <= DOUBLE
+
+
+def test_as_many_bins_as_rows_are_the_rows():
+    # As numbers and not as a sum with zeros, in which one NaN would be everywhere.
+    x = jnp.arange(307.0).at[5].set(NAN).reshape(1, 307, 1, 1)
+    np.testing.assert_array_equal(ops.adaptive_avg_pool(x, (int("307"), 1)), x)
+
+
+def test_one_bin_is_the_mean_and_no_product_with_a_rounded_1_over_n():
+    # 1/13 as a bfloat16 is so far off that thirteen times 1.703125 would be 1.7109375.
+    x = jnp.full((1, 13, 1, 1), 1.703125, jnp.bfloat16)
+    np.testing.assert_array_equal(ops.adaptive_avg_pool(x, (1, 1)), x[:, :1])
 
 
 def test_adaptive_avg_pool_by_hand():

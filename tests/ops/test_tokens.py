@@ -40,6 +40,7 @@ def test_the_two_orders_differ():
 
 @pytest.mark.parametrize("token_order", ["pixels", "article"])
 def test_round_trip(token_order):
+    token_order = "".join(token_order)  # another string of the same letters, as one from a file would be
     tokens = ops.map_to_tokens(MAP, token_order)
     assert tokens.shape == (2, 35, 3)
     np.testing.assert_array_equal(ops.tokens_to_map(tokens, 5, 7, token_order), MAP)
