@@ -22,8 +22,9 @@ class Input:
     Attributes:
         shape: its shape; None passes None.
         layout: how Flax wants it, None for the same.
-        kind: "normal"; "ties", rounded to few values and with a constant patch, as a white patch makes them; "mask",
-            zeros and ones with one row of zeros; "image", as the patch task gives them.
+        kind: "normal"; "ties", rounded to few values and with a constant patch, as a white patch makes them; "zeros",
+            with a patch of zeros, out of which a convolution makes exact ties; "mask", zeros and ones with one row of
+            zeros; "image", as the patch task gives them.
     """
 
     shape: tuple[int, ...] | None = None

@@ -150,5 +150,7 @@ def draw(wanted: Input, rng: np.random.Generator) -> np.ndarray | None:
     values = rng.standard_normal(wanted.shape).astype(np.float32)
     if wanted.kind == "ties":
         values = np.round(values * 2) / 2
-        values[..., : wanted.shape[-2] // 2, : wanted.shape[-1] // 2] = values.max() + 1
+    if wanted.kind in ("ties", "zeros"):
+        patch = values[..., : wanted.shape[-2] // 2, : wanted.shape[-1] // 2]
+        patch[...] = values.max() + 1 if wanted.kind == "ties" else 0
     return values

@@ -31,11 +31,11 @@ SQUARE = (
     ),
     Case("SinePositionEncoding2d, square", "blocks.position", (Input((2, 8, 5, 5), MAP),), (MAP,), {"channels": 8}),
     Case("NetMultiHeadAttention, square", "networks.patch", (Input((2, 3, 12, 12), MAP),), (None, MAP)),
-    Case("ConvPart, ties", "networks.patch", (Input((2, 3, 13, 19), MAP, "ties"),), (MAP,)),
+    Case("ConvPart, zeros", "networks.patch", (Input((2, 3, 13, 15), MAP, "zeros"),), (MAP,)),
     Case(
         "BasicConv, zeros",
         "blocks.cbam",
-        (Input((2, 1, 5, 7), MAP, "ties"),),
+        (Input((2, 1, 5, 7), MAP, "zeros"),),
         (MAP,),
         {"in_planes": 1, "out_planes": 3, "kernel_size": 1, "bn": False},
     ),
@@ -57,11 +57,19 @@ SQUARE = (
         {"temperature": 2.5, "attn_dropout": 0.3},
     ),
 )
-# A program that runs once: compiling it is all that it costs.
+# A program that runs once: compiling it is all that it costs. So compiled it rounds one sum in two ways where it needs
+# it twice, which breaks ties behind a convolution; these are compiled as usual.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+AS_USUAL = ("ConvPart, zeros",)
 
 BY_NAME = {case.name: case for case in CASES + SQUARE}
 
+
+# How faults are looked for where no parity test shows that nothing else is wrong.
+UNPROVEN = sorted(
+    {(fault["case"], fault.get("mode", "eval")) for fault in FAULTS}
+    - {(case.name, mode) for case in CASES for mode in ("train", "eval")}
+)
 
 every_fault = pytest.mark.parametrize("fault", FAULTS, ids=[fault["name"] for fault in FAULTS])
 
@@ -92,7 +100,7 @@ def change(file, line, becomes):
 
 def compared(case, mode, package):
     pair = make_pair(BY_NAME[case], package=package)
-    return pair.compare(dtypes=["float64"], modes=[mode], compiler_options=QUICK)
+    return pair.compare(dtypes=["float64"], modes=[mode], compiler_options=None if case in AS_USUAL else QUICK)
 
 
 @every_fault
@@ -113,16 +121,8 @@ def test_a_planted_fault_is_caught_and_named(fault, tmp_path):
     assert quantities == set(fault["alone"]) if "alone" in fault else "output" in quantities
 
 
-@pytest.mark.parametrize(
-    ("case", "mode"),
-    [
-        ("SpatialGate", "train"),
-        ("MultiHeadAttention, square", "eval"),
-        ("ScaledDotProductAttention, weights not asked for", "train"),
-        ("BasicConv, zeros", "eval"),
-    ],
-)
-def test_a_copy_without_a_fault_passes(case, mode, tmp_path):
+@pytest.mark.parametrize(("case", "mode"), [("SpatialGate", "train"), *UNPROVEN])
+def test_without_a_fault_there_is_no_alarm(case, mode, tmp_path):
     with planted(None, tmp_path) as package:
         report = compared(case, mode, package)
         assert type(report).__module__ == f"{package}.testing.report"
