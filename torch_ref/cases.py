@@ -221,7 +221,9 @@ CASES = (
         (MAP,),
         {"channels": 5, "bn": False},
     ),
-    Case("SinePositionEncoding2d", "blocks.position", (_map(2, 12, 5, 7),), (MAP,), {"channels": 12}),
+    Case(
+        "SinePositionEncoding2d", "blocks.position", (_map(2, 12, 5, 7),), (MAP,), {"channels": 12, "temperature": 300}
+    ),
     Case(
         "LearnedPositionEncoding2d",
         "blocks.position",
@@ -233,7 +235,7 @@ CASES = (
     Case("PatchNetwork", **PATCH_NET),
     Case("Net", **PATCH_NET),
     Case("NetMultiHeadAttention", **PATCH_NET),
-    Case("NetMultiHeadAttention, article order", args={"token_order": "article"}, **PATCH_NET),
+    Case("NetMultiHeadAttention, article order", args={"token_order": "article", "dropout": 0.3}, **PATCH_NET),
     Case("NetMultiHeadAttention, sine", args={"position": "sine"}, **PATCH_NET),
     Case("NetMultiHeadAttention, learned", args={"position": "learned", "height": 5, "width": 7}, **PATCH_NET),
     Case(

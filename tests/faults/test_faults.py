@@ -147,7 +147,7 @@ def test_a_stale_fault_is_an_error(tmp_path):
     with pytest.raises(AssertionError, match=r"must stand in cbam\.py once, got 0 times"):
         change_in_copy(tmp_path, "no such line")
     with pytest.raises(AssertionError, match="got 2 times"):
-        change_in_copy(tmp_path, "return x * scale")
+        change_in_copy(tmp_path, "return ops.multiply(x, scale)")
 
 
 def change_in_copy(folder, line):
