@@ -39,6 +39,7 @@ def add_parity(commands: Any) -> None:
         "--steps", type=whole_number, default=100, help="training steps with each optimizer; 0 for none"
     )
     parser.add_argument("--seed", type=whole_number, default=0, help="of weights, inputs and dropout")
+    parser.add_argument("--jobs", type=positive, help="processes; by default one per core, and one off the CPU")
     parser.add_argument("--json", type=output_path, metavar="PATH", help="write every comparison as JSON")
     parser.add_argument("--markdown", type=output_path, metavar="PATH", help="write the tables as Markdown")
     parser.add_argument("--html", type=output_path, metavar="PATH", help="write one self-contained page with plots")
@@ -69,7 +70,8 @@ def parity(options: argparse.Namespace) -> int:
     writers = report_writers(options)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("comparing", total=len(cases))
-        run = run_cases(cases, how, lambda name: bar.update(task, description=name, advance=1))
+        jobs = min(options.jobs or default_jobs(), len(cases))
+        run = run_cases(cases, how, jobs, lambda name: bar.update(task, description=name, advance=1))
     print_run(run)
     for path, text in writers:
         path.write_text(text(run))
@@ -102,6 +104,7 @@ def choose_platform(platform: str | None) -> None:
 
     if platform is None:
         return
+    os.environ["JAX_PLATFORMS"] = platform  # for the processes of --jobs
     jax.config.update("jax_platforms", platform)
     try:
         jax.devices()
@@ -111,6 +114,13 @@ def choose_platform(platform: str | None) -> None:
             f"--platform must be one that JAX finds a device for, got {platform}; flax_attn[{extra}] brings what JAX "
             f"needs: {str(error).splitlines()[0]}"
         ) from error
+
+
+def default_jobs() -> int:
+    """One process per core; one in all where they would share a device's memory."""
+    import jax
+
+    return (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
 
 
 def dtypes(text: str) -> tuple[str, ...]:
@@ -125,6 +135,13 @@ def whole_number(text: str) -> int:
     """Reads a number of at least 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number >= 0, got {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Reads a number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
     return int(text)
 
 

@@ -35,6 +35,7 @@ def test_it_writes_what_is_asked_for(tmp_path, capsys):
         (["--dtypes", "float16"], "must be of float64, float32, bfloat16, comma-separated, got 'float16'"),
         (["--steps", "-1"], "expected one argument|must be a whole number >= 0"),
         (["--steps", "many"], "must be a whole number >= 0, got 'many'"),
+        (["--jobs", "0"], "must be a whole number >= 1, got '0'"),
         (["--platform", "npu"], "invalid choice: 'npu'"),
         (["--precision", "low"], "invalid choice: 'low'"),
         (["--json", "no/such/folder/report.json"], "must be a file in a folder that exists"),
@@ -57,6 +58,7 @@ def test_a_platform_without_a_device(monkeypatch, capsys):
 
     monkeypatch.setattr(jax, "devices", devices)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     assert command.main(["parity", "CBAM", "--platform", "tpu"]) == 2
     assert "--platform must be one that JAX finds a device for, got tpu; flax_attn[tpu]" in capsys.readouterr().err
 

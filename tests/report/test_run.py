@@ -7,7 +7,8 @@ import pytest
 
 from flax_attn.testing import Row, tolerances
 from flax_attn.testing.tolerances import QUANTITIES, TRAINED
-from torch_ref.report.run import CaseResult, Options, from_json, to_json
+from torch_ref.pairs import find_cases
+from torch_ref.report.run import CaseResult, Options, from_json, run_cases, to_json
 
 
 def row(error, torch_error=1.0, dtype="float32", quantity="output", limit=2.0):
@@ -95,3 +96,10 @@ def test_the_mean_of_all_cases_is_a_problem_above_its_limit(run):
 
 def test_options_default_to_everything():
     assert Options() == Options(("float64", "float32", "bfloat16"), 100, "highest", 0)
+
+
+def test_two_processes_show_what_one_shows(run):
+    told = []
+    again = run_cases(find_cases([case.name for case in run.cases]), run.options, 2, told.append)
+    assert told == [case.name for case in run.cases]
+    assert [case.rows for case in again.cases] == [case.rows for case in run.cases]

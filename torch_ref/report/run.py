@@ -4,9 +4,13 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -133,15 +137,23 @@ class ParityRun:
         return replace(self, cases=[case.summary() for case in self.cases])
 
 
-def run_cases(cases: Iterable[Case], options: Options, progress: Any = lambda name: None) -> ParityRun:
-    """Compares the cases one after another; ``progress`` is told the name of each before it starts."""
+def run_cases(
+    cases: Sequence[Case], options: Options, jobs: int = 1, progress: Callable[[str], None] = lambda name: None
+) -> ParityRun:
+    """Compares the cases, in ``jobs`` processes; ``progress`` is told the name of each that is done."""
     import jax
 
     start = time.perf_counter()
     results = []
-    for case in cases:
-        progress(case.name)
-        results.append(run_case(case, options))
+    with ExitStack() as stack:
+        each: Iterable[CaseResult] = map(run_case, cases, repeat(options))
+        if jobs > 1:
+            # Spawned: a process that has run JAX must not be forked.
+            pool = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=get_context("spawn")))
+            each = pool.map(run_case, cases, repeat(options))
+        for result in each:
+            progress(result.name)
+            results.append(result)
     return ParityRun(
         platform=jax.default_backend(),
         hardware=hardware(),
