@@ -56,6 +56,7 @@ STALE = 100.0
 # short of the worst case by less than this factor. What is all or nothing, a saturated gate about to turn say, takes a
 # few runs to happen.
 NOISE_RUNS = 32
+NOISE_SIZES = 8  # each of them half the one before: in bfloat16 down to less than one unit in the last place
 NOISE_FACTOR = 4.0
 
 UNDERFLOW: dict[str, float] = {"float64": 2.0**-511, "float32": 2.0**-63, "bfloat16": 2.0**-63}
