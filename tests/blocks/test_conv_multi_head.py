@@ -124,6 +124,25 @@ def test_weights_of_all_heads():
         assert relative_error(np.asarray(weights[:, index]), np.asarray(alone)) <= tolerance("map", "float32")
 
 
+def test_the_maps_on_request_are_the_weights():
+    x = single(2, 3, 7, 5)
+    for block in (
+        fx.ConvAttention(5, 5, 11, 13, rngs=nnx.Rngs(0)),
+        fx.ConvMultiHeadAttention(5, 5, 11, rngs=nnx.Rngs(0)),
+    ):
+        np.testing.assert_array_equal(
+            flax_attn.attention_maps(block, x, x)["weights"], block(x, x, need_weights=True)[1]
+        )
+
+
+def test_maps_of_many_places():
+    # Python has one object per number up to 256: beyond, two equal lengths are two objects.
+    def call(x):
+        return fx.ConvMultiHeadAttention(5, 5, rngs=nnx.Rngs(0))(x, x)[0]
+
+    assert jax.eval_shape(call, jnp.ones((2, 17, 19, 5))).shape == (2, 17, 19, 5)
+
+
 @pytest.mark.parametrize(
     "make",
     [
