@@ -135,12 +135,12 @@ def test_the_maps_on_request_are_the_weights():
         )
 
 
-def test_maps_of_many_places():
+def test_maps_of_many_places_and_channels():
     # Python has one object per number up to 256: beyond, two equal lengths are two objects.
     def call(x):
-        return fx.ConvMultiHeadAttention(5, 5, rngs=nnx.Rngs(0))(x, x)[0]
+        return fx.ConvMultiHeadAttention(int("257"), 257, rngs=nnx.Rngs(0))(x, x)[0]
 
-    assert jax.eval_shape(call, jnp.ones((2, 17, 19, 5))).shape == (2, 17, 19, 5)
+    assert jax.eval_shape(call, jnp.ones((2, 17, 19, 257))).shape == (2, 17, 19, 257)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +194,7 @@ def test_bad_sizes_of_one_head(argument):
         ({"output_size": -1}, "output_size must be a whole number >= 1, got -1"),
         ({"mem_in": 0, "query_in": 0}, "mem_in must be a whole number >= 1, got 0"),
         ({"mem_in": 7, "query_in": 5}, "mem_in must equal query_in=5, the residual adds the context, got 7"),
+        ({"mem_in": 3, "query_in": 5}, "mem_in must equal query_in=5, the residual adds the context, got 3"),
     ],
 )
 def test_bad_arguments_of_the_block(arguments, message):
