@@ -196,6 +196,7 @@ BAD_ARGUMENTS = [
     (fx.BasicConv, (4, -6, 3), {}, "out_planes must be a whole number >= 1, got -6"),
     (fx.BasicConv, (4, 6, 0), {}, "kernel_size[0] must be a whole number >= 1, got 0"),
     (fx.BasicConv, (4, 6, (3, 0)), {}, "kernel_size[1] must be a whole number >= 1, got 0"),
+    (fx.BasicConv, (4, 6, (3, 5, 7)), {}, "kernel_size must be one size or two, got (3, 5, 7)"),
     (fx.BasicConv, (4, 6, 3), {"stride": 0}, "stride must be a whole number >= 1, got 0"),
     (fx.BasicConv, (4, 6, 3), {"dilation": 0}, "dilation must be a whole number >= 1, got 0"),
     (fx.BasicConv, (4, 6, 3), {"groups": 0}, "groups must be a whole number >= 1, got 0"),

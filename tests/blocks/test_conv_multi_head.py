@@ -124,6 +124,25 @@ def test_weights_of_all_heads():
         assert relative_error(np.asarray(weights[:, index]), np.asarray(alone)) <= tolerance("map", "float32")
 
 
+def test_the_maps_on_request_are_the_weights():
+    x = single(2, 3, 7, 5)
+    for block in (
+        fx.ConvAttention(5, 5, 11, 13, rngs=nnx.Rngs(0)),
+        fx.ConvMultiHeadAttention(5, 5, 11, rngs=nnx.Rngs(0)),
+    ):
+        np.testing.assert_array_equal(
+            flax_attn.attention_maps(block, x, x)["weights"], block(x, x, need_weights=True)[1]
+        )
+
+
+def test_maps_of_many_places_and_channels():
+    # Python has one object per number up to 256: beyond, two equal lengths are two objects.
+    def call(x):
+        return fx.ConvMultiHeadAttention(int("257"), 257, rngs=nnx.Rngs(0))(x, x)[0]
+
+    assert jax.eval_shape(call, jnp.ones((2, 17, 19, 257))).shape == (2, 17, 19, 257)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -175,6 +194,7 @@ def test_bad_sizes_of_one_head(argument):
         ({"output_size": -1}, "output_size must be a whole number >= 1, got -1"),
         ({"mem_in": 0, "query_in": 0}, "mem_in must be a whole number >= 1, got 0"),
         ({"mem_in": 7, "query_in": 5}, "mem_in must equal query_in=5, the residual adds the context, got 7"),
+        ({"mem_in": 3, "query_in": 5}, "mem_in must equal query_in=5, the residual adds the context, got 3"),
     ],
 )
 def test_bad_arguments_of_the_block(arguments, message):

@@ -9,6 +9,7 @@ import torch
 from flax import nnx
 from torch.nn import functional as F
 
+import flax_attn
 from flax_attn.blocks import dot_product as fx
 from flax_attn.testing import tolerance
 from flax_attn.testing.compare import relative_error
@@ -103,6 +104,14 @@ def test_eval_mode_drops_nothing():
 def test_without_need_weights_there_are_none():
     block = fx.ScaledDotProductAttention(2.5, rngs=nnx.Rngs(0))
     assert block(*heads(dtype=np.float32))[1] is None
+
+
+def test_the_map_on_request_is_the_weights():
+    inputs = heads(dtype=np.float32)
+    block = fx.ScaledDotProductAttention(2.5, rngs=nnx.Rngs(0))
+    given = flax_attn.attention_maps(block, *inputs)
+    assert given.keys() == {"weights"}
+    np.testing.assert_array_equal(given["weights"], block(*inputs, need_weights=True)[1])
 
 
 def test_shapes_of_the_tutorials_example():

@@ -36,7 +36,11 @@ FOLDERS = ("flax_attn/ops", "flax_attn/layers", "flax_attn/blocks", "flax_attn/c
 
 # What judges a file beside the test file of its name and its own examples, few tests that take seconds.
 ALSO = {
-    "flax_attn/blocks": ["tests/test_mirror.py::test_constructors_take_the_same_arguments", "tests/test_bad_input.py"],
+    "flax_attn/blocks": [
+        "tests/test_mirror.py::test_constructors_take_the_same_arguments",
+        "tests/test_mirror.py::test_calls_take_the_same_arguments",
+        "tests/test_bad_input.py",
+    ],
     "flax_attn/convert": ["tests/convert"],
     "flax_attn/layers": ["tests/layers/test_arguments.py", "tests/test_bad_input.py"],
     "flax_attn/layers/conv.py": ["tests/layers/test_initial_values.py"],
