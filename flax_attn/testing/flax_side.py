@@ -21,6 +21,9 @@ from .layouts import Layouts, one_each, to_flax
 from .masks import KeepMasks, Masks, replay
 from .results import Arrays, Objective, Results, is_float, output_leaves
 
+# Parameters, up to which compiling a module takes longer than running it a few hundred times.
+SMALL = 2**17
+
 
 class FlaxSide:
     """A copy of a module in one dtype and mode.
@@ -63,7 +66,8 @@ class FlaxSide:
     def compiled(self, function: Any) -> Any:
         """``jax.jit`` with the caller's options, or with those for this dtype."""
         options = self.compiler_options
-        if options is None and self.dtype == "float64" and jax.default_backend() == "cpu":
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        if options is None and self.dtype == "float64" and jax.default_backend() == "cpu" and size <= SMALL:
             # float64 tells whether it is the same function. That takes no optimised program, and half the time without.
             options = {"xla_backend_optimization_level": 0}
         return jax.jit(function, compiler_options=options)

@@ -19,7 +19,7 @@ class OptimizerPair:
 
 
 def known_optimizers() -> dict[str, OptimizerPair]:
-    """Stochastic gradient descent with momentum, Adam, and AdamW with weight decay, at PyTorch's usual rates.
+    """Stochastic gradient descent with momentum, Adam, and AdamW with weight decay, at PyTorch's default rates.
 
     At much higher rates training becomes chaotic, and two float64 runs part as float32 ones do.
 
@@ -32,7 +32,7 @@ def known_optimizers() -> dict[str, OptimizerPair]:
 
     return {
         "sgd": OptimizerPair(
-            optax.sgd(0.01, momentum=0.9), lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
+            optax.sgd(1e-3, momentum=0.9), lambda parameters: torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
         ),
         "adam": OptimizerPair(optax.adam(1e-3), lambda parameters: torch.optim.Adam(parameters, lr=1e-3)),
         # optax decays by 1e-4 unless told, PyTorch by 1e-2.
