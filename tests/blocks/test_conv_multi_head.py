@@ -137,10 +137,11 @@ def test_the_maps_on_request_are_the_weights():
 
 def test_maps_of_many_places_and_channels():
     # Python has one object per number up to 256: beyond, two equal lengths are two objects.
-    def call(x):
-        return fx.ConvMultiHeadAttention(int("257"), 257, rngs=nnx.Rngs(0))(x, x)[0]
+    def call(query, context):
+        return fx.ConvMultiHeadAttention(int("257"), 257, rngs=nnx.Rngs(0))(query, context)[0]
 
-    assert jax.eval_shape(call, jnp.ones((2, 17, 19, 257))).shape == (2, 17, 19, 257)
+    shapes = (2, 17, 19, 257), (2, 323, 257)
+    assert jax.eval_shape(call, *map(jnp.ones, shapes)).shape == (2, 17, 19, 257)
 
 
 @pytest.mark.parametrize(
