@@ -137,10 +137,10 @@ def test_the_maps_on_request_are_the_weights():
 
 def test_maps_of_many_places_and_channels():
     # Python has one object per number up to 256: beyond, two equal lengths are two objects.
-    def call(x):
-        return fx.ConvMultiHeadAttention(int("257"), 257, rngs=nnx.Rngs(0))(x, x)[0]
-
-    assert jax.eval_shape(call, jnp.ones((2, 17, 19, 257))).shape == (2, 17, 19, 257)
+    block = nnx.eval_shape(lambda: fx.ConvMultiHeadAttention(int("257"), 257, rngs=nnx.Rngs(0)))
+    assert block.proj_down.kernel.shape == (1, 128, 257)
+    sequence = fx.as_sequence("context", np.ones((2, 17, 19, 5)), "mem_in", 5, length=int("323"))
+    assert sequence.shape == (2, 323, 5)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,15 @@ def test_is_active_while_training_and_only_then():
     assert not np.array_equal(layer(ONES), ONES)
 
 
+def test_a_view_has_a_mode_of_its_own():
+    layer = Dropout(0.5, rngs=nnx.Rngs(0))
+    view = nnx.view(layer, deterministic=True)
+    assert (layer.is_active, view.is_active) == (True, False)
+    view.set_view()  # as where another layer's mode is asked for
+    assert not view.is_active
+    assert nnx.view(view, deterministic=False).is_active
+
+
 def test_draws_anew_at_every_call_and_again_from_the_same_seed():
     layer, same = Dropout(0.5, rngs=nnx.Rngs(0)), Dropout(0.5, rngs=nnx.Rngs(0))
     first, second = layer(ONES), layer(ONES)

@@ -60,7 +60,13 @@ WIDER = {
 def main() -> int:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", nargs="*", default=FOLDERS, metavar="FILE", help="files or folders of flax_attn")
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        default=[ROOT / folder for folder in FOLDERS],
+        metavar="FILE",
+        help="files or folders of flax_attn",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes, each with a copy of the project")
     parser.add_argument("--quick", action="store_true", help="only the tests that know a file well")
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
@@ -94,15 +100,14 @@ def forget(files: list[str]) -> None:
             session.unlink()
 
 
-def find_files(path: str) -> list[str]:
+def find_files(path: str | Path) -> list[str]:
     """The source files that a path names, relative to the root."""
     here = Path(path).resolve()
-    found = sorted(here.glob("*.py")) if here.is_dir() else [here]
-    files = [file.relative_to(ROOT).as_posix() for file in found if file.name != "__init__.py"]
-    for file in files:
-        if not Path(ROOT, file).is_file() or str(Path(file).parent) not in WIDER:
-            raise SystemExit(f"FILE must lie in {', '.join(FOLDERS)}, got {path}")
-    return files
+    files = [file for file in (sorted(here.glob("*.py")) if here.is_dir() else [here]) if file.name != "__init__.py"]
+    for file in files or [here]:
+        if not file.is_file() or file.parent not in [ROOT / folder for folder in FOLDERS]:
+            raise SystemExit(f"FILE must be one of {', '.join(FOLDERS)} or a file in it, got {path}")
+    return [file.relative_to(ROOT).as_posix() for file in files]
 
 
 def tests_of(file: str) -> list[list[str]]:
