@@ -49,7 +49,6 @@ def test_figures_that_no_longer_hold_are_named(run):
     assert len(named) == 1
     assert named[0].startswith(f"{case.name}, float64 output: 1e-03 is written, got ")
     fewer = [row for row in summary.rows if row.quantity != "map"]
-    assert stale(case, replace(summary, rows=fewer)) == [
-        f"{case.name}: no bfloat16 map is written",
-        f"{case.name}: no float64 map is written",
+    assert [line.split(", got")[0] for line in stale(case, replace(summary, rows=fewer))] == [
+        f"{case.name}, {dtype} map: nothing is written" for dtype in ("float64", "bfloat16")
     ]
