@@ -35,9 +35,16 @@ def _holds_modules(child: Any) -> bool:
     )
 
 
-def submodules(module: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, nnx.Module]]:
-    """Yields ``module`` and every module inside it with its dotted path."""
+def submodules(module: Any) -> Iterator[tuple[str, nnx.Module]]:
+    """Yields ``module`` and every module inside it with its dotted path, the first one where it has several."""
+    yield from _submodules(module, (), set())
+
+
+def _submodules(module: Any, path: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, nnx.Module]]:
+    if id(module) in seen:
+        return
+    seen.add(id(module))
     yield ".".join(path), module
     for name, child in children(module):
         if not isinstance(child, nnx.Variable):
-            yield from submodules(child, (*path, name))
+            yield from _submodules(child, (*path, name), seen)

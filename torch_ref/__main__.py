@@ -1,6 +1,7 @@
 """The command line: ``python -m torch_ref parity [NAME...]``."""
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -59,6 +60,8 @@ def parity(options: argparse.Namespace) -> int:
     cases = find_cases(options.names)
     if options.docs and options.names:
         raise ValueError(f"--docs needs all cases, got {', '.join(options.names)}")
+    if options.docs and (options.dtypes, options.steps, options.seed) != (DTYPES, 100, 0):
+        raise ValueError("--docs needs the default dtypes, steps and seed, got others")
     choose_platform(options.platform)
     from rich.console import Console
     from rich.progress import Progress
@@ -87,8 +90,8 @@ def report_writers(options: argparse.Namespace) -> list[tuple[Path, Callable[[An
     """The files that are asked for and what makes their text; fails before the work, not after it."""
     from .report import markdown, page, run
 
-    if options.html:
-        import matplotlib  # noqa: F401
+    if options.html and importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("--html needs matplotlib: pip install 'flax_attn[train]'")
 
     known = ((options.json, run.to_json), (options.markdown, markdown.run_page), (options.html, page.run_html))
     return [(path, text) for path, text in known if path is not None]
@@ -120,7 +123,9 @@ def default_jobs() -> int:
     """One process per core; one in all where they would share a device's memory."""
     import jax
 
-    return (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+    if jax.default_backend() != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def dtypes(text: str) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from flax import nnx
 from .._tree import children
 from .rules import Entry, find_rule
 
+DEEPEST = 64  # segments of a path: more than any module has that does not hold itself
+
 
 class _Found(NamedTuple):
     path: str
@@ -45,6 +47,8 @@ def entries(module: nnx.Module) -> Iterator[tuple[str, Entry]]:
 
 def _entries(module: Any, path: tuple[str, ...], listed: frozenset[int], owned: frozenset[int]) -> Iterator[_Found]:
     """``listed``: the variables that the rules of the modules around ``module`` have listed."""
+    if len(path) > DEEPEST:
+        raise ValueError(f"module must be a tree, got one that holds itself at {'.'.join(path[:5])!r}")
     own = _follow_rule(module, path, owned)
     variables = {id(variable) for entry in own for variable in entry.variables}
     if not variables & listed:  # otherwise a rule further out speaks for this layer

@@ -101,6 +101,9 @@ def compare(
         True
     """
     layouts = layouts or {}
+    for argument, given in (("kwargs", kwargs), ("flax_kwargs", flax_kwargs), ("torch_kwargs", torch_kwargs)):
+        if not isinstance(given or {}, Mapping):
+            raise ValueError(f"{argument} must map names to values, got {given!r}")
     _require_torch()
     _check_modules(flax_module, torch_module)
     _check_choices(modes, dtypes, steps, precision, layouts)
@@ -123,7 +126,9 @@ def compare(
         name=name,
         compiler_options=compiler_options,
     )
-    objective = _objective(comparison, inputs, cotangents)
+    objective = _objective(comparison, [inputs, *batches], modes, cotangents)
+    if "train" in modes or steps:
+        comparison.theirs("train", "float64", "float64").check_random_numbers(inputs)
     rows: list[Row] = []
     for dtype in dtypes:
         for mode in modes:
@@ -157,8 +162,20 @@ def _load(flax_module: nnx.Module, torch_module: Any, rename: Mapping[str, str] 
         raise ValueError(f"flax_module and torch_module cannot be paired: {error}\n\n{trees}") from error
 
 
-def _objective(comparison: Comparison, inputs: Sequence[Any], cotangents: Sequence[np.ndarray] | None) -> Objective:
-    shapes = comparison.theirs("eval", "float32", "float32").output_shapes(inputs)
+def _objective(
+    comparison: Comparison,
+    batches: Sequence[Sequence[Any]],
+    modes: Sequence[str],
+    cotangents: Sequence[np.ndarray] | None,
+) -> Objective:
+    side = comparison.theirs(modes[0], "float64", "float64")
+    shapes = side.output_shapes(batches[0])
+    others = {f"in {mode} mode": comparison.theirs(mode, "float64", "float64") for mode in modes[1:]}
+    found = {where: other.output_shapes(batches[0]) for where, other in others.items()}
+    found |= {f"for batches[{i}]": side.output_shapes(batch) for i, batch in enumerate(batches[1:])}
+    for where, other_shapes in found.items():
+        if other_shapes != shapes:
+            raise ValueError(f"torch_module must return one set of shapes, {shapes}, got {other_shapes} {where}")
     if cotangents is None:
         cotangents = random_cotangents(shapes, comparison.seed)
     if [array.shape for array in cotangents] != shapes:
@@ -204,6 +221,9 @@ def _check_choices(modes: Sequence[str], dtypes: Sequence[str], steps: int, prec
             raise ValueError(f"{argument} must be a sequence of {' and '.join(map(repr, known))}, got {given!r}")
     check_positive(minimum=0, steps=steps)
     check_choice("precision", precision, PRECISIONS)
+    for place in ("maps", "dropouts"):
+        if not isinstance(layouts.get(place, {}), Mapping):
+            raise ValueError(f"layouts[{place!r}] must map paths to layouts, got {layouts.get(place)!r}")
     unknown = set(layouts) - {"inputs", "outputs", "maps", "dropouts"}
     if unknown:
         raise ValueError(f"layouts must have the keys inputs, outputs, maps and dropouts, got {sorted(unknown)}")

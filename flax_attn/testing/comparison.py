@@ -59,19 +59,18 @@ class Comparison:
     def trained_rows(
         self, batches: Sequence[Sequence[Any]], objective: Objective, steps: int, label: str, optimizers: OptimizerPair
     ) -> list[Row]:
-        """Compares two training runs of ``steps`` steps; without a parameter there is nothing to train."""
-        if not any(True for _ in self.torch_module.parameters()):
-            return []
+        """Compares two training runs of ``steps`` steps. Without a parameter the buffers move all the same."""
         masks = [KeepMasks(self.seed, step) for step in range(steps)]
         objective = objective.trainable()
         theirs = self.theirs("train", "float64", "float64").fit(optimizers.torch, batches, objective, masks)
         ours = self.ours("train", "float64").fit(optimizers.flax, batches, objective, masks)
-        everything = _norm(theirs.trained_parameter.values())
-        return [
+        everything = _norm(theirs.trained_parameter.values()) or 1.0
+        rows = [
             row
             for quantity in TRAINED
             for row in self._quantity(quantity, ours, theirs, theirs, label, "float64", everything)
         ]
+        return [row if row.ok or row.quantity != "loss" else _with_step(row, ours, theirs) for row in rows]
 
     def locate(self, inputs: Sequence[Any], objective: Objective, rows: Sequence[Row]) -> Finding | None:
         """Where the two sides part, if one of ``rows`` failed that a single call can tell about."""
@@ -151,6 +150,14 @@ def _rounded(inputs: Sequence[Any], objective: Objective, dtype: str) -> tuple[l
     arrays = [None if array is None else rounded(array, dtype) for array in inputs]
     cotangents = [rounded(array, dtype) for array in objective.cotangents]
     return arrays, Objective(cotangents, objective.curvature)
+
+
+def _with_step(row: Row, ours: Results, theirs: Results) -> Row:
+    """The row of the losses with the first step at which they part."""
+    mine, other = ours.loss["loss"], theirs.loss["loss"]
+    scale = float(np.max(np.abs(other[np.isfinite(other)]), initial=0.0))
+    step = int(np.argmax(~(np.abs(mine - other) <= row.tolerance * scale)))
+    return replace(row, note=f"first at step {step + 1}: flax {mine[step]:.9g}, torch {other[step]:.9g}")
 
 
 def _note(mine: np.ndarray, reference: np.ndarray) -> str:

@@ -13,6 +13,10 @@ def relative_error(got: np.ndarray, reference: np.ndarray) -> float:
     if got.shape != reference.shape:
         return float("inf")
     got, reference = got.astype(np.float64), reference.astype(np.float64)
+    # Of numbers around 1: the squares of very small ones would be 0, of very large ones infinite.
+    scale = np.max(np.abs(reference), initial=0.0) or np.max(np.abs(got), initial=0.0)
+    if np.isfinite(scale) and scale > 0:
+        got, reference = got / scale, reference / scale
     with np.errstate(invalid="ignore"):  # an infinity on both sides; the difference is NaN
         difference, norm = float(np.linalg.norm(got - reference)), float(np.linalg.norm(reference))
     if norm == 0:

@@ -18,7 +18,7 @@ from ..convert.walk import entries
 from ..layers import Dropout
 from .intercept import intercept
 from .layouts import Layouts, one_each, to_flax
-from .masks import KeepMasks, Masks, replay
+from .masks import DropoutError, KeepMasks, Masks, replay
 from .results import Arrays, Objective, Results, is_float, output_leaves
 
 # Parameters, up to which compiling a module takes longer than running it a few hundred times.
@@ -156,23 +156,40 @@ class FlaxSide:
     ) -> Any:
         def loss(params: Any, floats: Any) -> Any:
             module = self.module(params, rest, masks)
-            found = output_leaves(module(*in_order(floats, others), **self.kwargs))
-            return weighted_loss(found, cotangents, curvature), (dict(found), nnx.state(module))
+            found = output_leaves(self.call(module, in_order(floats, others)))
+            # What a module sows is not part of what it was.
+            state = nnx.state(module, nnx.Not(nnx.Intermediate))
+            return weighted_loss(found, cotangents, curvature), (dict(found), state)
 
         (value, (output, state)), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, floats)
         module = self.module(params, rest, masks)
         maps = ops.attention_maps(module, *in_order(floats, others), **self.kwargs) if self.maps else {}
         return value, gradients, output, state, maps
 
+    def call(self, module: Any, inputs: Sequence[Any]) -> Any:
+        """Calls the module; an error names what it was called with."""
+        try:
+            return module(*inputs, **self.kwargs)
+        except DropoutError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
+            layouts = one_each("inputs", self.layouts.get("inputs"), len(inputs))
+            given = ", ".join(
+                f"input[{i}] {None if x is None else x.shape} ({'as in PyTorch' if layout is None else layout})"
+                for i, (x, layout) in enumerate(zip(inputs, layouts, strict=True))
+            )
+            raise ValueError(f"flax_module must take the inputs in their layouts, got {given}: {error}") from error
+
     def _split(self, module: nnx.Module) -> Any:
         with self.settings():
             copied = cast(module, self.dtype)
+            nnx.pop(copied, nnx.Intermediate)
             copied.train() if self.train else copied.eval()  # type: ignore[no-untyped-call]
             return nnx.split(copied, nnx.Param, ...)
 
     def _state_dict(self, *state: Any) -> Arrays:
         arrays = to_torch(nnx.merge(self.graphdef, *state))
-        return {path: np.asarray(array, np.float64) for path, array in arrays.items() if is_float(array)}
+        return numpy({path: array for path, array in arrays.items() if not path.endswith("num_batches_tracked")})
 
     def _buffers(self, arrays: Arrays) -> Arrays:
         return {path: value for path, value in arrays.items() if path not in self.parameters}
@@ -188,11 +205,11 @@ def cast(module: nnx.Module, dtype: str) -> nnx.Module:
     """A copy of ``module`` with all floats rounded to ``dtype``; statistics stay float32 at least."""
 
     def rounded(leaf: Any) -> Any:
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+        return leaf.astype(dtype) if is_float(leaf) else leaf
 
     def widened(leaf: Any) -> Any:
         leaf = rounded(leaf)
-        return leaf.astype(jnp.promote_types(dtype, jnp.float32)) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+        return leaf.astype(jnp.promote_types(dtype, jnp.float32)) if is_float(leaf) else leaf
 
     graphdef, statistics, rest = nnx.split(module, nnx.BatchStat, ...)  # type: ignore[misc]
     copied: nnx.Module = nnx.merge(graphdef, jax.tree.map(widened, statistics), jax.tree.map(rounded, rest), copy=True)
@@ -221,6 +238,12 @@ def numpy(arrays: Mapping[str, Any]) -> Arrays:
 def _share_dropout(module: nnx.Module, masks: Masks) -> None:
     keep = replay(masks)
     for path, layer in submodules(module):
+        own = next((kind for kind in (Dropout, nnx.Dropout) if isinstance(layer, kind)), None)
+        if own is not None and type(layer).__call__ is not own.__call__:
+            raise DropoutError(
+                f"flax_module must drop in {own.__module__}.Dropout itself, the masks of others cannot be shared, got "
+                f"{type(layer).__name__} {path!r}"
+            )
         if isinstance(layer, Dropout):
             layer.keep_mask = partial(_keep_mask, partial(keep, path))
         elif isinstance(layer, nnx.Dropout):
@@ -251,6 +274,8 @@ def weighted_loss(
     for (path, leaf), cotangent in zip(found, cotangents, strict=True):
         if not isinstance(leaf, jax.Array):
             raise ValueError(f"flax_module must return arrays, nested or not, got {type(leaf).__name__} at {path}")
+        if jnp.iscomplexobj(leaf):
+            raise ValueError(f"flax_module must return real numbers, got {leaf.dtype} at {path}")
         if leaf.shape != cotangent.shape:
             raise ValueError(
                 f"{path} of flax_module must have PyTorch's shape in its layout, {cotangent.shape}, got {leaf.shape}; "

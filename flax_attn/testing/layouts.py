@@ -38,6 +38,9 @@ def one_each(kind: str, layouts: Sequence[str | None] | None, count: int) -> lis
         raise ValueError(f"layouts[{kind!r}] must be a list of layouts, got the string {layouts!r}")
     if len(layouts) != count:
         raise ValueError(f"layouts[{kind!r}] must have one entry for each of {count} arrays, got {len(layouts)}")
+    wrong = [layout for layout in layouts if not (layout is None or isinstance(layout, str))]
+    if wrong:
+        raise ValueError(f"layouts[{kind!r}] must be layouts or None, got {wrong[0]!r}")
     return list(layouts)
 
 

@@ -11,6 +11,10 @@ from .layouts import to_flax
 Masks = dict[str, list[np.ndarray]]
 
 
+class DropoutError(ValueError):
+    """The two sides do not drop alike."""
+
+
 class KeepMasks:
     """Draws a mask whenever PyTorch's side asks for one, and keeps it for Flax's.
 
@@ -50,12 +54,12 @@ def replay(
         call = calls[path] = calls.get(path, -1) + 1
         known = masks.get(path, [])
         if call >= len(known):
-            raise ValueError(
+            raise DropoutError(
                 f"dropout {path!r} of flax_module must drop as often as torch_module's, {len(known)} times, got "
                 f"{call + 1}"
             )
         if known[call].shape != shape:
-            raise ValueError(
+            raise DropoutError(
                 f"dropout {path!r} must have PyTorch's shape {known[call].shape}, or a layout in layouts['dropouts'] "
                 f"that takes it there, got {shape}"
             )

@@ -49,6 +49,8 @@ def choose(optimizers: Mapping[str, OptimizerPair] | Any) -> dict[str, Optimizer
     Raises:
         ValueError: a name that is not known, or a mapping to something else.
     """
+    if not optimizers:
+        raise ValueError("optimizers must be at least one, got none")
     if isinstance(optimizers, Mapping):
         wrong = [name for name, pair in optimizers.items() if not isinstance(pair, OptimizerPair)]
         if wrong:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .locate import Finding
-from .tolerances import UNITS
+from .tolerances import TRAINED, UNITS
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,15 @@ class Report:
         """The rows that are not."""
         return [row for row in self.rows if not row.ok]
 
+    @property
+    def vacuous(self) -> list[Row]:
+        """The rows that compared zeros with zeros, as a dead ReLU makes them: they would pass whatever is behind."""
+        return [row for row in self.rows if row.note == "zero in torch"]
+
+    def _looks_like_float32(self) -> bool:
+        errors = [row.error for row in self.failures if row.dtype == "float64" and row.quantity not in TRAINED]
+        return bool(errors) and max(errors) < UNITS["float32"] * 2**6
+
     def worst(self, quantity: str, dtype: str) -> Row | None:
         """The row with the largest error of a quantity (NaN the largest of all), or None where there is none."""
         rows = [row for row in self.rows if (row.quantity, row.dtype) == (quantity, dtype)]
@@ -97,7 +106,11 @@ class Report:
 
     def __str__(self) -> str:
         head = f"{self.name}: {len(self.failures)} of {len(self.rows)} comparisons failed"
+        if self.vacuous:
+            head += f"; {len(self.vacuous)} compared zeros with zeros, and so nothing"
         found = [str(self.finding)] if self.finding else []
+        if self._looks_like_float32():
+            found.append("errors of this size in float64 look like a float32 somewhere inside")
         return "\n".join([head, *found, *map(str, self.failures or self.rows)])
 
 

@@ -45,7 +45,7 @@ class TorchSide:
 
         self.kwargs, self.train, self.layouts, self.maps, self.rename = kwargs, train, layouts, maps, rename
         self.dtype = getattr(torch, dtype)
-        rounded = copy.deepcopy(module).to(getattr(torch, rounded_to)).to(self.dtype).train(train)
+        rounded = _deepcopy(module).to(getattr(torch, rounded_to)).to(self.dtype).train(train)
         self.module = rounded.requires_grad_(True)  # frozen parameters are compared as any other
         self.module.zero_grad(set_to_none=True)
 
@@ -59,9 +59,9 @@ class TorchSide:
 
         module = self.copy(KeepMasks(0))
         try:
-            with torch.no_grad():
-                output = module(*self.tensors(inputs), **self.kwargs)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            with torch.no_grad(), torch.random.fork_rng():
+                output = module(*_copies(self.tensors(inputs)), **self.kwargs)
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
             shapes = ", ".join(f"input[{i}] {None if x is None else x.shape}" for i, x in enumerate(inputs))
             raise ValueError(f"torch_module must take the inputs, got {shapes}: {error}") from error
         found = output_leaves(output)
@@ -70,7 +70,25 @@ class TorchSide:
                 raise ValueError(
                     f"torch_module must return tensors, nested or not, got {type(leaf).__name__} at {path}"
                 )
+            if leaf.is_complex():
+                raise ValueError(f"torch_module must return real numbers, got {leaf.dtype} at {path}")
         return [tuple(leaf.shape) for _, leaf in found]
+
+    def check_random_numbers(self, inputs: Sequence[Any]) -> None:
+        """Raises ``ValueError`` where the module draws random numbers that cannot be shared."""
+        import torch
+
+        found = []
+        for seed in range(2):
+            with torch.random.fork_rng(), torch.no_grad():
+                torch.manual_seed(seed)
+                output = self.copy(KeepMasks(0))(*_copies(self.tensors(inputs)), **self.kwargs)
+            found.append([numpy(leaf) for _, leaf in output_leaves(output)])
+        if not all(np.array_equal(one, other, equal_nan=True) for one, other in zip(*found, strict=True)):
+            raise ValueError(
+                "torch_module must draw its random numbers in torch.nn.Dropout layers, where they can be shared, got "
+                "other results from other seeds: is there a torch.nn.functional.dropout?"
+            )
 
     def run(self, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> Results:
         """Calls and differentiates the module."""
@@ -84,7 +102,7 @@ class TorchSide:
         for tensor in tensors:
             if tensor is not None and tensor.is_floating_point():
                 tensor.requires_grad_()
-        found = output_leaves(module(*tensors, **self.kwargs))
+        found = output_leaves(module(*_copies(tensors), **self.kwargs))
         loss = loss_of(found, objective)
         if loss.requires_grad:
             loss.backward()
@@ -92,7 +110,7 @@ class TorchSide:
         results.output = {
             path: to_flax(numpy(leaf), layout, path) for (path, leaf), layout in zip(found, outputs, strict=True)
         }
-        results.parameter_gradient = {name: _gradient(parameter) for name, parameter in module.named_parameters()}
+        results.parameter_gradient = {name: _gradient(parameter) for name, parameter in named_parameters(module)}
         results.input_gradient = self._input_gradients(tensors)
         results.buffer = _buffers(module)  # in eval mode they have to stay what they were
         return self._renamed(results)
@@ -112,21 +130,30 @@ class TorchSide:
             objective: the same for all.
             masks: filled, those of every step.
         """
+        import torch
+
         module = copy.deepcopy(self.module)
-        stepper = optimizer(module.parameters())
+        parameters = list(module.parameters())
+        stepper = optimizer(parameters) if parameters else None
         tensors = [self.tensors(batch) for batch in batches]
         losses = []
         for step, keep in enumerate(masks):
             share_dropout(module, keep, self.rename)
-            stepper.zero_grad()
-            loss = loss_of(output_leaves(module(*tensors[step % len(tensors)], **self.kwargs)), objective)
-            loss.backward()
-            stepper.step()
+            module.zero_grad()
+            inputs = _copies(tensors[step % len(tensors)])
+            loss = loss_of(output_leaves(module(*inputs, **self.kwargs)), objective)
+            if loss.requires_grad:
+                loss.backward()
+            for parameter in parameters:
+                # What nothing uses has a gradient of 0, as in JAX: PyTorch would leave it out, weight decay and all.
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            if stepper is not None:
+                stepper.step()
             losses.append(loss.item())
         return self._renamed(
             Results(
                 loss={"loss": np.array(losses)},
-                trained_parameter={name: numpy(parameter) for name, parameter in module.named_parameters()},
+                trained_parameter={name: numpy(parameter) for name, parameter in named_parameters(module)},
                 trained_buffer=_buffers(module),
             )
         )
@@ -162,6 +189,16 @@ class TorchSide:
         return results
 
 
+def _deepcopy(module: Any) -> Any:
+    try:
+        return copy.deepcopy(module)
+    except RuntimeError as error:
+        raise ValueError(
+            f"torch_module must be free of tensors from an earlier call, such as a kept attention map, to be copied, "
+            f"got {type(module).__name__}: {error}"
+        ) from error
+
+
 def share_dropout(module: Any, masks: KeepMasks, rename: Mapping[str, str] | None) -> None:
     """Has every dropout inside ``module`` draw from ``masks``.
 
@@ -170,31 +207,37 @@ def share_dropout(module: Any, masks: KeepMasks, rename: Mapping[str, str] | Non
     """
     import torch
 
-    elements = (torch.nn.Dropout, torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d)
-    others = (torch.nn.AlphaDropout, torch.nn.FeatureAlphaDropout, torch.nn.MultiheadAttention, torch.nn.RNNBase)
+    # The axes over which one decision holds: none for elements, the spatial ones for channels.
+    shared_axes = {torch.nn.Dropout: 0, torch.nn.Dropout1d: 1, torch.nn.Dropout2d: 2, torch.nn.Dropout3d: 3}
+    drops = (torch.nn.modules.dropout._DropoutNd, torch.nn.MultiheadAttention, torch.nn.RNNBase)
     for path, layer in module.named_modules():
-        if isinstance(layer, elements):
-            layer.forward = _dropout(layer, rename_all([path], rename)[path], masks)
-        elif isinstance(layer, others) and layer.training and getattr(layer, "p", getattr(layer, "dropout", 0)) > 0:
+        own = next((axes for kind, axes in shared_axes.items() if type(layer).forward is kind.forward), None)
+        if own is not None:
+            layer.forward = _dropout(layer, rename_all([path], rename)[path], masks, own)
+        elif isinstance(layer, drops) and layer.training and getattr(layer, "p", getattr(layer, "dropout", 0)) > 0:
             raise ValueError(
                 f"torch_module must drop in torch.nn.Dropout layers alone, the masks of others cannot be shared, got "
                 f"{type(layer).__name__} {path!r}"
             )
 
 
-def _dropout(layer: Any, path: str, masks: KeepMasks) -> Callable[[Any], Any]:
+def _dropout(layer: Any, path: str, masks: KeepMasks, shared_axes: int) -> Callable[[Any], Any]:
     import torch
 
     def forward(x: Any) -> Any:
         if not layer.training or layer.p == 0:
             return x
-        # Dropout2d and its like drop whole channels, elements alone is what the plain one drops.
-        shape = tuple(x.shape) if type(layer) is torch.nn.Dropout else (*x.shape[:2], *(1,) * (x.dim() - 2))
+        shape = (*x.shape[: x.dim() - shared_axes], *(1,) * shared_axes)
         mask = torch.from_numpy(masks.draw(path, layer.p, shape))
         # At a rate of 1 nothing is kept, and 0 / 0 would leak out of the gradient of what is not.
         return torch.where(mask, x / (1 - layer.p or 1), torch.zeros((), dtype=x.dtype))
 
     return forward
+
+
+def named_parameters(module: Any) -> list[tuple[str, Any]]:
+    """All parameters, one that has several names under each of them."""
+    return list(module.named_parameters(remove_duplicate=False))
 
 
 def loss_of(found: Sequence[tuple[str, Any]], objective: Objective) -> Any:
@@ -210,11 +253,14 @@ def loss_of(found: Sequence[tuple[str, Any]], objective: Objective) -> Any:
 
 
 def _buffers(module: Any) -> Arrays:
-    """The floats among the buffers of the state_dict; others are constants that a module makes for itself."""
-    saved = module.state_dict().keys()
-    return {
-        name: numpy(buffer) for name, buffer in module.named_buffers() if name in saved and buffer.is_floating_point()
-    }
+    """The buffers of the state_dict; others are constants that a module makes for itself."""
+    saved = {name for name in module.state_dict() if not name.endswith("num_batches_tracked")}
+    return {name: numpy(buffer) for name, buffer in module.named_buffers(remove_duplicate=False) if name in saved}
+
+
+def _copies(tensors: Sequence[Any]) -> list[Any]:
+    """The inputs themselves stay as they are, also where a module works in place on what it is given."""
+    return [None if tensor is None else tensor.clone() for tensor in tensors]
 
 
 def numpy(tensor: Any) -> np.ndarray:

@@ -59,7 +59,10 @@ def trace_torch(side: TorchSide, inputs: Sequence[Any], objective: Objective, ma
         layer.register_forward_pre_hook(before, with_kwargs=True)
         # One by one: the path of a module may be a prefix that the table takes off.
         layer.register_forward_hook(partial(after, rename_all([path], side.rename)[path]))
-    loss = loss_of(output_leaves(module(*side.tensors(inputs), **side.kwargs)), objective)
+    loss = loss_of(
+        output_leaves(module(*(None if x is None else x.clone() for x in side.tensors(inputs)), **side.kwargs)),
+        objective,
+    )
     if loss.requires_grad:
         loss.backward()
     return calls
@@ -92,7 +95,7 @@ def trace_flax(side: FlaxSide, inputs: Sequence[Any], objective: Objective, mask
         for path, inner in list(submodules(module)):  # all of them first: intercepting changes their classes
             if callable(inner):
                 intercept(inner, partial(around, path, type(inner).__name__))
-        output = output_leaves(module(*in_order(floats, others), **side.kwargs))
+        output = output_leaves(side.call(module, in_order(floats, others)))
         return weighted_loss(output, cotangents, curvature), (given, values)
 
     with side.settings():

@@ -7,7 +7,7 @@ from pathlib import Path
 from flax_attn.testing.tolerances import STALE, TRAINED, UNITS
 
 from .markdown import case_table, class_table, describe
-from .run import CaseResult, ParityRun, from_json, to_json
+from .run import CaseResult, Options, ParityRun, from_json, to_json
 
 ROOT = Path(__file__).parent.parent.parent
 BEGIN, END = "<!-- parity: begin -->", "<!-- parity: end -->"
@@ -40,6 +40,8 @@ def write_docs(run: ParityRun, root: Path = ROOT) -> list[Path]:
     """
     if not run.is_complete:
         raise ValueError("--docs must have all cases, got some of them")
+    if run.options != Options(precision=run.options.precision) or run.problems():
+        raise ValueError("--docs must have a run with the default options in which all is well, got another")
     folder = root / "docs" / "parity"
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / f"{run.platform}-{run.options.precision}.json"

@@ -65,7 +65,7 @@ class CaseResult:
     @property
     def ok(self) -> bool:
         """Whether every row is within its tolerance."""
-        return all(row.ok for row in self.rows)
+        return bool(self.rows) and all(row.ok for row in self.rows)
 
     def worst(self, dtype: str, quantities: Sequence[str] = QUANTITIES) -> Row | None:
         """The row with the largest error, NaN the largest of all; None where nothing was compared."""
@@ -120,7 +120,8 @@ class ParityRun:
 
     def problems(self) -> list[str]:
         """What falls short, one line each."""
-        found = [f"{case.name}: {row}" for case in self.cases for row in case.rows if not row.ok]
+        found = [f"{case.name}: nothing was compared: {case.finding}" for case in self.cases if not case.rows]
+        found += [f"{case.name}: {row}" for case in self.cases for row in case.rows if not row.ok]
         for dtype, (mean_limit, limit) in RATIOS.items():
             found += [
                 f"{case.name}: {dtype} error is {case.ratios[dtype]:.2f} times PyTorch's own, at most {limit} wanted"
@@ -169,9 +170,12 @@ def run_case(case: Case, options: Options) -> CaseResult:
     from ..pairs import make_pair
 
     start = time.perf_counter()
-    report = make_pair(case, options.seed).compare(
-        dtypes=options.dtypes, steps=options.steps, precision=options.precision, seed=options.seed
-    )
+    try:
+        report = make_pair(case, options.seed).compare(
+            dtypes=options.dtypes, steps=options.steps, precision=options.precision, seed=options.seed
+        )
+    except Exception as error:  # the other cases still have something to tell
+        return CaseResult(case.name, time.perf_counter() - start, {}, f"{type(error).__name__}: {error}", [])
     return CaseResult(
         name=case.name,
         seconds=time.perf_counter() - start,
