@@ -19,6 +19,8 @@ POSITIONS = {
     "assert_almost_equal": 2,
     "assert_array_almost_equal": 2,
     "assert_approx_equal": 2,
+    "assertAlmostEqual": 2,
+    "assert_array_less": 1,
     "assert_close": 2,
     "approx": 1,
 }
@@ -26,7 +28,10 @@ SMALL = 1e-3  # a comparison `x < 1e-5` with less than this is a tolerance in di
 
 
 OPERATORS = {ast.Pow: operator.pow, ast.Div: operator.truediv, ast.Mult: operator.mul}
-IMPLICIT = {"assert_allclose", "allclose", "isclose", "approx", "assert_close", "assert_almost_equal"}
+IMPLICIT = {
+    *("assert_allclose", "allclose", "isclose", "approx", "assert_close", "assert_almost_equal"),
+    *("assert_array_almost_equal", "assert_approx_equal", "assertAlmostEqual", "assertNotAlmostEqual"),
+}
 
 
 def number(node):
@@ -73,9 +78,23 @@ def in_dictionary(node):
     )
 
 
+def is_telling(name):
+    """Whether something of this name is a tolerance if it is small."""
+    return any(word in name.lower() for word in ("tol", "close", "error", "same", "limit", "accuracy"))
+
+
 def in_assignment(node):
-    names = [target.id.lower() for target in node.targets if isinstance(target, ast.Name)]
-    return is_small(node.value) and any(word in name for name in names for word in ("tol", "close", "error", "same"))
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    names = [getattr(target, "id", getattr(target, "attr", "")) for target in targets]
+    return node.value is not None and is_small(node.value) and any(map(is_telling, names))
+
+
+def in_default(node):
+    """Whether an argument of a function has a tolerance for its default."""
+    arguments = [*node.posonlyargs, *node.args]
+    given = [*zip(reversed(arguments), reversed(node.defaults), strict=False)]
+    given += [(name, value) for name, value in zip(node.kwonlyargs, node.kw_defaults, strict=True) if value is not None]
+    return any(is_small(value) and (is_telling(name.arg) or name.arg in KEYWORDS) for name, value in given)
 
 
 HIDING_PLACES = {
@@ -83,13 +102,15 @@ HIDING_PLACES = {
     ast.Compare: in_comparison,
     ast.Dict: in_dictionary,
     ast.Assign: in_assignment,
+    ast.AnnAssign: in_assignment,
+    ast.arguments: in_default,
 }
 
 
 def tolerance_literals(source):
     """The lines of ``source`` that hold a tolerance."""
     return [
-        node.lineno
+        getattr(node, "lineno", 1)
         for node in ast.walk(ast.parse(source))
         if type(node) in HIDING_PLACES and HIDING_PLACES[type(node)](node)
     ]
@@ -123,6 +144,13 @@ def test_no_tolerance_outside_the_table(path):
         "assert error < 1 / 10**6",
         "options = {'rtol': 1e-5}",
         "TOLERANCE = 1e-5",
+        "TOLERANCE: float = 1e-5",
+        "self.tolerance = 1e-5",
+        "def same(a, b, tol=1e-5): pass",
+        "def same(a, b, *, limit=1e-5): pass",
+        "np.testing.assert_array_less(error, 1e-5)",
+        "np.testing.assert_array_almost_equal(a, b)",
+        "self.assertAlmostEqual(a, b)",
         "np.testing.assert_allclose(a, b)",
         "assert a == pytest.approx(b)",
     ],
