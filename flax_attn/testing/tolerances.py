@@ -26,13 +26,13 @@ TABLE: dict[tuple[str, str, str], float] = {
     ("parameter gradient", "float32", "cpu"): 2e-5,
     ("input gradient", "float32", "cpu"): 2e-5,
     ("buffer", "float32", "cpu"): 2e-6,
-    # For outputs float32's, times the 2**16 between the two roundings. Gradients are off by up to a fifth, PyTorch's
-    # too: a maximum may fall on another element, and its gradient with it. Below 1, as a gradient that is zero is off
-    # by 1. What is meaningful about bfloat16 is the ratio to PyTorch's own error, `RATIOS`.
+    # For outputs float32's, times the 2**16 between the two roundings. Gradients that are a single number are
+    # off by up to a half, as a maximum may fall on another element, and its gradient with it. Below 1: a gradient that
+    # is zero is off by 1. What is meaningful about bfloat16 is the ratio to PyTorch's own error, `RATIOS`.
     ("output", "bfloat16", "cpu"): 0.13,
     ("map", "bfloat16", "cpu"): 0.13,
-    ("parameter gradient", "bfloat16", "cpu"): 0.5,
-    ("input gradient", "bfloat16", "cpu"): 0.5,
+    ("parameter gradient", "bfloat16", "cpu"): 0.8,
+    ("input gradient", "bfloat16", "cpu"): 0.8,
     ("buffer", "bfloat16", "cpu"): 0.13,
     # The same run twice, its float32 sums taken in another order: over a few steps the difference grows.
     ("training error", "float32", "cpu"): 1e-3,
