@@ -262,7 +262,7 @@ CASES = (
         (None,),
         {"train_shape": (100, 37, 5), "category": 7},
         gains=LIVELY_GATES,
-        draw=1,
+        draw=3,
     ),
     Case(
         "SpatialAttentionNeuralNetwork, other width",
@@ -271,6 +271,6 @@ CASES = (
         (None,),
         {"train_shape": (100, 37, 5), "category": 3},
         gains=LIVELY_GATES,
-        draw=1,
+        draw=3,
     ),
 )
