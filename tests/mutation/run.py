@@ -41,7 +41,9 @@ ALSO = {
         "tests/test_mirror.py::test_calls_take_the_same_arguments",
         "tests/test_bad_input.py",
     ],
-    "flax_attn/convert": ["tests/convert"],
+    "flax_attn/convert": ["tests/convert/test_state_dict.py"],
+    "flax_attn/convert/rules.py": ["tests/convert/test_layers.py"],
+    "flax_attn/convert/walk.py": ["tests/convert/test_rules.py"],
     "flax_attn/layers": ["tests/layers/test_arguments.py", "tests/test_bad_input.py"],
     "flax_attn/layers/conv.py": ["tests/layers/test_initial_values.py"],
     "flax_attn/layers/embedding.py": ["tests/layers/test_linear.py", "tests/layers/test_initial_values.py"],
@@ -53,7 +55,7 @@ WIDER = {
     "flax_attn/ops": ["tests/test_bad_input.py", "tests/layers", "tests/blocks", "tests/test_program.py"],
     "flax_attn/layers": ["tests/layers", "tests/blocks", "tests/test_program.py"],
     "flax_attn/blocks": ["tests/test_mirror.py", "tests/ops/test_dtype.py", "tests/ops/test_maps.py"],
-    "flax_attn/convert": ["tests/test_mirror.py", "tests/layers"],
+    "flax_attn/convert": ["tests/convert", "tests/test_mirror.py", "tests/layers"],
 }
 
 
