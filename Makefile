@@ -21,7 +21,7 @@ types: .venv/.test
 	.venv/bin/mypy
 
 tests: .venv/.test
-	.venv/bin/python -m pytest -n 2 --dist worksteal
+	.venv/bin/python -m pytest -n 2 --dist worksteal --durations 15
 
 wheel: .venv/.test
 	.venv/bin/python tests/check_wheel.py
