@@ -38,13 +38,18 @@ def _multi_head_attention(layer: nnx.MultiHeadAttention) -> Iterator[Entry]:
         yield _stacked("in_proj_weight", separate)
     else:
         yield from separate
-    biases = [projection.bias for projection in projections if projection.bias is not None]
+    biases = [_flat(projection.bias) for projection in projections if projection.bias is not None]
     if biases:
-        shape = biases[0].shape
-        yield _stacked("in_proj_bias", [Entry("", bias, np.ravel, lambda part: part.reshape(shape)) for bias in biases])
+        yield _stacked("in_proj_bias", biases)
     yield flat_weight("out_proj.weight", layer.out)
     if layer.out.bias is not None:
         yield Entry("out_proj.bias", layer.out.bias)
+
+
+def _flat(bias: nnx.Param[Any]) -> Entry:
+    """A part of the one array of biases, which has no name of its own."""
+    shape = bias.shape
+    return Entry("", bias, np.ravel, lambda part: part.reshape(shape))
 
 
 def _stacked(name: str, parts: list[Entry]) -> Entry:

@@ -144,6 +144,14 @@ def test_freedoms_that_pytorch_does_not_have(options, argument):
         flax_attn.to_torch(nnx.Dict(attn=make(**options)))
 
 
+def test_as_many_heads_for_key_and_value_however_many():
+    heads = 257
+    layer = nnx.MultiHeadAttention(
+        heads, heads, num_kv_heads=int(str(heads)), kernel_init=nnx.initializers.zeros, decode=False, rngs=nnx.Rngs(0)
+    )
+    assert flax_attn.to_torch(layer)["in_proj_weight"].shape == (3 * heads, heads)
+
+
 class Torch(torch.nn.Module):
     def __init__(self):
         super().__init__()

@@ -58,3 +58,15 @@ def test_tables_map_strings(table):
 def test_a_table_that_cannot_be_read_backwards():
     with pytest.raises(ValueError, match="different runs to be read from right to left"):
         rename_all(["x.w"], {"A": "x", "B": "x"}, invert=True)
+
+
+def test_paths_and_tables_may_be_long():
+    table = {f"their{i}": f"our{i}" for i in range(307)}
+    theirs, ours = ".".join(table), ".".join(table.values())
+    assert rename_all([theirs], table) == {theirs: ours}
+    assert rename_all([ours], table, invert=True) == {ours: theirs}
+
+
+def test_the_direction_is_given_by_name():
+    with pytest.raises(TypeError):
+        rename_all(["a.w"], {"a": "b"}, True)

@@ -1,5 +1,7 @@
 """Rules of a user's own: registered by layer type, checked when used, every fault named with layer and path."""
 
+from dataclasses import FrozenInstanceError
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +118,38 @@ def test_a_second_rule_has_to_say_so():
     assert RULES[Scaled] is scaled
     rule(Scaled, replace=True)(lambda layer: [*scaled(layer)])
     assert list(flax_attn.to_torch(Scaled())) == ["weight", "gamma", "index"]
+
+
+def test_replacing_is_asked_for_by_name():
+    with pytest.raises(TypeError):
+        rule(Scaled, True)
+
+
+def test_entries_do_not_change():
+    with pytest.raises(FrozenInstanceError):
+        Entry("weight", Scaled().kernel).name = "other"
+
+
+def test_only_what_is_trained_is_a_parameter():
+    layer = Scaled()
+    assert Entry("weight", layer.kernel).is_parameter
+    assert Entry("both", [layer.kernel, layer.scale]).is_parameter
+    assert not Entry("index", layer.index).is_parameter
+    assert not Entry("mixed", [layer.kernel, layer.index]).is_parameter
+    assert not Entry("count", None, constant=np.array(2)).is_parameter
+
+
+class Masked(nnx.Module):
+    def __init__(self):
+        self.mask = nnx.BatchStat(jnp.zeros(3, bool))
+
+
+def test_other_kinds_of_numbers_take_their_own():
+    rule(Masked)(lambda layer: [Entry("mask", layer.mask)])
+    mask = np.array([True, False, True])
+    np.testing.assert_array_equal(flax_attn.from_torch(Masked(), {"mask": mask}).mask[...], mask)
+    with pytest.raises(ValueError, match="mask: expected an array of dtype bool, got int64"):
+        flax_attn.from_torch(Masked(), {"mask": mask.astype(np.int64)})
 
 
 @pytest.mark.parametrize("wrong", [torch.nn.Linear, int, nnx.Param, "Scaled", Scaled()], ids=str)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import flax_attn
+from flax_attn.convert import OFFICIAL_CBAM_NAMES, TUTORIAL_NAMES
 from flax_attn.layers import BatchNorm, Conv, Embedding, LayerNorm, Linear
 from torch_ref.blocks import cbam as pt
 
@@ -406,3 +408,69 @@ def test_no_parameter_is_left_out_in_silence():
     ]
     with pytest.raises(ValueError, match=r"conversion rule.*'lora\.lora_a'.*'lora\.lora_b'"):
         flax_attn.to_torch(nnx.LoRALinear(3, 5, lora_rank=2, rngs=nnx.Rngs(0)))
+
+
+def test_renaming_is_asked_for_by_name():
+    linear = Linear(3, 5, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError):
+        flax_attn.from_torch(linear, flax_attn.to_torch(linear), {})
+    with pytest.raises(TypeError):
+        flax_attn.to_torch(linear, None, {})
+
+
+def test_saving_reads_the_table_from_right_to_left():
+    named = flax_attn.to_torch(make(), rename=OFFICIAL_CBAM_NAMES)
+    assert {".".join(name.split(".")[:2]) for name in named} == {"module.ChannelGate", "module.SpatialGate"}
+    flax_attn.from_torch(make(), named, rename=OFFICIAL_CBAM_NAMES)
+
+
+class Table:
+    """Has a shape and numbers and is no array all the same, as a data frame is."""
+
+    shape = (2,)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.zeros(self.shape, dtype)
+
+
+def test_what_has_only_a_shape_is_no_array():
+    given = {**weights(), "channel_gate.mlp.1.bias": Table()}
+    with pytest.raises(ValueError, match=r"mlp\.1\.bias: expected an array of floats, got Table$"):
+        flax_attn.from_torch(make(), given)
+
+
+class Network(nnx.Module):
+    def __init__(self, token_order, name="w_qs"):
+        self.token_order = token_order
+        self.attn1 = nnx.Dict(**{name: Linear(2, 3, rngs=nnx.Rngs(0))})
+
+
+PIXELS = "".join(["pix", "els"])  # not the very object of the source
+
+
+@pytest.mark.parametrize(
+    ("module", "where"),
+    [(Network(PIXELS), "Network"), (nnx.Dict(deep=nnx.List([Network(PIXELS)])), r"deep\.0")],
+)
+@pytest.mark.parametrize("table", [dict(TUTORIAL_NAMES), {**TUTORIAL_NAMES, "module": ""}])
+def test_where_the_token_order_may_be_wrong(module, where, table):
+    with pytest.warns(UserWarning, match=f"^{where}: the tutorial trained .* token_order='article'") as caught:
+        flax_attn.from_torch(module, flax_attn.to_torch(module), rename=table)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize(
+    ("module", "table"),
+    [
+        (Network("article"), TUTORIAL_NAMES),
+        (Network("zigzag"), TUTORIAL_NAMES),
+        (Network(PIXELS, "other"), TUTORIAL_NAMES),
+        (Network(PIXELS), None),
+        (Network(PIXELS), {"ChannelGate": "channel_gate"}),
+    ],
+    ids=["article", "another order", "another attention", "no table", "another table"],
+)
+def test_no_warning_where_the_token_order_is_none_of_the_tutorials(module, table):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flax_attn.from_torch(module, flax_attn.to_torch(module), rename=table)

@@ -1,0 +1,92 @@
+"""Walking a module: how deep, who speaks for a layer inside, and rules that would lose or change a number."""
+
+import numpy as np
+import pytest
+from flax import nnx
+
+import flax_attn
+from flax_attn.convert import Entry, rule
+from flax_attn.convert.rules import RULES
+
+
+@pytest.fixture(autouse=True)
+def _rules_as_before():
+    before = dict(RULES)
+    yield
+    RULES.clear()
+    RULES.update(before)
+
+
+class Kernel(nnx.Module):
+    def __init__(self, *shapes):
+        for index, shape in enumerate(shapes):
+            setattr(self, f"kernel{index}", nnx.Param(np.zeros(shape, np.float32)))
+
+
+def nested(depth):
+    module = Kernel((2,))
+    for _ in range(depth):
+        module = nnx.Dict(a=module)
+    return module
+
+
+def test_paths_have_at_most_64_segments_before_the_name():
+    rule(Kernel)(lambda layer: [Entry("weight", layer.kernel0)])
+    assert list(flax_attn.to_torch(nested(64))) == ["a." * 64 + "weight"]
+    with pytest.raises(ValueError, match=r"module must be a tree, got one that holds itself at 'a\.a\.a\.a\.a'$"):
+        flax_attn.to_torch(nested(65))
+
+
+def test_a_module_that_holds_itself():
+    module = nnx.Dict()
+    module.me = module
+    with pytest.raises(ValueError, match=r"holds itself at 'me\.me\.me\.me\.me'$"):
+        flax_attn.to_torch(module)
+
+
+class Middle(nnx.Module):
+    def __init__(self):
+        self.inner = Kernel((2,))
+
+
+class Outer(nnx.Module):
+    def __init__(self):
+        self.middle = Middle()
+
+
+def test_the_outermost_rule_speaks_for_what_it_lists():
+    rule(Outer)(lambda layer: [Entry("outer", layer.middle.inner.kernel0)])
+    rule(Middle)(lambda layer: [Entry("middle", layer.inner.kernel0)])
+    rule(Kernel)(lambda layer: [Entry("weight", layer.kernel0)])
+    assert list(flax_attn.to_torch(Outer())) == ["outer"]
+
+
+def test_a_small_and_a_large_variable_in_one_entry():
+    def join(small, large):
+        return np.concatenate([small, large])
+
+    rule(Kernel)(lambda layer: [Entry("both", [layer.kernel0, layer.kernel1], join, lambda both: np.split(both, [3]))])
+    assert flax_attn.to_torch(Kernel((3,), (307,)))["both"].shape == (310,)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3)])
+def test_a_kernel_that_comes_back_transposed_is_told_by_its_shape(shape):
+    rule(Kernel)(lambda layer: [Entry("weight", layer.kernel0, np.transpose)])
+    with pytest.raises(ValueError, match="from_torch of 'weight' must give Flax's shape"):
+        flax_attn.to_torch(Kernel(shape))
+
+
+@pytest.mark.parametrize(
+    ("to_torch", "from_torch"),
+    [
+        (lambda kernel: np.pad(kernel, (0, 2)), lambda weight: weight[:-2]),
+        (lambda kernel: kernel.sum(keepdims=True), lambda weight: np.arange(1, 8)),
+        (lambda kernel: kernel - 1, lambda weight: weight + 1),
+        (lambda kernel: kernel + 1, lambda weight: weight - 1),
+    ],
+    ids=["zeros added", "all in one", "one less", "one more"],
+)
+def test_a_rule_that_does_more_than_rearrange_is_refused(to_torch, from_torch):
+    rule(Kernel)(lambda layer: [Entry("weight", layer.kernel0, to_torch, from_torch)])
+    with pytest.raises(ValueError, match="of 'weight' must rearrange and undo each other"):
+        flax_attn.to_torch(Kernel((7,)))
