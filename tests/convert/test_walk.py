@@ -90,3 +90,13 @@ def test_a_rule_that_does_more_than_rearrange_is_refused(to_torch, from_torch):
     rule(Kernel)(lambda layer: [Entry("weight", layer.kernel0, to_torch, from_torch)])
     with pytest.raises(ValueError, match="of 'weight' must rearrange and undo each other"):
         flax_attn.to_torch(Kernel((7,)))
+
+
+def test_entries_in_place_of_another_are_followed_too():
+    def wrong(layer):
+        instead = Entry("turned", layer.kernel0, np.transpose)
+        yield Entry("weight", layer.kernel0, instead=(instead,))
+
+    rule(Kernel)(wrong)
+    with pytest.raises(ValueError, match="from_torch of 'turned' must give Flax's shape"):
+        flax_attn.to_torch(Kernel((3, 5)))
