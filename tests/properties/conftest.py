@@ -2,7 +2,7 @@
 
 import jax
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 REPRODUCIBLE = 25  # this many examples are the same ones in every run; more are different ones
 
@@ -22,6 +22,7 @@ def pytest_configure(config):
         derandomize=examples <= REPRODUCIBLE,
         deadline=None,  # the first call of a program compiles it
         database=None,  # no files in the tree
+        phases=(Phase.explicit, Phase.generate, Phase.shrink),  # explaining a failure calls the modules many times more
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     settings.load_profile("flax_attn")

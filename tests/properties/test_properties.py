@@ -82,12 +82,16 @@ def calls(draw, class_name, every):
 
 
 def one_of_each_kind(class_name, every):
-    """The calls that chance is not to leave out: the first case in float64 with every kind of values once."""
-    case = SETS[class_name][0]
-    dtype, mode = programs(class_name, 0, every)[0]
-    kinds = [list(family(wanted)) for wanted in case.inputs]
-    for i in range(max(map(len, kinds))):
-        yield Call(case, dtype, mode, "random", tuple(known[i % len(known)] for known in kinds), 0)
+    """The calls that chance is not to leave out: every kind of values once, in the first case that has it."""
+    seen = set()
+    for place, case in enumerate(SETS[class_name]):
+        dtype, mode = programs(class_name, place, every)[0]
+        kinds = [list(family(wanted)) for wanted in case.inputs]
+        for i in range(max(map(len, kinds))):
+            chosen = tuple(known[i % len(known)] for known in kinds)
+            if not seen.issuperset(chosen):
+                yield Call(case, dtype, mode, "random", chosen, 0)
+            seen.update(chosen)
 
 
 def comparisons(case):
