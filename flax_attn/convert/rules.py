@@ -54,6 +54,13 @@ class Entry:
         """Whether the entry is trained: a parameter, neither a buffer nor a constant."""
         return bool(self.variables) and all(isinstance(variable, nnx.Param) for variable in self.variables)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The entry's shape in PyTorch's layout, which is the one that readers of a message have at hand."""
+        if not self.variables:
+            return np.asarray(self.constant).shape
+        return self.join([np.empty(variable.shape, np.bool_) for variable in self.variables]).shape
+
     def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """One array per variable, in Flax's layout, to the entry in PyTorch's."""
         return np.asarray(self.to_torch(*arrays))

@@ -14,7 +14,7 @@ from . import files
 from .names import TUTORIAL_NAMES
 from .rename import rename_all
 from .rules import Entry
-from .walk import entries
+from .walk import MisfitError, entries
 
 Module = TypeVar("Module", bound=nnx.Module)
 StateDict = Mapping[str, Any] | str | os.PathLike[str]
@@ -58,7 +58,7 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
             f"module must be a flax.nnx.Module, got {module if isinstance(module, type) else type(module)}"
         )
     given = _renamed(_mapping(state_dict), rename)
-    wanted = _wanted(module, given)
+    wanted = in_place(entries(module), given)
     problems: list[str] = []
     values: list[tuple[nnx.Variable[Any], jax.Array]] = []
     for path, entry in wanted.items():
@@ -73,7 +73,7 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
     if problems:
         if all(path.startswith("module.") for path in given) and given:
             problems.append("every name starts with 'module.': pass rename={'module': ''}")
-        raise ValueError(
+        raise MisfitError(
             f"state_dict does not fit {type(module).__name__}, which is left unchanged:\n  " + "\n  ".join(problems)
         )
     for variable, array in values:
@@ -109,7 +109,7 @@ def to_torch(
         >>> {name: array.shape for name, array in to_torch(Linear(3, 2, rngs=nnx.Rngs(0))).items()}
         {'weight': (2, 3), 'bias': (2,)}
     """
-    arrays = {name: _array(entry) for name, entry in entries(module)}
+    arrays = {name: _array(entry) for name, entry in entries(module).items()}
     names = rename_all(arrays, rename, invert=True)
     state_dict = {names[name]: array for name, array in arrays.items()}
     if path is not None:
@@ -136,10 +136,10 @@ def _renamed(state_dict: Mapping[str, Any], rename: Mapping[str, str] | None) ->
     return {names[name]: value for name, value in state_dict.items()}
 
 
-def _wanted(module: nnx.Module, given: Mapping[str, Any]) -> dict[str, Entry]:
+def in_place(listed: Mapping[str, Entry], given: Mapping[str, Any]) -> dict[str, Entry]:
     """The entries to look for, by path: where only those are given that may stand in place of one, they are."""
     wanted: dict[str, Entry] = {}
-    for path, entry in entries(module):
+    for path, entry in listed.items():
         instead = {path.removesuffix(entry.name) + other.name: other for other in entry.instead}
         wanted |= instead if path not in given and not instead.keys().isdisjoint(given) else {path: entry}
     return wanted
@@ -147,8 +147,7 @@ def _wanted(module: nnx.Module, given: Mapping[str, Any]) -> dict[str, Entry]:
 
 def _value(path: str, entry: Entry, given: Mapping[str, Any], problems: list[str]) -> np.ndarray | None:
     """The entry's value in PyTorch's layout, or None and a new line in ``problems``."""
-    # Expected in PyTorch's layout, which is the one the reader of the message has at hand.
-    expected = entry.join([np.empty(variable.shape, np.bool_) for variable in entry.variables]).shape
+    expected = entry.shape
     kind = _kind(entry.variables[0].dtype)
     if path not in given:
         problems.append(f"{path}: expected shape {expected}, got nothing")

@@ -14,35 +14,49 @@ from .rules import Entry, find_rule
 DEEPEST = 64  # segments of a path: more than any module has that does not hold itself
 
 
+class MisfitError(ValueError):
+    """A module and a state_dict, or the rules, that do not go together."""
+
+
 class _Found(NamedTuple):
     path: str
     entry: Entry
     layer: str
 
 
-def entries(module: nnx.Module) -> Iterator[tuple[str, Entry]]:
-    """Yields every state_dict entry of ``module`` with its path.
+def entries(module: nnx.Module) -> dict[str, Entry]:
+    """Every state_dict entry of ``module``, by path.
 
     Raises:
-        ValueError: a parameter or buffer that no rule knows, all of them named; a rule that is wrong; two entries of
-            one path.
+        MisfitError: a parameter or buffer that no rule knows, all of them named.
+        ValueError: a rule that is wrong; two entries of one path.
+    """
+    found, unknown = survey(module)
+    if unknown:
+        outside = ", ".join(f"{type(variable).__name__} {path!r}" for path, variable in unknown.items())
+        raise MisfitError(
+            f"module must hold its parameters in layers that have a conversion rule, got in {type(module).__name__} "
+            f"outside of any: {outside}; flax_attn.convert.rule registers one for a layer of your own"
+        )
+    return found
+
+
+def survey(module: nnx.Module) -> tuple[dict[str, Entry], dict[str, nnx.Variable[Any]]]:
+    """The state_dict entries of ``module``, and its parameters and buffers that no rule knows, both by path.
+
+    Raises:
+        ValueError: a rule that is wrong; two entries of one path.
     """
     owned = [(path, variable) for path, variable in nnx.iter_graph(module) if isinstance(variable, nnx.Variable)]
     found = list(_entries(module, (), frozenset(), frozenset(id(variable) for _, variable in owned)))
     known = {id(variable) for _, entry, _ in found for variable in entry.variables}
-    unknown = [
-        f"{type(variable).__name__} {'.'.join(map(str, path))!r}"
+    unknown: dict[str, nnx.Variable[Any]] = {
+        ".".join(map(str, path)): variable
         for path, variable in owned
         if isinstance(variable, nnx.Param | nnx.BatchStat) and id(variable) not in known
-    ]
-    if unknown:
-        raise ValueError(
-            f"module must hold its parameters in layers that have a conversion rule, got in {type(module).__name__} "
-            f"outside of any: {', '.join(unknown)}; flax_attn.convert.rule registers one for a layer of your own"
-        )
+    }
     _check_paths(found)
-    for path, entry, _ in found:
-        yield path, entry
+    return {path: entry for path, entry, _ in found}, unknown
 
 
 def _entries(module: Any, path: tuple[str, ...], listed: frozenset[int], owned: frozenset[int]) -> Iterator[_Found]:

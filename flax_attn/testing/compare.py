@@ -8,8 +8,8 @@ from flax import nnx
 
 from .._check import check_choice, check_positive
 from ..convert.rename import rename_all
+from ..convert.walk import MisfitError
 from .comparison import Comparison
-from .errors import relative_error as relative_error
 from .flax_side import load_in_float64
 from .layouts import Layouts, one_each
 from .optimizers import OptimizerPair, choose
@@ -155,9 +155,7 @@ def _load(flax_module: nnx.Module, torch_module: Any, rename: Mapping[str, str] 
     state_dict = torch_module.state_dict()
     try:
         return load_in_float64(flax_module, state_dict, rename)
-    except ValueError as error:
-        if "does not fit" not in str(error):
-            raise
+    except MisfitError as error:
         trees = side_by_side(flax_module, state_dict, rename)
         raise ValueError(f"flax_module and torch_module cannot be paired: {error}\n\n{trees}") from error
 

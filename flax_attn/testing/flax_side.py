@@ -218,7 +218,7 @@ def cast(module: nnx.Module, dtype: str) -> nnx.Module:
 
 def parameter_paths(module: nnx.Module) -> set[str]:
     """The names of the parameters in a state_dict, without those of buffers."""
-    return {path for path, entry in entries(module) if entry.is_parameter}
+    return {path for path, entry in entries(module).items() if entry.is_parameter}
 
 
 def in_order(floats: Mapping[int, Any], others: Mapping[int, Any]) -> list[Any]:

@@ -5,8 +5,9 @@ from typing import Any
 
 from flax import nnx
 
-from ..convert import to_torch
 from ..convert.rename import rename_all
+from ..convert.state_dict import in_place
+from ..convert.walk import survey
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -26,7 +27,8 @@ def side_by_side(module: nnx.Module, state_dict: Mapping[str, Any], rename: Mapp
     """
     names = rename_all(state_dict, rename)
     theirs = {names[name]: _shape(value) for name, value in state_dict.items()}
-    ours = {path: array.shape for path, array in to_torch(module).items()}
+    listed, unknown = survey(module)
+    ours = {path: entry.shape for path, entry in in_place(listed, theirs).items()}
     rows = [("torch_module", "flax_module", "")]
     for path in dict.fromkeys([*theirs, *ours]):
         verdict = "matches" if theirs.get(path) == ours.get(path) else "another shape"
@@ -35,6 +37,7 @@ def side_by_side(module: nnx.Module, state_dict: Mapping[str, Any], rename: Mapp
         if path.endswith("num_batches_tracked"):
             verdict = "ignored"
         rows.append((_cell(path, theirs), _cell(path, ours), verdict))
+    rows += [("", f"{path} {variable.shape}", "no conversion rule") for path, variable in unknown.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     return "\n".join(f"{left:<{widths[0]}}  {right:<{widths[1]}}  {verdict}".rstrip() for left, right, verdict in rows)
 

@@ -8,8 +8,7 @@ from flax import nnx
 from scipy.special import softmax
 
 from flax_attn.blocks import additive as fx
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 OUTPUT, MAP = tolerance("output", "float64"), tolerance("map", "float64")
 

@@ -11,8 +11,7 @@ from scipy.special import expit, logsumexp
 
 import flax_attn
 from flax_attn.blocks import cbam as fx
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 from torch_ref.blocks import cbam as pt
 
 OUTPUT, MAP, BUFFER = (tolerance(quantity, "float64") for quantity in ("output", "map", "buffer"))

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 import flax_attn
 from flax_attn.blocks import dot_product as fx
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 OUTPUT, MAP = tolerance("output", "float64"), tolerance("map", "float64")
 

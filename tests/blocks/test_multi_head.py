@@ -8,8 +8,7 @@ import torch
 from flax import nnx
 
 from flax_attn.blocks import multi_head as fx
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 OUTPUT, MAP = tolerance("output", "float64"), tolerance("map", "float64")
 BARE = {"dropout": 0.0, "residual": False, "norm": False}

@@ -9,8 +9,7 @@ from scipy.special import expit
 
 import flax_attn
 from flax_attn.blocks import pointwise as fx
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 OUTPUT, BUFFER = tolerance("output", "float64"), tolerance("buffer", "float64")
 

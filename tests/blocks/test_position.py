@@ -8,8 +8,7 @@ import pytest
 from flax import nnx
 
 from flax_attn.blocks import position as fx
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 OUTPUT = tolerance("output", "float64")
 

@@ -11,8 +11,7 @@ from flax import nnx
 
 import flax_attn
 from flax_attn import ops
-from flax_attn.testing import assert_parity, tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import assert_parity, relative_error, tolerance
 
 EMBED, HEADS, OTHER = 6, 3, 5
 

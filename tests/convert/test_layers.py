@@ -9,8 +9,7 @@ from flax import nnx
 
 import flax_attn
 from flax_attn import layers
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 F64 = {"param_dtype": jnp.float64}
 # Drawing a kernel that is overwritten compiles a program per shape.

@@ -14,16 +14,7 @@ import flax_attn
 from flax_attn.convert import Entry, rule
 from flax_attn.convert.rules import RULES
 from flax_attn.layers import Linear
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
-
-
-@pytest.fixture(autouse=True)
-def _rules_as_before():
-    before = dict(RULES)
-    yield
-    RULES.clear()
-    RULES.update(before)
+from flax_attn.testing import relative_error, tolerance
 
 
 class Scaled(nnx.Module):

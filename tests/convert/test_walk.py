@@ -6,15 +6,6 @@ from flax import nnx
 
 import flax_attn
 from flax_attn.convert import Entry, rule
-from flax_attn.convert.rules import RULES
-
-
-@pytest.fixture(autouse=True)
-def _rules_as_before():
-    before = dict(RULES)
-    yield
-    RULES.clear()
-    RULES.update(before)
 
 
 class Kernel(nnx.Module):

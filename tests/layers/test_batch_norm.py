@@ -8,8 +8,7 @@ import torch
 from flax import nnx
 
 from flax_attn.layers import BatchNorm
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 OUTPUT, BUFFER = tolerance("output", "float64"), tolerance("buffer", "float64")
 

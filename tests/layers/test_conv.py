@@ -9,8 +9,7 @@ from flax import nnx
 from torch.nn import functional as F
 
 from flax_attn.layers import Conv
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 TORCH_CONV = {1: F.conv1d, 2: F.conv2d}
 

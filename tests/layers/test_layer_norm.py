@@ -7,8 +7,7 @@ import pytest
 from flax import nnx
 
 from flax_attn.layers import LayerNorm
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 
 @pytest.mark.parametrize(("options", "eps"), [({}, 1e-5), ({"eps": 1e-6}, 1e-6), ({"eps": 0.5}, 0.5)])

@@ -7,8 +7,7 @@ import pytest
 from flax import nnx
 
 from flax_attn.layers import Embedding, Linear
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 
 @pytest.mark.parametrize("use_bias", [True, False])

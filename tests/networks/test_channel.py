@@ -8,8 +8,7 @@ from flax import nnx
 from scipy.special import expit
 
 from flax_attn.networks import channel as fx
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 OUTPUT = tolerance("output", "float64")
 

@@ -10,8 +10,7 @@ from scipy.special import expit
 
 from flax_attn import CBAM, ConvMultiHeadAttention, MultiHeadAttention, PointwiseSpatialAttention, UseAttentionModel
 from flax_attn.networks import patch as fx
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 OUTPUT, BUFFER = tolerance("output", "float64"), tolerance("buffer", "float64")
 

@@ -9,8 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.special import expit
 
 from flax_attn.networks import sensor as fx
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 
 def windows(*shape):

@@ -11,8 +11,7 @@ from jax.extend.core import jaxprs_in_params
 from torch.nn import functional as F
 
 from flax_attn.ops import attention
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 NARROW = [jnp.float16, jnp.bfloat16]
 

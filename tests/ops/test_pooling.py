@@ -9,8 +9,7 @@ from scipy.special import logsumexp
 from torch.nn import functional as F
 
 from flax_attn import ops
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 
 DOUBLE = tolerance("output", "float64")
 NAN, INF = np.nan, np.inf

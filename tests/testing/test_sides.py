@@ -107,6 +107,30 @@ def test_modules_that_cannot_be_paired_stand_side_by_side():
     assert "2.num_batches_tracked () 2.num_batches_tracked () ignored" in told
 
 
+def test_what_no_rule_converts_stands_in_the_list_too():
+    class Gain(nnx.Module):
+        def __init__(self):
+            self.gain = nnx.Param(np.ones((3, 2), np.float32))
+
+    ours, theirs = nnx.Sequential(linear(), Gain()), torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.PReLU())
+    with pytest.raises(ValueError, match=r"cannot be paired: module must hold .* Param 'layers\.1\.gain'") as error:
+        compare(ours, theirs, ROWS)
+    told = [" ".join(line.split()) for line in str(error.value).splitlines()]
+    assert "0.weight (7, 5) 0.weight (7, 5) matches" in told
+    assert "1.weight (1,) only in torch_module" in told
+    assert "layers.1.gain (3, 2) no conversion rule" in told
+
+
+def test_entries_in_place_of_another_stand_side_by_side():
+    ours = nnx.MultiHeadAttention(2, 6, in_kv_features=5, decode=False, rngs=nnx.Rngs(0))
+    theirs = torch.nn.MultiheadAttention(6, 2, kdim=5, vdim=4, batch_first=True)
+    with pytest.raises(ValueError, match="cannot be paired") as error:
+        compare(ours, theirs, ROWS)
+    told = [" ".join(line.split()) for line in str(error.value).splitlines()]
+    assert "k_proj_weight (6, 5) k_proj_weight (6, 5) matches" in told
+    assert "v_proj_weight (6, 4) v_proj_weight (6, 5) another shape" in told
+
+
 @pytest.mark.parametrize(("theirs", "shape"), [(torch.nn.Linear(5, 7), (11, 6)), (torch.nn.Bilinear(5, 5, 7), (11, 5))])
 def test_inputs_that_pytorch_does_not_take(theirs, shape):
     with pytest.raises(ValueError, match=rf"torch_module must take the inputs, got input\[0\] \({shape[0]}, "):

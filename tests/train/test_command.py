@@ -17,8 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import flax_attn
-from flax_attn.testing import tolerance
-from flax_attn.testing.compare import relative_error
+from flax_attn.testing import relative_error, tolerance
 from torch_ref.networks import patch as pt
 from train.__main__ import main
 from train.config import PRESETS, Config
