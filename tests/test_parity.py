@@ -15,15 +15,15 @@ from torch_ref.report.run import Options, run_case
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 KEPT = {case.name: case for case in kept_runs()[README_RUN].cases}
 
-# Programs take long to compile, those of networks longest: what their blocks show is not shown again by them. The whole
-# is `python -m torch_ref parity`.
-EVERYTHING = Options()
-ENOUGH = Options(dtypes=("float64", "float32"), steps=10)
+# Programs take long to compile, those of networks longest: what their blocks show is not shown again by them. The whole,
+# with 100 steps, is `python -m torch_ref parity`.
+BLOCKS = Options(steps=10)
+NETWORKS = Options(dtypes=("float64", "float32"), steps=10)
 
 
 @every_case
 def test_parity_with_pytorch(case):
-    result = run_case(case, EVERYTHING if case.module.startswith("blocks") else ENOUGH)
+    result = run_case(case, BLOCKS if case.module.startswith("blocks") else NETWORKS)
     failed = [str(row) for row in result.rows if not row.ok]
     assert not failed, "\n".join([result.finding, *failed])
     for dtype, ratio in result.ratios.items():

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 from flax import nnx
@@ -65,9 +66,12 @@ def make_pair(case: Case, seed: int = 0, package: str = "flax_attn") -> Pair:
     torch_module = find_class("torch_ref", case)(**case.args)
     randomise(torch_module, rng, case.gains)
     inputs, *batches = (tuple(draw(wanted, rng) for wanted in case.inputs) for _ in range(BATCHES))
+    # Its initial values are of no interest, and the default generator takes long to compile for every shape.
+    with jax.default_prng_impl("rbg"):
+        flax_module = find_class(package, case)(**case.args, rngs=nnx.Rngs(seed))
     return Pair(
         case,
-        find_class(package, case)(**case.args, rngs=nnx.Rngs(seed)),
+        flax_module,
         torch_module,
         inputs,
         tuple(batches),
