@@ -15,8 +15,8 @@ from torch_ref.report.run import Options, run_case
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 KEPT = {case.name: case for case in kept_runs()[README_RUN].cases}
 
-# Programs take long to compile, those of networks longest: what their blocks show is not shown again by them. The whole,
-# with 100 steps, is `python -m torch_ref parity`.
+# Programs take long to compile, those of networks longest: what their blocks show is not shown again by them.
+# The whole, with 100 steps, is `python -m torch_ref parity`.
 BLOCKS = Options(steps=10)
 NETWORKS = Options(dtypes=("float64", "float32"), steps=10)
 

@@ -4,83 +4,117 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
-from .cli import parse
-from .config import Config, check
+from .checkpoint import Checkpoints
+from .cli import PROGRAM, Arguments, parse
+from .config import check
 from .data import open_source
 from .devices import use_all_cores
-from .loop import NonFiniteError, Run
+from .loop import NonFiniteError, Run, StoppedError
+from .metrics import Tally
 from .plots import save_attention, save_curves
+from .resume import resume
 from .run_folder import RunFolder, check_run_dir
 from .show import ProgressBar, heading, summary
+from .signals import Stop, status
 
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status: 0, 1 for a loss that is no number, 2 for bad input, 130: Ctrl-C."""
-    config = parse(sys.argv[1:] if argv is None else argv)
-    use_all_cores()
+    """Runs the command and returns its exit status.
+
+    0; 1 for a loss that is no number or a full disk; 2 for bad input; 128 and the signal's number where the run was
+    told to stop.
+    """
     began = time.perf_counter()
+    use_all_cores()
     try:
-        run, folder = prepare(config)
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        run, folder, notes = prepare(arguments)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped before the first step", file=sys.stderr)
         return INTERRUPTED
-    try:
-        train(run, folder, began)
-    except NonFiniteError as error:
-        print(f"error: {error}; what there is stands in {folder.path}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"stopped; what there is stands in {folder.path}", file=sys.stderr)
-        return INTERRUPTED
+    with Stop() as stop:
+        run.stop = lambda: stop.signal is not None
+        try:
+            train(run, folder, notes, began)
+        except NonFiniteError as error:
+            print(f"error: {error}; of the checkpoints {run.last_good()}", file=sys.stderr)
+            return 1
+        except StoppedError:
+            print(f"stopped after step {run.place.step}; of the checkpoints {run.last_good()}", file=sys.stderr)
+            print(f"to go on: {PROGRAM} --resume {folder.path}", file=sys.stderr)
+            return status(stop.signal or 0)
+        except OSError as error:
+            print(
+                f"error: cannot write to {folder.path}: {error}; of the checkpoints {run.last_good()}", file=sys.stderr
+            )
+            return 1
+        finally:
+            folder.close()
     return 0
 
 
-def prepare(config: Config) -> tuple[Run, RunFolder]:
-    """Does all that bad input can stop, and makes the folder last.
+def prepare(arguments: Arguments) -> tuple[Run, RunFolder, list[str]]:
+    """Does all that bad input can stop, and makes the folder last, or opens that of the run that goes on.
+
+    Returns:
+        The run, its folder, and lines for its reader.
 
     Raises:
         ValueError: an option or a file that cannot be used.
         FileNotFoundError: no such file.
     """
+    config = arguments.config
     check(config)
-    check_run_dir(config)
+    if arguments.resume is None:
+        check_run_dir(config)
     run = Run(config, open_source(config.data))
-    return run, RunFolder(config)
+    if arguments.resume is not None:
+        return run, *resume(run, Path(arguments.resume), older=arguments.resume_older)
+    folder = RunFolder.create(config)
+    run.checkpoints = Checkpoints(folder.checkpoints, config.keep)
+    return run, folder, []
 
 
-def train(run: Run, folder: RunFolder, began: float) -> None:
+def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> None:
     """Trains and fills the folder."""
     console = Console()
-    console.print(heading(run), soft_wrap=True, highlight=False)
-    history = []
+    for line in (heading(run), *notes):
+        console.print(line, soft_wrap=True, highlight=False)
     with ProgressBar(run, console) as bar:
-        for metrics in run.epochs(bar.batch):
-            folder.add(metrics)
-            history.append(metrics)
+        run.warn = bar.note
+
+        def batch(split: str, tally: Tally, error: float) -> None:
+            if split == "train":
+                folder.add_step(run.place.step, error)
+            bar.batch(split, tally)
+
+        for metrics in run.epochs(batch):
+            folder.add_epoch(metrics)
             bar.epoch(metrics)
-    run.save(folder.path / "model.safetensors")
-    save_curves(folder.path / "curves.png", run.config, history, run.step_errors)
+    run.save_weights(folder.path / "model.safetensors")
+    save_curves(folder.path / "curves.png", run.config, folder.history(), folder.step_errors())
     save_attention(folder.path / "attention.png", run.config, run.judged)
-    console.print(summary(history, folder, time.perf_counter() - began))
+    console.print(summary(folder.history(), folder, time.perf_counter() - began))
 
 
 def run_and_leave() -> None:
     """Ends the process with `main`'s status."""
-    status = main()
-    if status == INTERRUPTED:
+    code = main()
+    if code > status(0):
         # XLA's threads may be in the middle of a step or a compilation; a normal exit would pull memory away from them.
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,85 @@
-"""The command line: the fields of `Config`, with the defaults of a preset."""
+"""The command line: the fields of `Config`, with the defaults of a preset or of the run that is resumed."""
 
 import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 
 from .config import PRESETS, Config
+from .run_folder import read_config
 
 PROGRAM = "python -m train"
 
 
-def parse(argv: Sequence[str]) -> Config:
+@dataclass(frozen=True)
+class Arguments(Config):
+    """Trains a small network to tell whether an image holds a white patch."""
+
+    resume: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Goes on with the run in this folder, to the bit as if it had not been stopped, with the options that it has."""
+    resume_older: bool = False
+    """With --resume: if the newest checkpoint is damaged, go on from the one before it."""
+
+    @property
+    def config(self) -> Config:
+        """Without what is not part of a run."""
+        return Config(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Config)})
+
+
+def parse(argv: Sequence[str]) -> Arguments:
     """Reads the options; ``--preset`` says what the others default to, wherever it stands.
+
+    With ``--resume`` the others default to those of that run, and may not differ from them.
 
     Raises:
         SystemExit: with status 2 after a message and the usage line, where an option or value is unknown; with status 0
             after ``--help``.
+        ValueError: no run to resume, or options that differ from its own.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--preset", default="quick")
+    preset, resume = _first(argv)
+    stored = None if resume is None else {**vars(read_config(Path(resume))), "run_dir": resume}
     try:
-        preset = first.parse_known_args(argv)[0].preset
-    except argparse.ArgumentError:  # --preset without a value: tyro says so
-        preset = "quick"
-    try:
-        return tyro.cli(Config, prog=PROGRAM, args=list(argv), default=PRESETS.get(preset, PRESETS["quick"]))
+        default = Arguments(**(stored or vars(PRESETS.get(preset, PRESETS["quick"]))))
+        arguments = tyro.cli(Arguments, prog=PROGRAM, args=list(argv), default=default)
     except SystemExit as stop:
         if stop.code:
             print(usage(), file=sys.stderr)
         raise
+    if stored is not None:
+        _check_same(stored, vars(arguments.config), resume)
+    elif arguments.resume_older:
+        raise ValueError("--resume-older belongs to --resume, got no --resume")
+    return arguments
+
+
+def _first(argv: Sequence[str]) -> tuple[str, str | None]:
+    """The two options on which the defaults of all others depend."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--preset", default="quick")
+    first.add_argument("--resume")
+    try:
+        found = first.parse_known_args(argv)[0]
+    except argparse.ArgumentError:  # one of them without a value: tyro says so
+        return "quick", None
+    return found.preset, found.resume
+
+
+def _check_same(stored: dict[str, Any], given: dict[str, Any], folder: str | None) -> None:
+    differing = [
+        f"--{name.replace('_', '-')} is {stored[name]} there, got {value}"
+        for name, value in given.items()
+        if value != stored[name]
+    ]
+    if differing:
+        raise ValueError(f"--resume {folder} holds a run with another configuration: {'; '.join(differing)}")
 
 
 def usage() -> str:
     """The usage line."""
-    options = " ".join(f"[--{field.name.replace('_', '-')} ...]" for field in dataclasses.fields(Config))
+    options = " ".join(f"[--{field.name.replace('_', '-')} ...]" for field in dataclasses.fields(Arguments))
     return f"usage: {PROGRAM} [--help] {options}"

@@ -43,6 +43,10 @@ class Config:
     """Of the network's computation; parameters and loss are float32 always."""
     seed: int = 0
     """Of the weights, the patches, the order of the images and dropout."""
+    save_steps: int = 0
+    """Checkpoints within an epoch, every so many steps; 0: only after each epoch, and when the run is told to stop."""
+    keep: int = 3
+    """How many of the last checkpoints are kept, beside the one with the smallest test error."""
     run_dir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """The folder for results, new or empty; runs/TIME-NETWORK by default."""
 
@@ -70,9 +74,9 @@ PRESETS = {
 
 def check(config: Config) -> None:
     """Raises ``ValueError`` where a value makes no sense, or an option is set that the network does not have."""
-    for name in ("epochs", "batch_size"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(config, name)}")
+    for name, least in (("epochs", 1), ("batch_size", 1), ("save_steps", 0), ("keep", 1)):
+        if getattr(config, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(config, name)}")
     if not (math.isfinite(config.learning_rate) and config.learning_rate > 0):
         raise ValueError(f"--learning-rate must be a positive number, got {config.learning_rate}")
     if not 0 <= config.seed < 2**32:

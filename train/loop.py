@@ -1,30 +1,38 @@
-"""The run: epochs of training, each followed by a test."""
+"""The run: epochs of training, each followed by a test and a checkpoint."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 import flax_attn
 
-from .batches import eval_batches, train_batches
+from .checkpoint import Checkpoints, Place, SaveError, steps_in
 from .config import Config
 from .data import Source
 from .devices import Layout
+from .feed import Fed, ResidentFeed
 from .metrics import EpochMetrics, Tally
 from .networks import build_network
 from .state import create_state, learning_rate, network_of
 from .step import Judged, Scores, eval_step, train_step
 
-Progress = Callable[[str, Tally], None]  # gets, after each batch, the split's name and its scores so far
+# Gets, after each batch, the split's name, its scores so far and the error of the batch.
+Progress = Callable[[str, Tally, float], None]
 
 
 class NonFiniteError(ArithmeticError):
-    """The loss is no longer a number."""
+    """The loss, or a parameter, is no longer a number."""
+
+
+class StoppedError(Exception):
+    """The run was asked to stop, and has saved."""
 
 
 class Run:
@@ -33,42 +41,47 @@ class Run:
     Args:
         config: the options; `train.config.check` has seen them.
         source: the images.
+        checkpoints: where the run saves; None for a run that does not.
 
     Raises:
         ValueError: a batch larger than the training set.
 
     Attributes:
         state: changes with every step.
+        place: where in the run that is.
         steps: training steps per epoch.
         batches: of training and test per epoch.
         devices: how many devices share a batch.
-        step_errors: the error of each training step so far.
+        stop: whether the run shall save and leave after the step at hand.
+        warn: gets a line where a checkpoint could not be written; the run goes on.
     """
 
-    def __init__(self, config: Config, source: Source) -> None:
+    def __init__(self, config: Config, source: Source, checkpoints: Checkpoints | None = None) -> None:
         if config.batch_size > len(source.train):
             raise ValueError(
                 f"--batch-size must be at most the number of training images, {len(source.train)}, "
                 f"got {config.batch_size}"
             )
-        self.config, self.source = config, source
+        self.config, self.source, self.checkpoints = config, source, checkpoints
         self.steps = len(source.train) // config.batch_size
         self.batches = self.steps + math.ceil(len(source.test) / config.batch_size)
-        self.step_errors: list[float] = []
+        self.place = Place()
+        self.stop: Callable[[], bool] = lambda: False
+        self.warn: Callable[[str], None] = lambda _: None
         self._judged: tuple[Judged, np.ndarray] | None = None
         self._rate = learning_rate(config, config.epochs * self.steps)
         network = build_network(config, *source.images.shape[1:3])
-        self._layout = Layout(config.batch_size)
-        self.devices = self._layout.devices
-        self.state = self._layout.copy(create_state(network, optax.adam(self._rate)))
-        self._images = self._layout.copy(source.images)
-        self._key = self._layout.copy(jax.random.key(config.seed))
+        layout = Layout(config.batch_size)
+        self.devices = layout.devices
+        self.state = layout.copy(create_state(network, optax.adam(self._rate)))
+        self._cut, self._feed = layout.cut, ResidentFeed(source, config, layout)
+        self._key = layout.copy(jax.random.key(config.seed))
 
     @property
     def judged(self) -> Judged:
-        """The last full batch of test images as the network judged it last, in numpy arrays."""
+        """The last full batch of test images as the network judges it, in numpy arrays."""
         if self._judged is None:
-            raise RuntimeError("there is nothing to show before the first epoch")
+            self._test(lambda *_: None)
         judged, real = self._judged
         return jax.tree.map(lambda array: np.asarray(array, np.float32)[real], judged)
 
@@ -77,56 +90,120 @@ class Run:
         """How many numbers the network learns."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
-    def epochs(self, progress: Progress) -> Iterator[EpochMetrics]:
-        """Trains, and yields what each epoch came to.
+    def restore(self, step: int) -> None:
+        """Goes to where the run was when it made a checkpoint.
 
         Raises:
-            NonFiniteError: the loss is infinite or not a number.
+            DamagedError: the checkpoint is not what was written.
         """
-        for epoch in range(self.config.epochs):
+        self.state, self.place = self.checkpoints.restore(step, self.state)
+
+    def epochs(self, progress: Progress) -> Iterator[EpochMetrics]:
+        """Trains, and yields what each epoch came to; the caller has written that down when the next one is asked for.
+
+        Raises:
+            NonFiniteError: the loss, or a parameter, is infinite or not a number.
+            StoppedError: the run was asked to stop, and has saved if it could.
+        """
+        for epoch in range(self.place.epochs, self.config.epochs):
             train, speed = self._train(epoch, progress)
-            test = self._test(epoch, progress)
+            test = self._test(progress)
             yield EpochMetrics(epoch + 1, train.error, train.accuracy, test.error, test.accuracy, speed)
+            self.place = Place(self.place.step, epoch + 1)
+            self._save(test.error)
+            self._leave_if_asked()
+        self._wait()
 
     def _train(self, epoch: int, progress: Progress) -> tuple[Tally, float]:
-        config, tally = self.config, Tally()
-        began, timed = time.perf_counter(), self.steps
-        batches = train_batches(
-            self.source.train, config.batch_size, shuffle=config.shuffle, seed=config.seed, epoch=epoch
-        )
-        for step, indices in enumerate(batches):
+        tally = Tally(*self.place.tally)
+        first = self.place.step - epoch * self.steps
+        began, timed = time.perf_counter(), self.steps - first
+        for fed in self._feed.train(epoch, first):
             self.state, scores = train_step(
-                self.state, self._images, self._layout.cut(indices), epoch, self._key, rule=config.patches
+                self.state, fed.images, fed.places, fed.indices, epoch, self._key, rule=self.config.patches
             )
-            error = self._read(scores, epoch, step, len(indices), tally)
-            self.step_errors.append(error)
-            progress("train", tally)
-            if step == 0 and self.steps > 1:  # compiled by now
-                began, timed = time.perf_counter(), self.steps - 1
-        return tally, timed * config.batch_size / (time.perf_counter() - began)
+            error = self._read(
+                scores, fed, tally, f"epoch {epoch + 1}, step {self.place.step - epoch * self.steps + 1}"
+            )
+            self.place = Place(self.place.step + 1, epoch, tally.state)
+            progress("train", tally, error)
+            done = self.place.step - epoch * self.steps
+            if done == first + 1 and done < self.steps:  # compiled by now
+                began, timed = time.perf_counter(), self.steps - done
+            if done < self.steps:  # else the test comes first
+                self._save_between(done)
+        return tally, timed * self.config.batch_size / max(time.perf_counter() - began, 1e-9)
 
-    def _test(self, epoch: int, progress: Progress) -> Tally:
-        tally, cut, self._judged = Tally(), self._layout.cut, None
-        for indices, real in eval_batches(self.source.test, self.config.batch_size):
+    def _save_between(self, done: int) -> None:
+        """Saves within an epoch, where that is due or the run shall stop."""
+        if self.stop() or (self.config.save_steps and done % self.config.save_steps == 0):
+            self._save()
+            self._leave_if_asked()
+
+    def _leave_if_asked(self) -> None:
+        if self.stop():
+            self._wait()
+            raise StoppedError
+
+    def _save(self, test_error: float | None = None) -> None:
+        if self.checkpoints is None:
+            return
+        if not _is_finite(self.state.params):
+            raise NonFiniteError(f"a parameter is no longer a number after step {self.place.step}")
+        self._wait()
+        with self._warning():
+            self.checkpoints.save(self.state, self.place, test_error)
+
+    def _wait(self) -> None:
+        if self.checkpoints is not None:
+            with self._warning():
+                self.checkpoints.wait()
+
+    @contextlib.contextmanager
+    def _warning(self) -> Iterator[None]:
+        """A full disk is no reason to lose what the run still computes."""
+        try:
+            yield
+        except SaveError as error:
+            self.warn(f"a checkpoint could not be written ({error}); {self.last_good()}")
+
+    def last_good(self) -> str:
+        """Says where the last checkpoint is that was written."""
+        good = steps_in(self.checkpoints.folder) if self.checkpoints is not None else []
+        return f"the last good one is {self.checkpoints.folder / str(good[-1])}" if good else "there is none yet"
+
+    def _test(self, progress: Progress) -> Tally:
+        tally, self._judged = Tally(), None
+        for fed in self._feed.test():
             scores, judged = eval_step(
-                self.state, self._images, cut(indices), cut(real), self._key, rule=self.config.patches
+                self.state,
+                fed.images,
+                fed.places,
+                fed.indices,
+                self._cut(fed.real),
+                self._key,
+                rule=self.config.patches,
             )
-            self._read(scores, epoch, self.steps - 1, int(real.sum()), tally)
-            progress("test", tally)
-            if real.all() or self._judged is None:  # the last full batch is worth keeping
-                self._judged = judged, real
+            error = self._read(scores, fed, tally, f"the test after step {self.place.step}")
+            progress("test", tally, error)
+            if fed.real.all() or self._judged is None:  # the last full batch is worth keeping
+                self._judged = judged, fed.real
         return tally
 
-    def _read(self, scores: Scores, epoch: int, step: int, images: int, tally: Tally) -> float:
+    def _read(self, scores: Scores, fed: Fed, tally: Tally, where: str) -> float:
         # This waits for the step. With some 30 computations under way XLA's CPU devices block one another for good.
         error = float(scores.error)
         if not math.isfinite(error):
-            rate = float(self._rate(epoch * self.steps + step))
-            where = f"epoch {epoch + 1}, step {step + 1}"
+            rate = float(self._rate(self.place.step))
             raise NonFiniteError(f"the loss is {error} in {where}, at learning rate {rate:.3g}")
-        tally.add(error, float(scores.accuracy), images)
+        tally.add(error, float(scores.accuracy), int(fed.real.sum()))
         return error
 
-    def save(self, path: Path) -> None:
+    def save_weights(self, path: Path) -> None:
         """Writes the weights under PyTorch's names, as a ``.safetensors`` file."""
         flax_attn.to_torch(network_of(self.state), path)
+
+
+@jax.jit
+def _is_finite(tree: object) -> jax.Array:
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))

@@ -26,11 +26,21 @@ class EpochMetrics:
 
 
 class Tally:
-    """Means over batches, weighted by their images."""
+    """Means over batches, weighted by their images.
 
-    def __init__(self) -> None:
-        self._images = 0
-        self._error = self._right = 0.0
+    Args:
+        images: to go on from: how many there were,
+        error: the sum of their errors,
+        right: how many of them were judged rightly.
+    """
+
+    def __init__(self, images: int = 0, error: float = 0.0, right: float = 0.0) -> None:
+        self._images, self._error, self._right = images, error, right
+
+    @property
+    def state(self) -> tuple[int, float, float]:
+        """What another tally may go on from."""
+        return self._images, self._error, self._right
 
     def add(self, error: float, accuracy: float, images: int) -> None:
         """Takes the means over a batch of ``images``."""

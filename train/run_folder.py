@@ -1,36 +1,101 @@
-"""The folder of a run: what was asked for, what came of it, epoch by epoch."""
+"""The folder of a run: what was asked for, what came of it, epoch by epoch and step by step."""
 
 import dataclasses
 import json
+import os
 from datetime import datetime
 from pathlib import Path
+from typing import Any, TextIO
 
 from .config import Config
 from .metrics import EpochMetrics
 
+CONFIG, EPOCHS, STEPS = "config.json", "metrics.jsonl", "steps.jsonl"
+Lines = list[dict[str, Any]]
+
 
 class RunFolder:
-    """Writes ``config.json`` at once and a line of ``metrics.jsonl`` per epoch.
+    """Writes a line of ``metrics.jsonl`` per epoch and of ``steps.jsonl`` per training step.
+
+    Each line is written at once: a process that is killed loses none that it wrote.
 
     Attributes:
         path: the folder.
-
-    Raises:
-        ValueError: the folder cannot be made, or holds something already.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.path = check_run_dir(config)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-        except OSError as error:
-            raise ValueError(f"--run-dir must be a folder that can be written to, got {self.path}: {error}") from error
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._steps: TextIO | None = None
 
-    def add(self, metrics: EpochMetrics) -> None:
-        """Appends an epoch; a run that is broken off keeps what it has."""
-        with (self.path / "metrics.jsonl").open("a") as file:
+    @classmethod
+    def create(cls, config: Config) -> "RunFolder":
+        """Makes the folder and writes ``config.json``.
+
+        Raises:
+            ValueError: the folder cannot be made, or holds something already.
+        """
+        path = check_run_dir(config)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_whole(path / CONFIG, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        except OSError as error:
+            raise ValueError(f"--run-dir must be a folder that can be written to, got {path}: {error}") from error
+        return cls(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's checkpoints lie."""
+        return self.path / "checkpoints"
+
+    def add_epoch(self, metrics: EpochMetrics) -> None:
+        """Appends an epoch."""
+        with (self.path / EPOCHS).open("a") as file:
             file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
+
+    def add_step(self, step: int, error: float) -> None:
+        """Appends a training step, counted from 1."""
+        if self._steps is None:
+            self._steps = (self.path / STEPS).open("a", buffering=1)
+        self._steps.write(json.dumps({"step": step, "error": error}) + "\n")
+
+    def history(self) -> list[EpochMetrics]:
+        """The epochs so far."""
+        return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS)]
+
+    def step_errors(self) -> list[float]:
+        """The error of each training step so far."""
+        return [line["error"] for line in _lines(self.path / STEPS)]
+
+    def go_back_to(self, epochs: int, steps: int) -> None:
+        """Forgets what came later, before it comes again."""
+        for name, count in ((EPOCHS, epochs), (STEPS, steps)):
+            kept = _lines(self.path / name)[:count]
+            write_whole(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def close(self) -> None:
+        """Closes the file of steps."""
+        if self._steps is not None:
+            self._steps.close()
+            self._steps = None
+
+
+def read_config(path: Path) -> Config:
+    """The configuration of the run in a folder.
+
+    Raises:
+        ValueError: no run there, or one whose configuration cannot be read.
+    """
+    try:
+        values = json.loads((path / CONFIG).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"there must be a run in {path}, got no {CONFIG} there") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path / CONFIG} must hold a run's configuration, got: {error}") from error
+    known = {field.name for field in dataclasses.fields(Config)}
+    if not isinstance(values, dict) or not values.keys() <= known:
+        got = ", ".join(sorted(values.keys() - known)) if isinstance(values, dict) else type(values).__name__
+        raise ValueError(f"{path / CONFIG} must hold options of this version, got {got}")
+    return Config(**values)
 
 
 def check_run_dir(config: Config) -> Path:
@@ -46,8 +111,28 @@ def check_run_dir(config: Config) -> Path:
     path = Path(config.run_dir)
     try:
         taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        is_run = taken and (path / CONFIG).is_file()
     except OSError as error:
         raise ValueError(f"--run-dir must be a folder that can be written to, got {path}: {error}") from error
     if taken:
-        raise ValueError(f"--run-dir must be new or an empty folder, got {path}, which is there already")
+        hint = f"; to go on with the run in it: --resume {path}" if is_run else ""
+        raise ValueError(f"--run-dir must be new or an empty folder, got {path}, which is there already{hint}")
     return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)
+
+
+def _lines(path: Path) -> Lines:
+    """The lines of a log; the last one may have been cut off."""
+    lines: Lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines

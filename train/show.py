@@ -35,8 +35,9 @@ class ProgressBar:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=self._epochs * run.batches, scores="")
-        self._name(0)
+        done = run.place.step + run.place.epochs * (run.batches - run.steps)
+        self._task = self._bar.add_task("", total=self._epochs * run.batches, completed=done, scores="")
+        self._name(run.place.epochs)
 
     def __enter__(self) -> "ProgressBar":
         self._bar.start()
@@ -50,6 +51,10 @@ class ProgressBar:
     def batch(self, split: str, tally: Tally) -> None:
         """One more batch is done."""
         self._bar.update(self._task, advance=1, scores=f"{split} error {tally.error:.4f} accuracy {tally.accuracy:.3f}")
+
+    def note(self, text: str) -> None:
+        """A line between those of the epochs."""
+        self._console.print(text, soft_wrap=True, highlight=False)
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """One more epoch is done."""

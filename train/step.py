@@ -1,6 +1,7 @@
 """One step of training and one of evaluation: pure functions, each compiled once for a run.
 
-The images are on the device, as uint8, for the whole run; a step gets indices into them. Nothing global is read, and
+Images are on the device as uint8, all of a source or those of a batch; a step gets the places of the batch in them.
+Nothing global is read, and
 randomness comes from the key alone.
 """
 
@@ -48,14 +49,22 @@ class Judged(NamedTuple):
 
 @partial(jax.jit, static_argnames="rule", donate_argnames="state")
 def train_step(
-    state: TrainState, images: jax.Array, indices: jax.Array, epoch: jax.Array, key: jax.Array, *, rule: str
+    state: TrainState,
+    images: jax.Array,
+    places: jax.Array,
+    indices: jax.Array,
+    epoch: jax.Array,
+    key: jax.Array,
+    *,
+    rule: str,
 ) -> tuple[TrainState, Scores]:
     """Draws a batch, takes one optimizer step on it and scores it as it was before that step.
 
     Args:
         state: given up; its memory goes to the new one.
-        images: all images of the source, uint8 (n, h, w, 3).
-        indices: which of them make the batch, (b,).
+        images: uint8 (n, h, w, 3), among them those of the batch.
+        places: where those are, (b,).
+        indices: their indices in the source, (b,), from which their patches follow.
         epoch: a scalar.
         key: of the run's patches.
         rule: of the patches, "per_image" or "article".
@@ -63,7 +72,7 @@ def train_step(
     Returns:
         The new state and the scores.
     """
-    batch = draw_batch(images, indices, split_key(key, TRAIN, epoch), rule)
+    batch = draw_batch(images[places], indices, split_key(key, TRAIN, epoch), rule)
 
     def loss(params: nnx.State) -> tuple[jax.Array, tuple[nnx.State, jax.Array]]:
         network = nnx.merge(state.graph, params, state.rest, copy=True)
@@ -80,19 +89,27 @@ def train_step(
 
 @partial(jax.jit, static_argnames="rule")
 def eval_step(
-    state: TrainState, images: jax.Array, indices: jax.Array, real: jax.Array, key: jax.Array, *, rule: str
+    state: TrainState,
+    images: jax.Array,
+    places: jax.Array,
+    indices: jax.Array,
+    real: jax.Array,
+    key: jax.Array,
+    *,
+    rule: str,
 ) -> tuple[Scores, Judged]:
     """Lets the network judge a batch of test images in eval mode.
 
     Args:
         state: the network's.
-        images: all images of the source, uint8 (n, h, w, 3).
-        indices: which of them make the batch, (b,).
+        images: uint8 (n, h, w, 3), among them those of the batch.
+        places: where those are, (b,).
+        indices: their indices in the source, (b,), from which their patches follow.
         real: (b,), False for what only fills up the batch and is not scored.
         key: of the run's patches.
         rule: of the patches, "per_image" or "article".
     """
-    batch = draw_batch(images, indices, split_key(key, TEST, 0), rule)
+    batch = draw_batch(images[places], indices, split_key(key, TEST, 0), rule)
     network = network_of(state)
     network.eval()
     p, attended = network(batch.x)
@@ -101,13 +118,13 @@ def eval_step(
 
 
 def draw_batch(images: jax.Array, indices: jax.Array, key: jax.Array, rule: str) -> Batch:
-    """Gathers images and paints the patches of one of the rules."""
-    _, height, width, _ = images.shape
+    """Paints the patches of one of the rules on images, uint8 (b, h, w, 3)."""
+    batch_size, height, width, _ = images.shape
     if rule == "article":
-        patches = article_patches(len(indices), height, width)
+        patches = article_patches(batch_size, height, width)
     else:
         patches = per_image_patches(key, indices, height, width)
-    return Batch(paint(images[indices], patches), patches.label.astype(jnp.float32))
+    return Batch(paint(images, patches), patches.label.astype(jnp.float32))
 
 
 def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:

@@ -20,13 +20,22 @@ import flax_attn
 from flax_attn.testing import relative_error, tolerance
 from torch_ref.networks import patch as pt
 from train.__main__ import main
+from train.cli import Arguments
 from train.config import PRESETS, Config
 from train.data import open_source
 from train.networks import NETWORKS, build_network
 from train.step import train_step
 
 KEYS = ["epoch", "train_error", "train_accuracy", "test_error", "test_accuracy", "images_per_second"]
-FILES = ["attention.png", "config.json", "curves.png", "metrics.jsonl", "model.safetensors"]
+FILES = [
+    "attention.png",
+    "checkpoints",
+    "config.json",
+    "curves.png",
+    "metrics.jsonl",
+    "model.safetensors",
+    "steps.jsonl",
+]
 ROOT = Path(__file__).parents[2]
 SAME_ERROR = tolerance("training error", "float32")
 
@@ -197,7 +206,7 @@ def test_help_tells_of_every_option(capsys):
         main(["--help"])
     assert not stop.value.code
     shown = capsys.readouterr().out
-    for field in dataclasses.fields(Config):
+    for field in dataclasses.fields(Arguments):
         assert f"--{field.name.replace('_', '-')}" in shown
 
 
@@ -216,13 +225,13 @@ def test_an_interrupted_run_says_so_and_leaves_in_order(archive, tmp_path):
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     command = [sys.executable, "-m", "train", *options]
     shell = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
-    while not (folder / "config.json").exists() and shell.poll() is None:
+    while not (folder / "steps.jsonl").exists() and shell.poll() is None:
         time.sleep(0.05)
-    time.sleep(0.5)
     shell.send_signal(signal.SIGINT)
     _, message = shell.communicate(timeout=60)
     assert shell.returncode == 130
-    assert message.splitlines()[-1].startswith("stopped; what there is stands in")
+    assert "stopped after step " in message
+    assert message.splitlines()[-1] == f"to go on: python -m train --resume {folder}"
 
 
 @pytest.mark.parametrize("name", ["", "x" * 300])

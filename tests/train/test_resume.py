@@ -1,0 +1,290 @@
+"""A run that is stopped, killed or damaged goes on to the bit as if nothing had happened, or says why it cannot."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from train import checkpoint
+from train.__main__ import main
+from train.checkpoint import problems_of, steps_in
+from train.loop import Run
+from train.run_folder import RunFolder
+from train.step import train_step
+
+ROOT = Path(__file__).parents[2]
+STEPS = 12  # three epochs of four
+
+
+def command(folder, archive, *more):
+    options = ["--data", f"npz:{archive}", "--batch-size", "8", "--epochs", "3", "--save-steps", "3"]
+    return [*options, "--network", "multi_head", "--run-dir", str(folder), *more]  # it has dropout
+
+
+def resume(folder, *more):
+    return main(["--resume", str(folder), *more])
+
+
+def checkpoint_of(folder, step):
+    return folder / "checkpoints" / str(step)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "small.npz"
+    coarse = np.random.default_rng(0).integers(20, 200, (40, 8, 9, 3), np.uint8)
+    np.savez(path, images=coarse.repeat(4, 1).repeat(4, 2))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data):
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(command(folder, data)) == 0
+    return folder
+
+
+@pytest.fixture
+def stopped(tmp_path, whole, data, monkeypatch):
+    """A run that was told to stop in the middle of its second epoch."""
+    stop_at(monkeypatch, 6)
+    assert main(command(tmp_path / "run", data)) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    return tmp_path / "run"
+
+
+def stop_at(monkeypatch, step, number=signal.SIGTERM):
+    add_step = RunFolder.add_step
+
+    def add_and_signal(folder, at, error):
+        add_step(folder, at, error)
+        if at == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(RunFolder, "add_step", add_and_signal)
+
+
+def results(folder):
+    """All that a run leaves and that does not tell the time."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["images_per_second"]
+    return lines, (folder / "steps.jsonl").read_text(), (folder / "model.safetensors").read_bytes()
+
+
+def test_checkpoints_are_the_last_and_the_best(whole):
+    errors = {4 * line["epoch"]: line["test_error"] for line in results(whole)[0]}
+    assert steps_in(whole / "checkpoints") == sorted({8, 11, 12, min(errors, key=errors.get)})
+    assert all(problems_of(checkpoint_of(whole, step)) == [] for step in steps_in(whole / "checkpoints"))
+
+
+def test_a_run_that_was_told_to_stop_saves_at_once_and_goes_on_to_the_bit(stopped, whole, capsys):
+    assert steps_in(stopped / "checkpoints")[-1] == 6
+    assert not (stopped / "model.safetensors").exists()
+    train_step.clear_cache()
+    assert resume(stopped) == 0
+    assert "goes on after step 6" in capsys.readouterr().out
+    assert train_step._cache_size() == 1
+    assert results(stopped) == results(whole)
+
+
+def test_it_says_how_to_go_on(tmp_path, data, monkeypatch, capsys):
+    stop_at(monkeypatch, 1, signal.SIGINT)
+    assert main(command(tmp_path / "run", data)) == 130
+    told = capsys.readouterr().err.splitlines()
+    assert told[-2].startswith("stopped after step 1; of the checkpoints the last good one is ")
+    assert told[-1] == f"to go on: python -m train --resume {tmp_path / 'run'}"
+
+
+def test_a_stop_before_the_test_of_an_epoch_waits_for_it(tmp_path, data, whole, monkeypatch):
+    stop_at(monkeypatch, 4)
+    assert main(command(tmp_path / "run", data)) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+    assert resume(tmp_path / "run") == 0
+    assert results(tmp_path / "run") == results(whole)
+
+
+def test_a_run_without_a_checkpoint_begins_anew(stopped, whole):
+    shutil.rmtree(stopped / "checkpoints")
+    with (stopped / "steps.jsonl").open("a") as file:
+        file.write('{"step": 7, "er')  # cut off by a kill
+    assert resume(stopped) == 0
+    assert results(stopped) == results(whole)
+
+
+def test_a_finished_run_that_is_resumed_only_fills_its_folder(whole, tmp_path):
+    again = shutil.copytree(whole, tmp_path / "moved")
+    (again / "attention.png").unlink()
+    (again / "model.safetensors").unlink()
+    assert resume(again) == 0
+    assert results(again) == results(whole)
+    assert (again / "attention.png").exists()
+
+
+def every_file(folder):
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_flipped_byte_is_found_in_any_file(whole, tmp_path):
+    damaged = shutil.copytree(checkpoint_of(whole, STEPS), tmp_path / "12")
+    names = [name for name in every_file(damaged) if name.name != checkpoint.DONE]
+    assert len(names) > 8
+    for name in names:
+        content = (damaged / name).read_bytes()
+        middle = len(content) // 2
+        (damaged / name).write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        assert problems_of(damaged), name
+        (damaged / name).write_bytes(content)
+        assert problems_of(damaged) == []
+
+
+def test_a_missing_file_is_named(whole, tmp_path):
+    damaged = shutil.copytree(checkpoint_of(whole, STEPS), tmp_path / "12")
+    for name in [name for name in every_file(damaged) if name.name != checkpoint.DONE]:
+        (damaged / name).rename(tmp_path / "away")
+        assert [problem.split(" is ")[0] for problem in problems_of(damaged)] == [name.as_posix()]
+        (tmp_path / "away").rename(damaged / name)
+
+
+def flip_a_byte(folder, step):
+    (name,) = [name for name in every_file(checkpoint_of(folder, step)) if name.match("place/metadata")]
+    path = checkpoint_of(folder, step) / name
+    path.write_bytes(path.read_bytes().replace(b'"step"', b'"stop"'))
+
+
+def test_a_damaged_checkpoint_is_refused_and_nothing_is_changed(stopped, capsys):
+    flip_a_byte(stopped, 6)
+    before = {path: (stopped / path).read_bytes() for path in every_file(stopped)}
+    assert resume(stopped) == 2
+    told = capsys.readouterr().err
+    assert f"error: checkpoint {checkpoint_of(stopped, 6)} is damaged: place/metadata has changed" in told
+    assert f"with --resume-older the run would go on from {checkpoint_of(stopped, 4)}" in told
+    assert {path: (stopped / path).read_bytes() for path in every_file(stopped)} == before
+
+
+def test_the_one_before_is_taken_when_the_user_agrees(stopped, whole, capsys):
+    flip_a_byte(stopped, 6)
+    assert resume(stopped, "--resume-older") == 0
+    assert f"is damaged and was set aside as {stopped / 'checkpoints-damaged' / '6'}" in capsys.readouterr().out
+    assert results(stopped) == results(whole)
+
+
+def test_another_configuration_is_refused_key_by_key(stopped, capsys):
+    assert resume(stopped, "--network", "cnn", "--learning-rate", "0.1") == 2
+    told = capsys.readouterr().err
+    assert (
+        "another configuration: --network is multi_head there, got cnn; --learning-rate is 0.003 there, got 0.1" in told
+    )
+    assert resume(stopped, "--run-dir", "elsewhere") == 2
+    assert "got elsewhere" in capsys.readouterr().err
+
+
+def test_what_cannot_be_resumed(tmp_path, stopped, capsys):
+    assert resume(tmp_path / "nothing") == 2
+    assert (
+        capsys.readouterr().err == f"error: there must be a run in {tmp_path / 'nothing'}, got no config.json there\n"
+    )
+    (stopped / "config.json").write_text('{"colour": 1}')
+    assert resume(stopped) == 2
+    assert "must hold options of this version, got colour" in capsys.readouterr().err
+    (stopped / "config.json").write_text("{")
+    assert resume(stopped) == 2
+    assert "config.json must hold a run's configuration" in capsys.readouterr().err
+
+
+def test_a_taken_folder_says_how_to_go_on(stopped, data, capsys):
+    assert main(command(stopped, data)) == 2
+    assert f"to go on with the run in it: --resume {stopped}" in capsys.readouterr().err
+
+
+def test_resume_older_needs_a_run(capsys):
+    assert main(["--resume-older"]) == 2
+    assert capsys.readouterr().err == "error: --resume-older belongs to --resume, got no --resume\n"
+
+
+def test_a_full_disk_is_told_and_the_last_good_checkpoint_kept(tmp_path, data, whole, monkeypatch, capsys):
+    usage, calls = shutil.disk_usage, []
+
+    def full_from_the_third_on(folder):
+        calls.append(folder)
+        return usage(folder)._replace(free=1000 if len(calls) > 2 else 1 << 40)
+
+    monkeypatch.setattr(shutil, "disk_usage", full_from_the_third_on)
+    assert main(command(tmp_path / "run", data)) == 0
+    told = "".join(capsys.readouterr().out.split("\n"))
+    assert "a checkpoint could not be written (the disk is full: " in told
+    assert f"the last good one is {checkpoint_of(tmp_path / 'run', 4)}" in told
+    assert steps_in(tmp_path / "run" / "checkpoints") == [3, 4]
+    assert results(tmp_path / "run") == results(whole)
+
+
+def test_a_log_that_cannot_be_written_ends_the_run_with_one_line(tmp_path, data, monkeypatch, capsys):
+    def full(folder, metrics):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "add_epoch", full)
+    assert main(command(tmp_path / "run", data)) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: cannot write to {tmp_path / 'run'}: [Errno 28] No space left on device; of the ")
+    assert told.endswith(f"the last good one is {checkpoint_of(tmp_path / 'run', 3)}\n")
+
+
+def test_a_run_whose_parameters_are_lost_does_not_save_them(tmp_path, data, capsys):
+    assert main(command(tmp_path / "run", data, "--learning-rate", "1e38", "--schedule", "constant")) == 1
+    assert "of the checkpoints there is none yet" in capsys.readouterr().err
+    assert steps_in(tmp_path / "run" / "checkpoints") == []
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path, data):
+    shell = start(tmp_path / "run", data, "--epochs", "4000")
+    wait_for_step(tmp_path / "run", 5, shell)
+    # The process is held so that both signals are there before the step at hand is over.
+    for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+        shell.send_signal(number)
+    assert shell.wait(timeout=60) in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+    assert "stopped after" not in shell.communicate()[1]
+
+
+def test_a_killed_process_loses_the_steps_since_the_last_checkpoint_alone(tmp_path, data, whole):
+    shell = start(tmp_path / "run", data)
+    wait_for_step(tmp_path / "run", 7, shell)
+    shell.kill()
+    shell.wait()
+    assert shell.returncode == -signal.SIGKILL
+    assert resume(tmp_path / "run") == 0
+    again, once = results(tmp_path / "run"), results(whole)
+    assert [line["epoch"] for line in again[0]] == [line["epoch"] for line in once[0]]
+    assert len(again[1].splitlines()) == STEPS
+
+
+def start(folder, data, *more):
+    words = [sys.executable, "-m", "train", *command(folder, data, *more)]
+    # A shell's background job ignores SIGINT, and what it starts inherits that, these tests included.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    return subprocess.Popen(words, cwd=ROOT, preexec_fn=heeding, **pipes)
+
+
+def wait_for_step(folder, step, shell):
+    log = folder / "steps.jsonl"
+    while shell.poll() is None and not (log.exists() and len(log.read_text().splitlines()) >= step):
+        time.sleep(0.02)
+
+
+def test_restoring_needs_what_was_written(whole, data, tmp_path):
+    again = shutil.copytree(whole, tmp_path / "again")
+    flip_a_byte(again, 12)
+    run = Run.__new__(Run)
+    run.checkpoints, run.state = checkpoint.Checkpoints(again / "checkpoints", 3), None
+    with pytest.raises(checkpoint.DamagedError, match="place/metadata has changed since it was written"):
+        run.restore(12)

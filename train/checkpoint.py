@@ -1,0 +1,215 @@
+"""Checkpoints of a run: all that it takes to go on as if nothing had happened.
+
+orbax writes them, beside the training, each into a folder that gets its name when it is complete. The folder holds the
+digest of each of its files, so that one that changed afterwards is found before it is used.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from .state import TrainState
+
+DIGESTS = "digests.json"
+# What orbax writes when the digests are there already: that it is done, and when.
+DONE, ABOUT, WHEN = "commit_success.txt", "_CHECKPOINT_METADATA", "commit_timestamp_nsecs"
+ERROR = "test_error"
+SPARE = 1 << 20  # bytes beside the arrays: descriptions, digests, blocks that are not filled
+
+# An error comes to whoever waits for a save; asyncio and orbax would log it too, once for every array.
+for _name in ("asyncio", "absl"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+class SaveError(Exception):
+    """A checkpoint could not be written."""
+
+
+class DamagedError(ValueError):
+    """A checkpoint is not what was written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where in its run a checkpoint was made.
+
+    Attributes:
+        step: training steps taken.
+        epochs: epochs that are over, their test included.
+        tally: of the epoch that is not: images, the sum of their errors, how many of them were judged rightly.
+    """
+
+    step: int = 0
+    epochs: int = 0
+    tally: tuple[int, float, float] = (0, 0.0, 0.0)
+
+
+class Checkpoints:
+    """The checkpoints in a folder: the last few, and the one with the smallest test error.
+
+    Args:
+        folder: made when it is not there. Damaged checkpoints are to be taken out first.
+        keep: how many of the last are kept.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder.absolute()
+        best = BestN(
+            get_metric_fn=lambda metrics: metrics[ERROR], reverse=True, n=1, keep_checkpoints_without_metrics=False
+        )
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            item_names=("state", "place"),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+                # Called when all is written and the folder has its working name still.
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def best(self) -> int | None:
+        """The step of the checkpoint with the smallest test error; None where none was tested."""
+        tested = {step: metrics for step in steps_in(self.folder) if (metrics := self._manager.metrics(step))}
+        return min(tested, key=lambda step: tested[step][ERROR], default=None)
+
+    def save(self, state: TrainState, place: Place, test_error: float | None = None) -> None:
+        """Begins to save, after `wait`.
+
+        Raises:
+            SaveError: it could not begin.
+        """
+        # Copies: the next step gives the memory of this state away while it is being written.
+        arrays = {name: jnp.copy(array) for name, array in _arrays(state).items()}
+        self._check_space(sum(array.nbytes for array in arrays.values()))
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(arrays), place=ocp.args.JsonSave(dataclasses.asdict(place))
+        )
+        with _told_apart():
+            self._manager.save(place.step, args=items, metrics=None if test_error is None else {ERROR: test_error})
+
+    def wait(self) -> None:
+        """Waits for the save that has begun.
+
+        Raises:
+            SaveError: it failed.
+        """
+        with _told_apart():
+            self._manager.wait_until_finished()
+
+    def restore(self, step: int, like: TrainState) -> tuple[TrainState, Place]:
+        """Reads a checkpoint.
+
+        Args:
+            step: of the checkpoint.
+            like: a state of the same run, which gives structure, dtypes and devices.
+
+        Raises:
+            DamagedError: a file of the checkpoint is missing or not what was written.
+        """
+        problems = problems_of(self.folder / str(step))
+        if problems:
+            raise DamagedError(f"checkpoint {self.folder / str(step)} is damaged: {'; '.join(problems)}")
+        wanted = {
+            name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+            for name, array in _arrays(like).items()
+        }
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), place=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=items)
+        place = restored.place
+        return _with_arrays(like, restored.state), Place(place["step"], place["epochs"], tuple(place["tally"]))
+
+    def _check_space(self, size: int) -> None:
+        # orbax finds out half-way, at every array.
+        free, needed = shutil.disk_usage(self.folder).free, 2 * size + SPARE
+        if free < needed:
+            raise SaveError(f"the disk is full: {needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
+
+    def _write_digests(self) -> None:
+        for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):
+            (folder / DIGESTS).write_text(json.dumps(_digests(folder), indent=1) + "\n")
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps at which a folder has checkpoints, from the first to the last; those that were finished."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def problems_of(checkpoint: Path) -> list[str]:
+    """What is wrong with the files of a checkpoint; nothing if they are what was written."""
+    try:
+        written = json.loads((checkpoint / DIGESTS).read_text())
+    except (OSError, ValueError):
+        return [f"{DIGESTS} is missing or unreadable"]
+    found = _digests(checkpoint)
+    return [
+        f"{name} {'is missing' if name not in found else 'has changed since it was written'}"
+        for name, digest in written.items()
+        if found.get(name) != digest
+    ]
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Moves a checkpoint out of the way of a run that goes on without it, and says where to."""
+    folder = checkpoint.parent.with_name(f"{checkpoint.parent.name}-damaged")
+    folder.mkdir(exist_ok=True)
+    number = sum(path.name.startswith(checkpoint.name) for path in folder.iterdir())
+    return checkpoint.rename(folder / (f"{checkpoint.name}-{number}" if number else checkpoint.name))
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    names = {path.relative_to(checkpoint).as_posix(): path for path in files}
+    return {name: _digest(name, path) for name, path in names.items() if name not in (DIGESTS, DONE)}
+
+
+def _digest(name: str, path: Path) -> str:
+    content = path.read_bytes()
+    if name == ABOUT:
+        with contextlib.suppress(ValueError):
+            content = json.dumps({**json.loads(content), WHEN: None}).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextlib.contextmanager
+def _told_apart() -> Iterator[None]:
+    """Whatever orbax and the libraries below it raise on a full disk, say, as one kind of error."""
+    try:
+        yield
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SaveError(reason) from error
+
+
+def _arrays(state: TrainState) -> dict[str, jax.Array]:
+    """All that changes, by path; random keys as the numbers they consist of."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        for path, leaf in leaves
+    }
+
+
+def _with_arrays(like: TrainState, arrays: dict[str, jax.Array]) -> TrainState:
+    def put(path: Any, leaf: jax.Array) -> jax.Array:
+        array = arrays[jax.tree_util.keystr(path, simple=True, separator="/")]
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
+
+    restored: TrainState = jax.tree_util.tree_map_with_path(put, like)
+    return restored
+
+
+def _is_key(leaf: jax.Array) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))

@@ -1,0 +1,41 @@
+"""Going on with a run that was stopped, was killed or lost its machine."""
+
+from pathlib import Path
+
+from .checkpoint import Checkpoints, DamagedError, problems_of, set_aside, steps_in
+from .loop import Run
+from .run_folder import RunFolder
+
+
+def resume(run: Run, path: Path, *, older: bool) -> tuple[RunFolder, list[str]]:
+    """Takes a run to its newest checkpoint, and its folder's logs back to what they held there.
+
+    Args:
+        run: at its beginning.
+        path: of its folder.
+        older: whether a damaged checkpoint is set aside and the one before it taken.
+
+    Returns:
+        The folder, and what a reader should know, in lines.
+
+    Raises:
+        DamagedError: the newest checkpoint is not what was written, and ``older`` is False. Nothing is changed then.
+    """
+    folder = RunFolder(path)
+    paths = {step: folder.checkpoints / str(step) for step in steps_in(folder.checkpoints)}
+    damaged = {step: found for step, checkpoint in paths.items() if (found := problems_of(checkpoint))}
+    sound = [step for step in paths if step not in damaged]
+    newest = max(paths, default=None)
+    if newest in damaged and not older:
+        then = (
+            f"the run would go on from {paths[sound[-1]]}" if sound else "there is none before it: it would begin anew"
+        )
+        raise DamagedError(
+            f"checkpoint {paths[newest]} is damaged: {'; '.join(damaged[newest])}; with --resume-older {then}"
+        )
+    notes = [f"{paths[step]} is damaged and was set aside as {set_aside(paths[step])}" for step in damaged]
+    run.checkpoints = Checkpoints(folder.checkpoints, run.config.keep)
+    if sound:
+        run.restore(sound[-1])
+    folder.go_back_to(run.place.epochs, run.place.step)
+    return folder, [*notes, f"goes on after step {run.place.step}"]
