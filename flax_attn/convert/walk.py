@@ -102,6 +102,9 @@ def _check_entry(entry: Any, owned: frozenset[int]) -> None:
             raise ValueError(f"variable of {entry.name!r} must be an nnx.Variable, got {type(variable).__name__}")
         if id(variable) not in owned:
             raise ValueError(f"variable of {entry.name!r} must be one of the module's own, got another")
+    dtypes = {str(variable.dtype) for variable in entry.variables}
+    if len(dtypes) > 1:
+        raise ValueError(f"variables of {entry.name!r} must have one dtype, got {' and '.join(sorted(dtypes))}")
     if not entry.variables and entry.constant is None:
         raise ValueError(f"{entry.name!r} must have a variable or a constant, got neither")
     _check_transforms(entry)

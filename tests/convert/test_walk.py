@@ -91,3 +91,57 @@ def test_entries_in_place_of_another_are_followed_too():
     rule(Kernel)(wrong)
     with pytest.raises(ValueError, match="from_torch of 'turned' must give Flax's shape"):
         flax_attn.to_torch(Kernel((3, 5)))
+
+
+def test_one_entry_has_one_dtype():
+    def mixed(layer):
+        layer.kernel1.set_value(np.ones(3, np.int32))
+        yield Entry("both", [layer.kernel0, layer.kernel1], lambda *two: np.concatenate(two), lambda a: np.split(a, 2))
+
+    rule(Kernel)(mixed)
+    with pytest.raises(ValueError, match="variables of 'both' must have one dtype, got float32 and int32"):
+        flax_attn.to_torch(Kernel((3,), (3,)))
+
+
+class Held(nnx.Module):
+    def __init__(self):
+        self.inner = Kernel((3,), (3,))
+
+
+@pytest.fixture
+def together_or_apart():
+    @rule(Kernel)
+    def kernel(layer):
+        instead = (Entry("first", layer.kernel0), Entry("second", layer.kernel1))
+        both = [layer.kernel0, layer.kernel1]
+        yield Entry("both", both, lambda *two: np.concatenate(two), lambda both: np.split(both, 2), instead=instead)
+
+
+@pytest.mark.usefixtures("together_or_apart")
+def test_entries_in_place_of_another_are_taken_where_they_are_given_alone():
+    first, second = np.arange(3, dtype=np.float32), np.arange(3, 6, dtype=np.float32)
+    apart = flax_attn.from_torch(Held(), {"inner.first": first, "inner.second": second})
+    np.testing.assert_array_equal(apart.inner.kernel1, second)
+    together = flax_attn.from_torch(Held(), {"inner.both": np.concatenate([first, second])})
+    np.testing.assert_array_equal(together.inner.kernel1, second)
+    assert list(flax_attn.to_torch(apart)) == ["inner.both"]
+
+
+@pytest.mark.usefixtures("together_or_apart")
+def test_entries_beside_the_one_whose_place_they_could_take_are_left_over():
+    given = {"inner.both": np.zeros(6, np.float32), "inner.first": np.zeros(3, np.float32)}
+    with pytest.raises(ValueError, match=r"inner\.first: expected no such entry") as error:
+        flax_attn.from_torch(Held(), given)
+    assert "inner.both" not in str(error.value)
+    with pytest.raises(ValueError, match=r"inner\.second: expected shape \(3,\), got nothing$"):
+        flax_attn.from_torch(Held(), {"inner.first": np.zeros(3, np.float32)})
+
+
+def test_flags_are_converted_too():
+    class Flags(nnx.Module):
+        def __init__(self):
+            self.flags = nnx.BatchStat(np.zeros(3, np.bool_))
+
+    rule(Flags)(lambda layer: [Entry("flags", layer.flags)])
+    flags = flax_attn.from_torch(Flags(), {"flags": np.array([True, False, True])})
+    assert flags.flags[...].tolist() == [True, False, True]

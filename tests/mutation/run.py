@@ -43,6 +43,7 @@ ALSO = {
     ],
     "flax_attn/convert": ["tests/convert/test_state_dict.py"],
     "flax_attn/convert/rules.py": ["tests/convert/test_layers.py"],
+    "flax_attn/convert/state_dict.py": ["tests/convert/test_walk.py"],
     "flax_attn/convert/walk.py": ["tests/convert/test_rules.py"],
     "flax_attn/layers": ["tests/layers/test_arguments.py", "tests/test_bad_input.py"],
     "flax_attn/layers/conv.py": ["tests/layers/test_initial_values.py"],
