@@ -1,7 +1,10 @@
 """Streamed batches are those of a resident source, from any step on, however many processes read them."""
 
 import itertools
+import os
 import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,8 @@ import pytest
 from train.batches import eval_batches, train_batches
 from train.data import Source
 from train.data.stream import Stream, default_workers
+
+from ..peak_memory import peak_rss
 
 COUNT, BATCH, SEED = 53, 6, 3
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 17, 19, 3), np.uint8)
@@ -130,3 +135,12 @@ def test_numbers_that_make_no_sense_are_errors(options, message):
 def test_a_step_below_zero_is_an_error():
     with pytest.raises(ValueError, match=r"^first_step must be at least 0, got -1$"):
         stream(source()).batches(-1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc, which Linux has")
+def test_a_hundred_thousand_images_stream_within_two_gibibytes():
+    """All processes together; the images themselves have 2.6."""
+    program = Path(__file__).with_name("stream_program.py")
+    peak, status = peak_rss([sys.executable, program, "24", "2"], env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+    assert status == 0
+    assert 2**27 < peak < 2**31
