@@ -90,7 +90,7 @@ def hashed_order(count: int, split: str) -> np.ndarray:
 
     Example:
         >>> hashed_order(5, "train").tolist()
-        [1, 3, 0, 2, 4]
+        [4, 0, 3, 1, 2]
     """
     keys = (hashlib.md5(split.encode() + str(index).encode()).digest() for index in range(count))
     return np.array(sorted(range(count), key=list(keys).__getitem__))
