@@ -5,8 +5,10 @@ a resident one does. Which images a step gets follows from its number alone: a r
 workers, and each of several processes reads its own rows of the same batches.
 """
 
+import contextlib
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -37,6 +39,7 @@ class Stream:
 
     Attributes:
         steps: per epoch; the last images, which fill no batch, are left out.
+        waited: seconds for which whoever takes the training batches has waited for them so far.
     """
 
     def __init__(
@@ -60,8 +63,9 @@ class Stream:
         self._train = Plan(source.train, batch_size, seed, shuffle, rows)
         self._tests = [(indices[rows], real[rows]) for indices, real in eval_batches(source.test, batch_size)]
         self.steps = len(source.train) // batch_size
+        self.waited = 0.0
 
-    def batches(self, first_step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def batches(self, first_step: int = 0) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
         """Yields this process's rows of each training batch, without end; to be closed when no more are wanted.
 
         Args:
@@ -72,9 +76,9 @@ class Stream:
         """
         if first_step < 0:
             raise ValueError(f"first_step must be at least 0, got {first_step}")
-        return self._serve(self._train, first_step, self._workers)
+        return self._timed(self._serve(self._train, first_step, self._workers))
 
-    def tests(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def tests(self) -> Generator[tuple[np.ndarray, np.ndarray, np.ndarray], None, None]:
         """Yields this process's rows of each batch of one pass over the test images, decoded by threads.
 
         Yields:
@@ -83,7 +87,15 @@ class Stream:
         """
         return self._serve(self._tests, 0, 0)
 
-    def _serve(self, plan: Sequence[tuple[np.ndarray, ...]], first: int, workers: int) -> Iterator[Any]:
+    def _timed(self, batches: Generator[Any, None, None]) -> Generator[Any, None, None]:
+        with contextlib.closing(batches):
+            while True:
+                began = time.perf_counter()
+                batch = next(batches)
+                self.waited += time.perf_counter() - began
+                yield batch
+
+    def _serve(self, plan: Sequence[tuple[np.ndarray, ...]], first: int, workers: int) -> Generator[Any, None, None]:
         grain = self._grain
         data = grain.MapDataset.source(plan)[first:].map(Reader(self._records))
         data = data.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))

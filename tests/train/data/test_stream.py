@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,16 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 17, 19, 3), np.uint8)
 
 
 class Decoded:
-    """Images that worker processes can read; one of them may be damaged."""
+    """Images that worker processes can read; one of them may be damaged, and all of them slow."""
 
-    def __init__(self, damaged=None):
-        self.damaged = damaged
+    def __init__(self, damaged=None, seconds=0):
+        self.damaged, self.seconds = damaged, seconds
 
     def __len__(self):
         return COUNT
 
     def __getitem__(self, index):
+        time.sleep(self.seconds)
         if index == self.damaged:
             raise ValueError("photo.jpg could be read at first, but no longer: it was cut off")
         return IMAGES[index]
@@ -107,6 +109,19 @@ def test_test_batches_hold_every_test_image_once_in_order():
 def test_an_image_that_can_no_longer_be_read_stops_the_stream_and_is_named():
     with pytest.raises(ValueError, match=r"photo.jpg could be read at first, but no longer: it was cut off"):
         taken(stream(source(damaged=30)).batches(), 7)
+
+
+def test_the_time_for_which_the_loop_waits_is_counted():
+    streamed = stream(source(seconds=0.03))
+    assert streamed.waited == 0
+    batches = streamed.batches()
+    next(batches)
+    assert streamed.waited >= BATCH * 0.03
+    time.sleep(2)  # four more batches are ready by now
+    before = streamed.waited
+    next(batches)
+    assert streamed.waited - before < 1
+    batches.close()
 
 
 def test_the_default_leaves_a_core_to_the_loop(monkeypatch):
