@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             return 1
         finally:
+            run.close()
             folder.close()
     return 0
 
@@ -78,10 +79,11 @@ def prepare(arguments: Arguments) -> tuple[Run, RunFolder, list[str]]:
         check_run_dir(config)
     run = Run(config, open_source(config.data))
     if arguments.resume is not None:
-        return run, *resume(run, Path(arguments.resume), older=arguments.resume_older)
+        folder, notes = resume(run, Path(arguments.resume), older=arguments.resume_older)
+        return run, folder, [*run.source.notes, *notes]
     folder = RunFolder.create(config)
     run.checkpoints = Checkpoints(folder.checkpoints, config.keep)
-    return run, folder, []
+    return run, folder, [*run.source.notes]
 
 
 def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> None:

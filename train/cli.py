@@ -14,6 +14,7 @@ from .config import PRESETS, Config
 from .run_folder import read_config
 
 PROGRAM = "python -m train"
+FREE = ("workers", "save_steps", "keep")  # may change when a run is resumed: they change no number
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _check_same(stored: dict[str, Any], given: dict[str, Any], folder: str | Non
     differing = [
         f"--{name.replace('_', '-')} is {stored[name]} there, got {value}"
         for name, value in given.items()
-        if value != stored[name]
+        if value != stored[name] and name not in FREE
     ]
     if differing:
         raise ValueError(f"--resume {folder} holds a run with another configuration: {'; '.join(differing)}")

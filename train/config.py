@@ -21,8 +21,12 @@ class Config:
     """The defaults of all other options: quick, minutes on a CPU; article, the tutorial's settings."""
     network: NetworkName = "cbam"
     """What attends to the map before the classifier. cnn: nothing; cbam: the channel gate alone, as in the tutorial."""
-    data: Annotated[str, tyro.conf.arg(metavar="synthetic|npz:PATH")] = "synthetic"
-    """The images: generated from a seed, or from an archive (see train/data/npz.py). The first 80 % train."""
+    data: Annotated[str, tyro.conf.arg(metavar="KIND[:PATH]")] = "synthetic"
+    """The images: synthetic, generated from a seed; npz:PATH, an archive; folder:PATH, photos; stl10 or stl10:FOLDER;
+    stl10-unlabelled or stl10-unlabelled:FOLDER, for its 100,000 images (docs/data.md). The first 80 % train."""
+    workers: int | None = None
+    """Processes that decode the images of a set too large for the device; 0 for threads of this one. All cores but one,
+    at most 4, by default."""
     patches: Literal["per_image", "article"] = "per_image"
     """Patches by image, fresh each epoch for training and fixed for testing; or by the place in the batch alone."""
     token_order: Literal["pixels", "article"] = "pixels"
@@ -79,6 +83,8 @@ def check(config: Config) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(config, name)}")
     if not (math.isfinite(config.learning_rate) and config.learning_rate > 0):
         raise ValueError(f"--learning-rate must be a positive number, got {config.learning_rate}")
+    if config.workers is not None and config.workers < 0:
+        raise ValueError(f"--workers must be at least 0, got {config.workers}")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"--seed must lie in [0, 2**32), got {config.seed}")
     for option in ("token_order", "position"):

@@ -1,6 +1,8 @@
 """Where a run's batches come from: images that lie on the device whole, or a stream of them."""
 
-from collections.abc import Iterator
+import contextlib
+import itertools
+from collections.abc import Generator, Iterator
 from typing import NamedTuple, Protocol
 
 import jax
@@ -9,6 +11,7 @@ import numpy as np
 from .batches import eval_batches, train_batches
 from .config import Config
 from .data import Source
+from .data.stream import Stream
 from .devices import Layout
 
 
@@ -29,7 +32,14 @@ class Fed(NamedTuple):
 
 
 class Feed(Protocol):
-    """The batches of a run; those of a training epoch start anywhere, the same as if they had started at 0."""
+    """The batches of a run; those of a training epoch start anywhere, the same as if they had started at 0.
+
+    Attributes:
+        waited: seconds for which the run has waited for training batches.
+    """
+
+    @property
+    def waited(self) -> float: ...
 
     def train(self, epoch: int, first: int) -> Iterator[Fed]:
         """The training batches of an epoch from number ``first`` on."""
@@ -37,9 +47,14 @@ class Feed(Protocol):
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""
 
+    def close(self) -> None:
+        """Ends whatever reads ahead."""
+
 
 class ResidentFeed:
     """All images on the device, once; a batch is a list of their indices."""
+
+    waited = 0.0
 
     def __init__(self, source: Source, config: Config, layout: Layout) -> None:
         self._source, self._config, self._layout = source, config, layout
@@ -60,6 +75,57 @@ class ResidentFeed:
         for indices, real in eval_batches(self._source.test, self._config.batch_size):
             yield self._fed(indices, real)
 
+    def close(self) -> None:
+        """Nothing reads ahead."""
+
     def _fed(self, indices: np.ndarray, real: np.ndarray) -> Fed:
         cut = self._layout.cut(indices)
         return Fed(self._images, cut, cut, real)
+
+
+class StreamedFeed:
+    """Each batch comes with its own images, decoded by worker processes while the steps before it run."""
+
+    def __init__(self, source: Source, config: Config, layout: Layout) -> None:
+        self._stream = Stream(
+            source, config.batch_size, seed=config.seed, shuffle=config.shuffle, workers=config.workers
+        )
+        self._cut = layout.cut
+        self._places = layout.cut(np.arange(config.batch_size, dtype=np.int32))
+        self._next = 0
+        self._batches: Generator[tuple[np.ndarray, np.ndarray], None, None] | None = None
+
+    @property
+    def waited(self) -> float:
+        """Seconds for which the run has waited for training batches."""
+        return self._stream.waited
+
+    def train(self, epoch: int, first: int) -> Iterator[Fed]:
+        """The training batches of an epoch from number ``first`` on."""
+        start = epoch * self._stream.steps + first
+        if self._batches is None or self._next != start:  # else the workers go on from one epoch to the next
+            self.close()
+            self._next, self._batches = start, self._stream.batches(start)
+        for images, indices in itertools.islice(self._batches, self._stream.steps - first):
+            self._next += 1
+            yield self._fed(images, indices, np.ones(len(indices), np.bool_))
+
+    def test(self) -> Iterator[Fed]:
+        """The test batches, in file order."""
+        with contextlib.closing(self._stream.tests()) as batches:
+            for images, indices, real in batches:
+                yield self._fed(images, indices, real)
+
+    def close(self) -> None:
+        """Ends the workers."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+    def _fed(self, images: np.ndarray, indices: np.ndarray, real: np.ndarray) -> Fed:
+        return Fed(self._cut(images), self._places, self._cut(indices), real)
+
+
+def open_feed(source: Source, config: Config, layout: Layout) -> Feed:
+    """The feed that suits a source: its images on the device if they are few enough."""
+    return (ResidentFeed if source.resident else StreamedFeed)(source, config, layout)

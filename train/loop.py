@@ -17,7 +17,7 @@ from .checkpoint import Checkpoints, Place, SaveError, steps_in
 from .config import Config
 from .data import Source
 from .devices import Layout
-from .feed import Fed, ResidentFeed
+from .feed import Fed, open_feed
 from .metrics import EpochMetrics, Tally
 from .networks import build_network
 from .state import create_state, learning_rate, network_of
@@ -25,6 +25,8 @@ from .step import Judged, Scores, eval_step, train_step
 
 # Gets, after each batch, the split's name, its scores so far and the error of the batch.
 Progress = Callable[[str, Tally, float], None]
+
+WAITING = 0.05  # the part by which a stream may make steps longer without a word
 
 
 class NonFiniteError(ArithmeticError):
@@ -70,11 +72,11 @@ class Run:
         self.warn: Callable[[str], None] = lambda _: None
         self._judged: tuple[Judged, np.ndarray] | None = None
         self._rate = learning_rate(config, config.epochs * self.steps)
-        network = build_network(config, *source.images.shape[1:3])
+        network = build_network(config, *source.shape)
         layout = Layout(config.batch_size)
         self.devices = layout.devices
         self.state = layout.copy(create_state(network, optax.adam(self._rate)))
-        self._cut, self._feed = layout.cut, ResidentFeed(source, config, layout)
+        self._cut, self._feed = layout.cut, open_feed(source, config, layout)
         self._key = layout.copy(jax.random.key(config.seed))
 
     @property
@@ -115,10 +117,10 @@ class Run:
         self._wait()
 
     def _train(self, epoch: int, progress: Progress) -> tuple[Tally, float]:
-        tally = Tally(*self.place.tally)
+        tally, feed = Tally(*self.place.tally), self._feed
         first = self.place.step - epoch * self.steps
-        began, timed = time.perf_counter(), self.steps - first
-        for fed in self._feed.train(epoch, first):
+        began, timed, waited = time.perf_counter(), self.steps - first, feed.waited
+        for fed in feed.train(epoch, first):
             self.state, scores = train_step(
                 self.state, fed.images, fed.places, fed.indices, epoch, self._key, rule=self.config.patches
             )
@@ -129,10 +131,20 @@ class Run:
             progress("train", tally, error)
             done = self.place.step - epoch * self.steps
             if done == first + 1 and done < self.steps:  # compiled by now
-                began, timed = time.perf_counter(), self.steps - done
+                began, timed, waited = time.perf_counter(), self.steps - done, feed.waited
             if done < self.steps:  # else the test comes first
                 self._save_between(done)
-        return tally, timed * self.config.batch_size / max(time.perf_counter() - began, 1e-9)
+        seconds = max(time.perf_counter() - began, 1e-9)
+        self._warn_of_waiting(feed.waited - waited, seconds)
+        return tally, timed * self.config.batch_size / seconds
+
+    def _warn_of_waiting(self, waited: float, seconds: float) -> None:
+        longer = waited / max(seconds - waited, 1e-9)
+        if longer > WAITING:
+            self.warn(
+                f"steps took {longer:.0%} longer than on images that are there already, as the run waited for their "
+                "decoding; --workers sets the number of processes that decode"
+            )
 
     def _save_between(self, done: int) -> None:
         """Saves within an epoch, where that is due or the run shall stop."""
@@ -198,6 +210,10 @@ class Run:
             raise NonFiniteError(f"the loss is {error} in {where}, at learning rate {rate:.3g}")
         tally.add(error, float(scores.accuracy), int(fed.real.sum()))
         return error
+
+    def close(self) -> None:
+        """Ends whatever reads ahead."""
+        self._feed.close()
 
     def save_weights(self, path: Path) -> None:
         """Writes the weights under PyTorch's names, as a ``.safetensors`` file."""

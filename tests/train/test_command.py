@@ -23,6 +23,7 @@ from train.__main__ import main
 from train.cli import Arguments
 from train.config import PRESETS, Config
 from train.data import open_source
+from train.data.opening import KINDS
 from train.networks import NETWORKS, build_network
 from train.step import train_step
 
@@ -162,6 +163,7 @@ def test_every_network_is_built_by_name(name):
 BAD_VALUES = {
     "--epochs 0": "--epochs must be at least 1, got 0",
     "--batch-size 0": "--batch-size must be at least 1, got 0",
+    "--workers -1": "--workers must be at least 0, got -1",
     "--batch-size 33": "--batch-size must be at most the number of training images, 32, got 33",
     "--learning-rate nan": "--learning-rate must be a positive number, got nan",
     "--learning-rate -1": "--learning-rate must be a positive number, got -1.0",
@@ -170,7 +172,7 @@ BAD_VALUES = {
     "--network cbam --position sine": "--position belongs to the network multi_head, got --network cbam",
     "--network cbam --token-order article": "--token-order belongs to the network multi_head, got --network cbam",
     "--data npz:missing.npz": "npz:missing.npz: no such file",
-    "--data video": "--data must be synthetic or npz:PATH, got 'video'",
+    "--data video": f"--data must be {KINDS}, got 'video'",
 }
 
 

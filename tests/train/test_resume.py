@@ -189,6 +189,12 @@ def test_another_configuration_is_refused_key_by_key(stopped, capsys):
     assert "got elsewhere" in capsys.readouterr().err
 
 
+def test_what_changes_no_number_may_change(stopped, whole):
+    assert resume(stopped, "--keep", "1", "--save-steps", "0", "--workers", "0") == 0
+    assert results(stopped) == results(whole)
+    assert len(steps_in(stopped / "checkpoints")) <= 2
+
+
 def test_what_cannot_be_resumed(tmp_path, stopped, capsys):
     assert resume(tmp_path / "nothing") == 2
     assert (

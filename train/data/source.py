@@ -1,52 +1,116 @@
-"""What the training loop knows of its images: an array and where it is cut in two."""
+"""What training knows of its images: records by number, and which of them train and which test.
 
-from dataclasses import dataclass
+A small set is `resident`: it lives on the device whole. A large one streams (train/data/stream.py), and its images are
+decoded when they are needed.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
 PATCH = 16  # pixels along each side of a patch; no image may be smaller
 FEWEST = 5  # images, so that the last fifth is not empty
 
+# 512 MiB, some 19,000 images of 96x96: on the way to the device the images stand in host memory twice, and with them a
+# run has to stay below 2 GiB there.
+RESIDENT_BYTES = 2**29
 
-@dataclass(frozen=True)
+
+class Records(Protocol):
+    """Images by number: a uint8 array (n, h, w, 3), or anything that decodes image i, uint8 (h, w, 3), when asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
 class Source:
-    """Images in file order; the first 80 % are for training, the last 20 % for testing.
+    """Images in file order, cut in two: by default the first 80 % are for training, the last 20 % for testing.
 
     Args:
         name: what messages call it.
-        images: uint8 (n, h, w, 3).
+        records: a uint8 array (n, h, w, 3), or records that decode one image, all of one size, when asked.
+        train: the indices of the training images.
+        test: the indices of the test images.
+        notes: what the user should know about how it was read, a line each; whoever opened the source shows them.
+
+    Attributes:
+        shape: height and width of every image.
 
     Raises:
-        ValueError: another dtype or shape, fewer than 5 images, or images smaller than 16x16.
+        ValueError: another dtype or shape, fewer than 5 images, images smaller than 16x16, or a split that has no
+            images or reaches past the last one.
 
     Example:
         >>> source = Source("mine", np.zeros((5000, 96, 96, 3), np.uint8))
-        >>> source.train, source.test
-        (range(0, 4000), range(4000, 5000))
+        >>> source.train, source.test, source.shape, source.resident
+        (range(0, 4000), range(4000, 5000), (96, 96), True)
     """
 
-    name: str
-    images: np.ndarray
+    def __init__(
+        self,
+        name: str,
+        records: Records,
+        train: range | None = None,
+        test: range | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.name, self.records, self.notes = name, records, tuple(notes)
+        count = len(records)
+        self.shape = self._check_images(count)
+        self.train = range(count * 4 // 5) if train is None else train
+        self.test = range(count * 4 // 5, count) if test is None else test
+        for part in (self.train, self.test):
+            if not part or part.step != 1 or part.start < 0 or part.stop > count:
+                raise ValueError(f"{name}: a split must be a range within the {count} images, got {part}")
 
-    def __post_init__(self) -> None:
-        shape = self.images.shape
-        if self.images.dtype != np.uint8:
-            raise ValueError(f"{self.name}: images must be uint8, got {self.images.dtype}")
-        if len(shape) != 4 or shape[-1] != 3:
-            raise ValueError(f"{self.name}: images must have shape (n, h, w, 3), got {shape}")
-        if min(shape[1:3]) < PATCH:
+    def _check_images(self, count: int) -> tuple[int, int]:
+        # Of records that decode the first alone is looked at: whoever made them answers for the others.
+        images = self.records if isinstance(self.records, np.ndarray) else self.records[0][None]
+        if images.dtype != np.uint8:
+            raise ValueError(f"{self.name}: images must be uint8, got {images.dtype}")
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise ValueError(f"{self.name}: images must have shape (n, h, w, 3), got {images.shape}")
+        height, width = images.shape[1:3]
+        if min(height, width) < PATCH:
             raise ValueError(
-                f"{self.name}: images must be at least {PATCH}x{PATCH}, the size of a patch, got {shape[1]}x{shape[2]}"
+                f"{self.name}: images must be at least {PATCH}x{PATCH}, the size of a patch, got {height}x{width}"
             )
-        if shape[0] < FEWEST:
-            raise ValueError(f"{self.name}: at least {FEWEST} images are needed, got {shape[0]}")
+        if count < FEWEST:
+            raise ValueError(f"{self.name}: at least {FEWEST} images are needed, got {count}")
+        return height, width
 
     @property
-    def train(self) -> range:
-        """The indices of the training images."""
-        return range(len(self.images) * 4 // 5)
+    def resident(self) -> bool:
+        """Whether the images are few enough to live on the device whole."""
+        height, width = self.shape
+        return len(self.records) * height * width * 3 <= RESIDENT_BYTES
 
-    @property
-    def test(self) -> range:
-        """The indices of the test images."""
-        return range(len(self.images) * 4 // 5, len(self.images))
+    @cached_property
+    def images(self) -> np.ndarray:
+        """All images as one array, uint8 (n, h, w, 3), read at the first use and kept.
+
+        Raises:
+            ValueError: the source is too large to be `resident`.
+        """
+        if isinstance(self.records, np.ndarray):
+            return self.records
+        if not self.resident:
+            raise ValueError(
+                f"{self.name}: {len(self.records)} images of {self.shape[0]}x{self.shape[1]} are too many to hold at "
+                f"once, at most {RESIDENT_BYTES >> 20} MiB; they have to be streamed"
+            )
+        return self.read(np.arange(len(self.records)))
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """The images of these indices (b,), uint8 (b, h, w, 3)."""
+        if isinstance(self.records, np.ndarray):
+            return self.records[indices]
+        images = np.empty((len(indices), *self.shape, 3), np.uint8)
+        with ThreadPoolExecutor() as threads:  # decoders leave Python's lock alone
+            for place, image in enumerate(threads.map(self.records.__getitem__, map(int, indices))):
+                images[place] = image
+        return images

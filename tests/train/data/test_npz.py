@@ -98,12 +98,6 @@ def test_a_single_array_a_folder_and_nothing_are_errors_of_one_line(tmp_path):
     check(tmp_path / "b.npz", FileNotFoundError, "no such file")
 
 
-@pytest.mark.parametrize("data", ["", "npz", "npz:", "stl", "synthetic:3", "Synthetic"])
-def test_an_unknown_kind_is_an_error(data):
-    with pytest.raises(ValueError, match=re.escape(f"--data must be synthetic or npz:PATH, got {data!r}")):
-        open_source(data)
-
-
 def check(path, error, message):
     with pytest.raises(error, match=re.escape(message)) as caught:
         open_source(f"npz:{path}")

@@ -1,0 +1,186 @@
+"""Photos of every kind become squares; what cannot be read is left out and named."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from train.data import folder as folder_module
+from train.data import open_source
+from train.data.folder import find_files, read_folder
+
+# A dark left half and a bright right half, wider than high: the centre square is cut through by the edge.
+WIDE = np.full((101, 149, 3), 40, np.uint8)
+WIDE[:, 74:] = 200
+
+
+def save(path, image=WIDE, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
+    return path
+
+
+def flat(value, mode="RGB", size=(41, 37)):
+    return Image.new(mode, size, value)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Five readable images; tests add others."""
+    for number in (1, 2, 3, 10, 20):
+        save(tmp_path / f"photo{number}.png", flat((number, 0, 0)))
+    return tmp_path
+
+
+def only(tmp_path, image, name="a.png", **options):
+    """How one image is read; it takes five for a set."""
+    for number in range(5):
+        save(tmp_path / f"{number}{name}", image, **options)
+    images = read_folder(str(tmp_path)).images
+    assert (images == images[:1]).all()
+    return images[0]
+
+
+def test_images_stand_in_natural_order_of_their_names_and_folders(photos):
+    save(photos / "more" / "b.png", flat((30, 0, 0)))
+    save(photos / "a.png", flat((0, 0, 0)))
+    source = open_source(f"folder:{photos}")
+    assert source.images.shape == (7, 96, 96, 3)
+    assert source.images[:, 0, 0, 0].tolist() == [0, 30, 1, 2, 3, 10, 20]
+    assert (source.shape, source.notes, source.train) == ((96, 96), (), range(5))
+
+
+def test_hidden_files_and_folders_are_passed_over(photos):
+    for name in (".hidden.png", ".thumbnails/a.png", "shown/.b.png"):
+        save(photos / name)
+    assert [file.name for file in find_files(photos)] == [f"photo{number}.png" for number in (1, 2, 3, 10, 20)]
+
+
+def test_the_central_square_is_kept(tmp_path):
+    image = only(tmp_path, WIDE)
+    assert image[:, :45].max() <= 42
+    assert image[:, 51:].min() >= 198
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "gif", "bmp", "webp", "tif", "ppm", "tga", "jp2"])
+def test_common_formats_are_read(tmp_path, kind):
+    image = only(tmp_path, WIDE, f".{kind}").astype(int)
+    assert abs(image[:, :40] - 40).max() <= 8
+    assert abs(image[:, 56:] - 200).max() <= 8
+
+
+def test_large_and_small_images_have_the_same_size_afterwards(tmp_path):
+    large = only(tmp_path / "large", flat((7, 7, 7), size=(1201, 1607)), ".jpg")
+    assert large.tolist() == [[[7, 7, 7]] * 96] * 96
+    assert only(tmp_path / "small", flat((7, 8, 9), size=(16, 23))).tolist() == [[[7, 8, 9]] * 96] * 96
+
+
+def test_nothing_becomes_brighter_than_it_was(tmp_path):
+    dots = np.where(np.random.default_rng(0).random((307, 311, 1)) < 0.2, np.uint8(180), np.uint8(20)).repeat(3, 2)
+    assert only(tmp_path, dots).max() <= 180
+
+
+def test_photos_are_turned_as_their_exif_data_say(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    image = only(tmp_path, WIDE, ".jpg", exif=exif)
+    assert image[:40].mean() < 50  # what was left is up
+    assert image[56:].mean() > 190
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "colour"),
+    [
+        ("L", 90, [90, 90, 90]),
+        ("1", 1, [255, 255, 255]),
+        ("I;16", 90 * 256 + 255, [90, 90, 90]),
+        ("RGBA", (10, 20, 30, 255), [10, 20, 30]),
+        ("RGBA", (10, 20, 30, 0), [128, 128, 128]),
+        ("LA", (200, 0), [128, 128, 128]),
+    ],
+)
+def test_every_kind_of_pixel_becomes_rgb(tmp_path, mode, value, colour):
+    image = only(tmp_path, flat(value, mode))
+    assert (image == colour).all()
+
+
+def test_palettes_with_a_transparent_colour_and_cmyk_become_rgb(tmp_path):
+    palette = Image.fromarray(WIDE).quantize(2)
+    dark = palette.getpixel((0, 0))
+    image = only(tmp_path / "palette", palette, transparency=dark)
+    assert (image[:, :40] == 128).all()
+    assert (image[:, 56:] == 200).all()
+    cmyk = only(tmp_path / "cmyk", flat((0, 255, 255, 0), "CMYK"), ".jpg")
+    assert (cmyk[..., 0] > 200).all()
+    assert (cmyk[..., 1:] < 60).all()
+
+
+def damage(photos):
+    """A folder as people have them, and what is said of each file that is left out."""
+    whole = save(photos / "x" / "cut.jpg").read_bytes()
+    (photos / "x" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    noise = np.random.default_rng(0).integers(0, 256, (101, 149, 3), np.uint8)
+    whole = save(photos / "cut.png", noise).read_bytes()
+    (photos / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "empty.jpg").write_bytes(b"")
+    (photos / "notes.txt").write_text("no image")
+    (photos / "renamed.jpg").write_text("no image")
+    save(photos / "icon.png", flat((0, 0, 0), size=(15, 33)))
+    return "cut.png (", "empty.jpg (not an image of a known format)", "notes.txt (", "renamed.jpg (", "x/cut.jpg ("
+
+
+def test_what_cannot_be_read_and_what_is_too_small_is_left_out_counted_and_named(photos):
+    unreadable = damage(photos)
+    source = read_folder(str(photos))
+    assert source.images[:, 0, 0, 0].tolist() == [1, 2, 3, 10, 20]
+    first, second = source.notes
+    assert first.startswith(f"folder:{photos}: 5 of 11 files left out, cannot be read: cut.png (")
+    assert all(name in first for name in unreadable)
+    assert second == f"folder:{photos}: 1 of 11 files left out, smaller than 16x16: icon.png (15x33 pixels)"
+
+
+def test_of_many_files_the_first_are_named_and_the_others_counted(photos):
+    for number in range(25):
+        (photos / f"t{number}.txt").write_text("no image")
+    (note,) = read_folder(str(photos)).notes
+    assert ": 25 of 30 files left out, cannot be read: t0.txt (not an image of a known format), t1.txt (" in note
+    assert "t19.txt" in note
+    assert note.endswith(" and 5 more")
+
+
+def test_a_large_folder_keeps_paths_and_decodes_when_asked(photos, monkeypatch):
+    damage(photos)
+    small = read_folder(str(photos))
+    monkeypatch.setattr(folder_module, "RESIDENT_BYTES", 11 * 96 * 96 * 3 - 1)
+    monkeypatch.setattr(folder_module, "CHUNK", 2)
+    seen = []
+    large = read_folder(str(photos), lambda *done: seen.append(done))
+    assert not isinstance(large.records, np.ndarray)
+    assert np.array_equal(np.stack(list(map(large.records.__getitem__, range(5)))), small.images)
+    assert large.notes == small.notes
+    assert seen == [(0, 11), (2, 11), (4, 11), (6, 11), (8, 11), (10, 11), (11, 11)]
+    shutil.rmtree(photos)
+    with pytest.raises(ValueError, match=r"photo1.png could be read at first, but no longer: no such file$"):
+        large.records[0]
+
+
+def test_a_folder_without_a_readable_image_is_an_error_that_says_what_was_there(tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(ValueError, match=re.escape("needed, got none; ")) as caught:
+        open_source(f"folder:{tmp_path}")
+    assert "1 of 1 files left out, cannot be read: notes.txt" in str(caught.value)
+    with pytest.raises(ValueError, match=r"at least one image that can be read is needed, got none$"):
+        open_source(f"folder:{save(tmp_path / 'inner' / '.hidden.png').parent}")
+
+
+def test_too_few_images_a_file_and_a_missing_folder_are_errors(photos):
+    (photos / "photo1.png").unlink()
+    for path, error, message in (
+        (photos, ValueError, "at least 5 images are needed, got 4"),
+        (photos / "photo2.png", ValueError, "a folder is needed, got a file"),
+        (photos / "nowhere", FileNotFoundError, "no such folder"),
+    ):
+        with pytest.raises(error, match=f"^{re.escape(f'folder:{path}: {message}')}$"):
+            open_source(f"folder:{path}")

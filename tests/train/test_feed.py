@@ -1,0 +1,83 @@
+"""Where batches come from makes no difference to a run."""
+
+import json
+
+import numpy as np
+import pytest
+
+from train.__main__ import main
+from train.config import Config
+from train.data import Source, source
+from train.data.stream import Stream
+from train.devices import Layout
+from train.feed import ResidentFeed, StreamedFeed, open_feed
+from train.loop import Run
+
+
+def small_images(count=40):
+    coarse = np.random.default_rng(0).integers(20, 200, (count, 8, 9, 3), np.uint8)
+    return coarse.repeat(4, 1).repeat(4, 2)
+
+
+@pytest.fixture
+def nothing_is_resident(monkeypatch):
+    monkeypatch.setattr(source, "RESIDENT_BYTES", 0)
+
+
+def test_large_sources_stream(monkeypatch):
+    images, config = Source("a", small_images()), Config(batch_size=8)
+    assert isinstance(open_feed(images, config, Layout(8)), ResidentFeed)
+    monkeypatch.setattr(source, "RESIDENT_BYTES", small_images().nbytes - 1)
+    assert isinstance(open_feed(images, config, Layout(8)), StreamedFeed)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_both_feeds_give_the_same_images(shuffle):
+    images, config = Source("a", small_images(37)), Config(batch_size=8, shuffle=shuffle, workers=0)
+    feeds = [kind(images, config, Layout(8)) for kind in (ResidentFeed, StreamedFeed)]
+    # Forwards, from the middle of an epoch, and back.
+    for epoch, first in ((0, 0), (1, 0), (4, 2), (0, 1)):
+        resident, streamed = (list(feed.train(epoch, first)) for feed in feeds)
+        assert len(resident) == 3 - first
+        check_same(resident, streamed)
+    check_same(*(list(feed.test()) for feed in feeds))
+    feeds[1].close()
+
+
+def check_same(resident, streamed):
+    for one, other in zip(resident, streamed, strict=True):
+        np.testing.assert_array_equal(one.images[one.places], other.images[other.places])
+        np.testing.assert_array_equal(one.indices, other.indices)
+        np.testing.assert_array_equal(one.real, other.real)
+
+
+def test_a_stream_goes_on_from_one_epoch_to_the_next(monkeypatch):
+    opened, batches = [], Stream.batches
+    monkeypatch.setattr(Stream, "batches", lambda stream, first: opened.append(first) or batches(stream, first))
+    feed = StreamedFeed(Source("a", small_images()), Config(batch_size=8), Layout(8))
+    for epoch in range(3):
+        list(feed.train(epoch, 0))
+    feed.close()
+    assert opened == [0]
+
+
+@pytest.mark.usefixtures("nothing_is_resident")
+def test_a_streamed_run_is_the_resident_run_to_the_bit(archive, tmp_path, monkeypatch):
+    options = ["--data", f"npz:{archive}", "--batch-size", "8", "--epochs", "2"]
+    assert main([*options, "--run-dir", str(tmp_path / "streamed")]) == 0
+    monkeypatch.undo()
+    assert main([*options, "--run-dir", str(tmp_path / "resident")]) == 0
+    streamed, resident = (tmp_path / name for name in ("streamed", "resident"))
+    assert (streamed / "steps.jsonl").read_text() == (resident / "steps.jsonl").read_text()
+    assert (streamed / "model.safetensors").read_bytes() == (resident / "model.safetensors").read_bytes()
+    errors = [json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]) for folder in (streamed, resident)]
+    assert errors[0]["test_error"] == errors[1]["test_error"]
+
+
+@pytest.mark.parametrize(("waited", "told"), [(0.0, []), (0.04, []), (0.2, ["25% longer"]), (1.0, ["% longer"])])
+def test_a_run_that_waits_for_its_images_says_so(waited, told):
+    run, lines = Run(Config(batch_size=8), Source("a", small_images())), []
+    run.warn = lines.append
+    run._warn_of_waiting(waited, seconds=1.0)
+    assert len(lines) == len(told)
+    assert all(part in line for part, line in zip(told, lines, strict=True))

@@ -1,0 +1,74 @@
+"""One image file, whatever its format and size, as a small square in RGB."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .source import PATCH
+
+SIZE = 96  # STL-10's, the tutorial's
+
+# What cameras, phones, scanners and drawing programs write. Formats that run another program to be read (EPS) or hold
+# no picture as such (PDF, HDF5, MPEG) are left out.
+FORMATS = (
+    *("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "ICNS"),
+    *("PSD", "PCX", "SGI", "QOI", "DDS"),
+)
+GREY = (128, 128, 128, 255)  # what shows through: 0 to the network, where white could be taken for a patch
+
+
+class TooSmallError(ValueError):
+    """An image with fewer pixels along a side than a patch has."""
+
+
+def read_square(path: Path, size: int = SIZE) -> np.ndarray:
+    """Decodes an image: turned as its EXIF data say, in RGB, its central square resized to ``size``.
+
+    Transparent parts show grey, 16-bit values lose their lower half, animations show their first frame. The filter is
+    Pillow's bilinear one, which averages when it makes smaller: unlike bicubic or Lanczos it makes nothing brighter
+    than it was, and what is white decides the patch task.
+
+    Returns:
+        uint8 (size, size, 3).
+
+    Raises:
+        TooSmallError: a side shorter than 16 pixels.
+        ValueError: not an image that can be read, and why.
+    """
+    try:
+        return _read(path, size)
+    except TooSmallError:
+        raise
+    except FileNotFoundError:
+        raise ValueError("no such file") from None
+    except Image.UnidentifiedImageError:
+        raise ValueError("not an image of a known format") from None
+    except Exception as error:  # decoders raise all sorts of things at damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(reason) from error
+
+
+def _read(path: Path, size: int) -> np.ndarray:
+    Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]  # what this Pillow was built with
+    with Image.open(path, formats=known) as image:
+        if min(image.size) < PATCH:
+            raise TooSmallError(f"{image.width}x{image.height} pixels")
+        image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded no larger than this needs
+        upright = ImageOps.exif_transpose(image)
+    side = min(upright.size)
+    left, top = (upright.width - side) // 2, (upright.height - side) // 2
+    square = _to_rgb(upright.crop((left, top, left + side, top + side)))
+    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits, also where Pillow keeps them in 32; it would cut them off at 255
+        return Image.fromarray((np.asarray(image).clip(0, 2**16 - 1) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range nobody knows")
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, GREY)
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    return image.convert("RGB")
