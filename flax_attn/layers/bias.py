@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from flax.nnx.nn.dtypes import canonicalize_dtype, promote_dtype
 
 
-def promote_all_but_bias(arrays: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:
+def promote_all_but_bias(arrays: Any, /, **options: Any) -> Any:
     """Flax's ``promote_dtype`` for (x, kernel, bias), the bias no narrower than float32."""
     x, kernel, bias = arrays
-    x, kernel = promote_dtype((x, kernel), dtype=dtype, inexact=inexact)
+    x, kernel = promote_dtype((x, kernel), **options)
     return x, kernel, None if bias is None else bias.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 

@@ -105,7 +105,7 @@ def scope(code: str, number: int) -> str:
     inside = ast.parse(code).body
     while inside:
         around = [node for node in inside if _first_line(node) <= number <= node.end_lineno]
-        names += [node.name for node in around if hasattr(node, "name")]
+        names += [node.name for node in around if isinstance(node, ast.FunctionDef | ast.ClassDef)]
         inside = [child for node in around for child in ast.iter_child_nodes(node) if hasattr(child, "end_lineno")]
     return ".".join(names)
 
