@@ -130,7 +130,7 @@ def _check_transforms(entry: Entry) -> None:
     if shapes != expected:
         raise ValueError(f"from_torch of {entry.name!r} must give Flax's shape {expected}, got {shapes}")
     count = ends[-1] - 1
-    same = joined.size == count and 2 * int(joined.astype(np.uint64).sum()) == count * (count + 1)
+    same = joined.size == count and int(joined.astype(np.uint64).sum()) == count * (count + 1) // 2
     if not same or not all(map(np.array_equal, back, numbered)):
         raise ValueError(f"to_torch and from_torch of {entry.name!r} must rearrange and undo each other, got otherwise")
 
