@@ -7,6 +7,7 @@ hash; here they stand in the order of the archive again, which the tutorial's sp
 
 import hashlib
 import importlib.util
+import io
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from .reach import why_unreachable
 from .source import Records, Source
@@ -27,7 +29,7 @@ class Unhashed:
     """The images of a split in the order of the archive.
 
     Args:
-        examples: the split as tensorflow-datasets gives it.
+        examples: the split as tensorflow-datasets gives it, with PNG files for images.
         split: its name, which salts the hash.
     """
 
@@ -39,7 +41,9 @@ class Unhashed:
         return len(self.place)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return np.asarray(self.examples[int(self.place[index])]["image"])
+        file = io.BytesIO(self.examples[int(self.place[index])]["image"])
+        with Image.open(file, formats=["PNG"]) as image:
+            return np.asarray(image)
 
 
 class Joined:
@@ -106,7 +110,10 @@ def _builder(name: str, folder: Path | None) -> Any:
 
 
 def _records(builder: Any, split: str) -> Unhashed:
-    return Unhashed(builder.as_data_source(split), split)
+    from tensorflow_datasets import decode
+
+    # Decoded here: tensorflow-datasets would warn, in every process, that it has no OpenCV.
+    return Unhashed(builder.as_data_source(split, decoders={"image": decode.SkipDecoding()}), split)
 
 
 def _prepare(name: str, builder: Any, folder: str | None) -> None:
