@@ -11,17 +11,23 @@ from .cli import parse
 from .config import Config, check
 from .data import open_source
 from .devices import use_all_cores
+from .look import command as attend
+from .look import finish
 from .loop import NonFiniteError, Run
-from .plots import save_attention, save_curves
+from .plots import save_curves
 from .run_folder import RunFolder, check_run_dir
 from .show import ProgressBar, heading, summary
+from .state import network_of
 
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 for a loss that is no number, 2 for bad input, 130: Ctrl-C."""
-    config = parse(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["attend"]:
+        return attend.main(argv[1:])
+    config = parse(argv)
     use_all_cores()
     began = time.perf_counter()
     try:
@@ -68,8 +74,9 @@ def train(run: Run, folder: RunFolder, began: float) -> None:
             bar.epoch(metrics)
     run.save(folder.path / "model.safetensors")
     save_curves(folder.path / "curves.png", run.config, history, run.step_errors)
-    save_attention(folder.path / "attention.png", run.config, run.judged)
+    found = finish(folder.path, run.config, network_of(run.state), run.source)
     console.print(summary(history, folder, time.perf_counter() - began))
+    console.print(found, soft_wrap=True, highlight=False)
 
 
 def run_and_leave() -> None:

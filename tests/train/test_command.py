@@ -26,7 +26,7 @@ from train.networks import NETWORKS, build_network
 from train.step import train_step
 
 KEYS = ["epoch", "train_error", "train_accuracy", "test_error", "test_accuracy", "images_per_second"]
-FILES = ["attention.png", "config.json", "curves.png", "metrics.jsonl", "model.safetensors"]
+FILES = ["attention.png", "config.json", "curves.png", "localisation.json", "metrics.jsonl", "model.safetensors"]
 ROOT = Path(__file__).parents[2]
 SAME_ERROR = tolerance("training error", "float32")
 

@@ -1,0 +1,86 @@
+"""``python -m train attend RUN IMAGE...``: what a trained network makes of one's own images."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..task import Patches, paint
+from .columns import columns
+from .load import load_run
+from .maps import observe
+from .photo import read_photos
+from .picture import Caption, draw
+
+MOST = 64  # images in one picture
+PICTURE = "attend.png"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Draws the picture, says where it is and what the network thinks; returns 0, or 2 for bad input."""
+    options = _parser().parse_args(argv)
+    try:
+        path, lines = attend(options.run, options.image, options.out)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join([*lines, str(path)]))
+    return 0
+
+
+def attend(run: str, images: Sequence[str], out: str | None = None) -> tuple[Path, list[str]]:
+    """Draws ``images`` and what the network of ``run`` makes of them.
+
+    Returns:
+        Where the picture is, and a line per image.
+
+    Raises:
+        ValueError: an image that cannot be read, too many, a run that cannot be used, no place for the picture.
+        FileNotFoundError: no such run.
+    """
+    path = _picture(Path(run) / PICTURE if out is None else Path(out))
+    if len(images) > MOST:
+        raise ValueError(f"IMAGE... must be at most {MOST} for one picture, got {len(images)}")
+    trained = load_run(run)
+    photos = read_photos(list(images), trained.height, trained.width)
+    x = paint(photos, Patches(*np.zeros((3, len(photos)), np.int32)))
+    seen, x = observe(trained.network, x), np.asarray(x)
+    captions = [Caption(f"{_short(Path(name).name)}\np = {p:.3f}") for name, p in zip(images, seen.p, strict=True)]
+    draw(path, _title(trained.config.network, run), x, captions, columns(x, seen, trained.network.token_order))
+    return path, [f"{name}: p = {p:.4f}" for name, p in zip(images, np.asarray(seen.p), strict=True)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train attend",
+        description="Draws images beside the maps of a trained network: the attended map, the class activation map, "
+        "and where its attention looks.",
+    )
+    parser.add_argument("run", metavar="RUN", help="the folder of a finished run")
+    parser.add_argument(
+        "image", metavar="IMAGE", nargs="+", help="any format and size; the centre is cut out and resized"
+    )
+    parser.add_argument("--out", metavar="FILE", help=f"the picture; RUN/{PICTURE} by default, which is overwritten")
+    return parser
+
+
+def _picture(path: Path) -> Path:
+    formats = Figure().canvas.get_supported_filetypes()
+    if path.suffix.lower().lstrip(".") not in formats:
+        raise ValueError(f"--out must end in one of {', '.join(f'.{name}' for name in sorted(formats))}, got {path}")
+    if path.is_dir():
+        raise ValueError(f"--out must be a file, got the folder {path}")
+    if not path.parent.is_dir() and path.name != PICTURE:
+        raise ValueError(f"--out must lie in a folder that exists, got {path}")
+    return path
+
+
+def _title(network: str, run: str) -> str:
+    return f"{network} of {run}"
+
+
+def _short(name: str, most: int = 26) -> str:
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2) :]}"
