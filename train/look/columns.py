@@ -1,14 +1,18 @@
 """What the picture shows: for each column a title and the arrays of its rows."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..task import WHITE
 from .maps import Observed, detector_maps, gathered, is_over_places, kind_of, spread
 from .places import CELL
+
+_detector_maps = jax.jit(detector_maps, static_argnames=("size", "token_order"))
 
 CHANNELS = (1, 2, 3)  # counted from zero, those that the tutorial shows
 
@@ -76,22 +80,31 @@ def token_columns(seen: Observed, places: np.ndarray, token_order: str) -> list[
     shown = []
     for path, array in weights.items():
         prefix = _prefix(path, weights)
-        mean, held = jnp.mean(array, axis=1) * array.shape[-1], gathered(jnp.asarray(places), size, token_order)
-        if mean.shape[1] == mean.shape[2]:
-            looks = spread(jnp.einsum("bq,bqk->bk", held, mean, precision="highest"), size, token_order)
-            looked_at = spread(jnp.einsum("bqk,bk->bq", mean, held, precision="highest"), size, token_order)
-            shown.append(Column(f"{prefix}where the dot looks", np.asarray(looks), "positive", places))
-            shown.append(Column(f"{prefix}what looks at the dot", np.asarray(looked_at), "positive", places))
-        every = detector_maps({path: array}, size, token_order)[path]
-        shown.append(Column(f"{prefix}attention received\n(1: uniform)", np.asarray(every), "positive"))
+        if array.shape[2] == array.shape[3]:
+            looks, looked_at = map(np.asarray, _at_places(array, places, size=size, token_order=token_order))
+            shown.append(Column(f"{prefix}where the dot looks", looks, "positive", places))
+            shown.append(Column(f"{prefix}what looks at the dot", looked_at, "positive", places))
+        every = np.asarray(_detector_maps({path: array}, size=size, token_order=token_order)[path])
+        shown.append(Column(f"{prefix}attention received\n(1: uniform)", every, "positive"))
     return shown
+
+
+@partial(jax.jit, static_argnames=("size", "token_order"))
+def _at_places(
+    weights: jax.Array, places: jax.Array, *, size: tuple[int, int, int, int], token_order: str
+) -> tuple[jax.Array, jax.Array]:
+    """Where the places (b, 2) look and what looks at them, (b, h, w) each, averaged over heads."""
+    mean, held = jnp.mean(weights, axis=1) * weights.shape[-1], gathered(places, size, token_order)
+    looks = jnp.einsum("bq,bqk->bk", held, mean, precision="highest")
+    looked_at = jnp.einsum("bqk,bk->bq", mean, held, precision="highest")
+    return spread(looks, size, token_order), spread(looked_at, size, token_order)
 
 
 def gate_columns(seen: Observed, token_order: str) -> list[Column]:
     """Gates over places as maps, gates over channels as bars."""
     b, _, _, c = size = seen.attended.shape
     gates = {path: array for path, array in seen.recorded.items() if kind_of(path) == "gate"}
-    maps = detector_maps(gates, size, token_order)
+    maps = _detector_maps(gates, size=size, token_order=token_order)
     shown = []
     for path, array in gates.items():
         prefix = _prefix(path, gates)
@@ -100,7 +113,7 @@ def gate_columns(seen: Observed, token_order: str) -> list[Column]:
             shown.append(Column(f"{prefix}spatial gate{per}", np.asarray(maps[path]), "range"))
         elif array.ndim == 4 and array.shape[1:] == (1, 1, c):
             bars = np.broadcast_to(np.asarray(array)[:, 0, 0], (b, c))
-            shown.append(Column(f"{prefix}channel gate", bars, "bars"))
+            shown.append(Column(f"{prefix}gate of {c} channels", bars, "bars"))
     return shown
 
 

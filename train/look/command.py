@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from ..task import Patches, paint
+from ..task import Patches
 from .columns import columns
 from .load import load_run
 from .maps import observe
 from .photo import read_photos
 from .picture import Caption, draw
+from .places import painted
 
 MOST = 64  # images in one picture
 PICTURE = "attend.png"
+FORMATS = (".png", ".jpg", ".webp", ".pdf", ".svg")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,7 +47,7 @@ def attend(run: str, images: Sequence[str], out: str | None = None) -> tuple[Pat
         raise ValueError(f"IMAGE... must be at most {MOST} for one picture, got {len(images)}")
     trained = load_run(run)
     photos = read_photos(list(images), trained.height, trained.width)
-    x = paint(photos, Patches(*np.zeros((3, len(photos)), np.int32)))
+    x = painted(photos, Patches(*np.zeros((3, len(photos)), np.int32)))
     seen, x = observe(trained.network, x), np.asarray(x)
     captions = [Caption(f"{_short(Path(name).name)}\np = {p:.3f}") for name, p in zip(images, seen.p, strict=True)]
     draw(path, _title(trained.config.network, run), x, captions, columns(x, seen, trained.network.token_order))
@@ -68,9 +69,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _picture(path: Path) -> Path:
-    formats = Figure().canvas.get_supported_filetypes()
-    if path.suffix.lower().lstrip(".") not in formats:
-        raise ValueError(f"--out must end in one of {', '.join(f'.{name}' for name in sorted(formats))}, got {path}")
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"--out must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {path}")
     if path.is_dir():
         raise ValueError(f"--out must be a file, got the folder {path}")
     if not path.parent.is_dir() and path.name != PICTURE:

@@ -12,12 +12,12 @@ from flax_attn.networks.patch import PatchNetwork
 
 from ..config import Config
 from ..data import Source
-from ..task import Patches, paint
+from ..task import Patches
 from .columns import columns
 from .localise import ACTIVATION, localise
 from .maps import observe
 from .picture import Caption, draw
-from .places import fixed_patches
+from .places import fixed_patches, painted
 from .scores import Scores
 
 ROWS = 6
@@ -72,7 +72,7 @@ def save_attention(path: Path, config: Config, network: PatchNetwork, images: np
     start = max(len(images) // config.batch_size - 1, 0) * config.batch_size
     label = patches.label[start : start + config.batch_size]
     chosen = start + choose(label, in_order=config.patches == "article")
-    x = paint(images[chosen], Patches(*(values[chosen] for values in patches)))
+    x = painted(images[chosen], Patches(*(values[chosen] for values in patches)))
     seen, x = observe(network, x), np.asarray(x)
     title = f"{config.network}: test images and what the network makes of them"
     if config.network == "multi_head":

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from .columns import Column, outline
 from .places import CELL
@@ -26,17 +27,21 @@ class Caption(NamedTuple):
 
 
 def draw(path: Path, title: str, x: np.ndarray, captions: Sequence[Caption], columns: Sequence[Column]) -> None:
+    """Writes the picture that `compose` makes; the suffix of ``path`` says the format."""
+    compose(title, x, captions, columns).savefig(path, dpi=110, bbox_inches="tight")
+
+
+def compose(title: str, x: np.ndarray, captions: Sequence[Caption], columns: Sequence[Column]) -> Figure:
     """Draws a row per image; a column has one scale, so that rows can be compared. Patches are outlined.
 
     Args:
-        path: of the picture; its suffix says the format.
         title: of the picture.
         x: images (rows, h, w, 3) as the network gets them.
         captions: one per image.
         columns: beside the images.
     """
     rows = len(x)
-    figure = Figure(figsize=(2.2 * (len(columns) + 1), 2.15 * rows + 1.3), layout="constrained")
+    figure = Figure(figsize=(2.2 * (len(columns) + 1), 2.0 * rows + 1.2), layout="constrained")
     figure.suptitle(title)
     grid = figure.subplots(rows, len(columns) + 1, squeeze=False)
     for ax, image, caption in zip(grid[:, 0], x, captions, strict=True):
@@ -46,7 +51,7 @@ def draw(path: Path, title: str, x: np.ndarray, captions: Sequence[Caption], col
     for axes, column in zip(grid.T[1:], columns, strict=True):
         _draw_bars(axes, column) if column.scale == "bars" else _draw_maps(figure, axes, column, x)
         axes[0].set_title(column.title, fontsize=10)
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def limits(column: Column) -> dict[str, float]:
@@ -78,16 +83,15 @@ def _draw_maps(figure: Figure, axes: np.ndarray, column: Column, x: np.ndarray) 
             y, x_ = column.dots[row] * CELL + CELL / 2
             ax.plot(x_, y, "o", color="white", markeredgecolor="black", markersize=4)
         ax.set_axis_off()
-    figure.colorbar(shown, ax=list(axes), **BAR).ax.tick_params(labelsize=8)
+    bar = figure.colorbar(shown, ax=list(axes), ticks=MaxNLocator(4), **BAR)
+    bar.ax.tick_params(labelsize=8)
 
 
 def _draw_bars(axes: np.ndarray, column: Column) -> None:
     for ax, values in zip(axes, column.values, strict=True):
         ax.bar(np.arange(len(values)), values, width=0.9, color="tab:gray")
-        ax.set(ylim=(0, 1), xlim=(-1, len(values)), box_aspect=1)
-        ax.tick_params(labelsize=7)
-        ax.label_outer()
-    axes[-1].set_xlabel("channel", fontsize=8)
+        ax.set(xlim=(-1, len(values)), ylim=(0, 1), yticks=(0, 0.5, 1), xticks=(), box_aspect=1)
+        ax.tick_params(labelsize=7, pad=1)
 
 
 def _outline(ax: Axes, image: np.ndarray) -> None:

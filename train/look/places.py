@@ -5,7 +5,10 @@ import numpy as np
 
 from ..config import Config
 from ..data.source import PATCH
-from ..task import TEST, Patches, article_patches, per_image_patches, split_key
+from ..task import TEST, Patches, article_patches, paint, per_image_patches, split_key
+
+painted = jax.jit(paint)  # at once: op by op each would be compiled for itself
+_per_image_patches = jax.jit(per_image_patches, static_argnums=(2, 3))
 
 CELL = 4  # pixels along each side of a map's cell: two poolings lie before the attended map
 
@@ -28,7 +31,7 @@ def fixed_patches(config: Config, indices: np.ndarray, height: int, width: int) 
         patches = jax.tree.map(lambda values: values[np.arange(len(indices)) % config.batch_size], patches)
     else:
         key = split_key(jax.random.key(config.seed), TEST, 0)
-        patches = per_image_patches(key, np.asarray(indices, np.int32), height, width)
+        patches = _per_image_patches(key, np.asarray(indices, np.int32), height, width)
     return Patches(*map(np.asarray, patches))
 
 
