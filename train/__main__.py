@@ -25,7 +25,7 @@ INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, 1 for a loss that is no number, 2 for bad input, 130: Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["attend"]:
+    if argv and argv[0] == "attend":
         return attend.main(argv[1:])
     config = parse(argv)
     use_all_cores()

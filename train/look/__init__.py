@@ -8,8 +8,8 @@ from .ending import finish as finish
 from .load import TrainedRun as TrainedRun
 from .load import load_run as load_run
 from .localise import localise as localise
-from .maps import Observed as Observed
 from .maps import detector_maps as detector_maps
-from .maps import observe as observe
+from .observe import Observed as Observed
+from .observe import observe as observe
 from .places import fixed_patches as fixed_patches
 from .scores import Scores as Scores

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..task import WHITE
-from .maps import Observed, detector_maps, gathered, is_over_places, kind_of, spread
+from .maps import detector_maps, gathered, is_over_places, kind_of, spread
+from .observe import Observed
 from .places import CELL
 
 _detector_maps = jax.jit(detector_maps, static_argnames=("size", "token_order"))
@@ -24,13 +25,14 @@ class Column:
     Attributes:
         title: one line or two.
         values: maps (rows, h, w); or, for bars, (rows, c).
-        scale: signed: symmetric about zero; positive: from zero; range: from smallest to largest; bars: from 0 to 1.
+        scale: signed: symmetric about zero; attention: from zero to 2, twice uniform attention, at least; range: from
+            smallest to largest; bars: from 0 to 1.
         dots: a place (row and column of a cell) to mark in each row, (rows, 2), or None.
     """
 
     title: str
     values: np.ndarray
-    scale: Literal["signed", "positive", "range", "bars"]
+    scale: Literal["signed", "attention", "range", "bars"]
     dots: np.ndarray | None = None
 
 
@@ -82,10 +84,10 @@ def token_columns(seen: Observed, places: np.ndarray, token_order: str) -> list[
         prefix = _prefix(path, weights)
         if array.shape[2] == array.shape[3]:
             looks, looked_at = map(np.asarray, _at_places(array, places, size=size, token_order=token_order))
-            shown.append(Column(f"{prefix}where the dot looks", looks, "positive", places))
-            shown.append(Column(f"{prefix}what looks at the dot", looked_at, "positive", places))
+            shown.append(Column(f"{prefix}where the dot looks", looks, "attention", places))
+            shown.append(Column(f"{prefix}what looks at the dot", looked_at, "attention", places))
         every = np.asarray(_detector_maps({path: array}, size=size, token_order=token_order)[path])
-        shown.append(Column(f"{prefix}attention received\n(1: uniform)", every, "positive"))
+        shown.append(Column(f"{prefix}attention received\n(1: uniform)", every, "attention"))
     return shown
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..task import Patches
 from .columns import columns
 from .load import load_run
-from .maps import observe
+from .observe import observe
 from .photo import read_photos
 from .picture import Caption, draw
 from .places import painted

@@ -15,7 +15,7 @@ from ..data import Source
 from ..task import Patches
 from .columns import columns
 from .localise import ACTIVATION, localise
-from .maps import observe
+from .observe import observe
 from .picture import Caption, draw
 from .places import fixed_patches, painted
 from .scores import Scores

@@ -9,7 +9,8 @@ from flax_attn.networks.patch import PatchNetwork
 from ..batches import eval_batches
 from ..devices import Layout
 from ..task import Patches, paint
-from .maps import detector_maps, observe_inside
+from .maps import detector_maps
+from .observe import observe_inside
 from .scores import Judged, Scores, combine, judge
 
 ACTIVATION, MEAN = "class_activation", "attended_mean"  # the maps that every network has
@@ -25,8 +26,9 @@ def localise(network: PatchNetwork, images: np.ndarray, patches: Patches, *, bat
         batch_size: images at a time.
 
     Returns:
-        ``class_activation``, ``attended_mean`` (the attended map's mean over channels), and the maps of attention
-        blocks by path, see `train.look.maps.detector_maps`.
+        ``class_activation``, ``attended_mean`` (the attended map's mean over channels, which says little where a block
+        ends in a LayerNorm: that takes the mean away), and the maps of attention blocks by path, see
+        `train.look.maps.detector_maps`.
 
     Raises:
         ValueError: no images, or not one patch for each.

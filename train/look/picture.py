@@ -15,7 +15,8 @@ from .columns import Column, outline
 from .places import CELL
 
 BAR = {"location": "bottom", "shrink": 0.85, "aspect": 25, "pad": 0.01}
-MAPS = {"signed": "RdBu_r", "positive": "viridis", "range": "viridis"}
+MAPS = {"signed": "RdBu_r", "attention": "viridis", "range": "viridis"}
+UNIFORM = 1  # attention that is no more for one place than for another
 EXTREME = 0.998  # a few extreme places may saturate rather than wash out the rest
 
 
@@ -56,12 +57,13 @@ def compose(title: str, x: np.ndarray, captions: Sequence[Caption], columns: Seq
 
 def limits(column: Column) -> dict[str, float]:
     """The ends of a column's scale, the same for all its rows."""
-    tiny = float(np.finfo(np.float32).tiny)
-    if column.scale == "range":
-        low, high = np.quantile(column.values, (1 - EXTREME, EXTREME))
-        return {"vmin": float(low), "vmax": max(float(high), float(low) + tiny)}
-    top = max(float(np.quantile(np.abs(column.values), EXTREME)), tiny)
-    return {"vmin": -top if column.scale == "signed" else 0.0, "vmax": top}
+    low, high = (float(end) for end in np.quantile(column.values, (1 - EXTREME, EXTREME)))
+    if column.scale == "attention":
+        return {"vmin": 0.0, "vmax": max(high, 2 * UNIFORM)}
+    if column.scale == "signed":
+        high = float(np.quantile(np.abs(column.values), EXTREME))
+        low = -high
+    return {"vmin": low, "vmax": max(high, low + float(np.finfo(np.float32).tiny))}
 
 
 def _draw_image(ax: Axes, image: np.ndarray, caption: Caption) -> None:
