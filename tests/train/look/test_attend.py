@@ -29,10 +29,14 @@ def test_it_says_what_the_network_thinks_and_where_the_picture_is(run, photo, tm
     assert len(np.unique(np.asarray(Image.open(path).convert("L")))) > 50
 
 
-def test_the_picture_goes_where_it_should(run, photo, tmp_path, capsys):
+def test_the_picture_goes_where_it_should_and_a_patch_too(run, photo, tmp_path, images, capsys):
     out = tmp_path / "mine.pdf"
-    assert attend(run, photo, "--out", out) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(out)
+    assert attend(run, photo, "--patch", 4, 12, "--out", out) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert last == str(out)
+    x = (images(1) / 128 - 1).astype(np.float32)
+    x[:, 4:20, 12:28] = 1
+    assert first == f"{photo}: p = {observe(load_run(run).network, x).p[0]:.4f}"
     assert out.read_bytes().startswith(b"%PDF")
 
 
@@ -48,6 +52,10 @@ def test_the_picture_goes_where_it_should(run, photo, tmp_path, capsys):
         (
             ["{run}", "{photo}", "--out", "{tmp}/none/a.png"],
             "--out must lie in a folder that exists, got {tmp}/none/a.png",
+        ),
+        (
+            ["{run}", "{photo}", "--patch", "5", "0"],
+            "--patch must lie in the image, its corner from 0 0 to 4 12, got 5 0",
         ),
         (["{run}", *["{photo}"] * 65], "IMAGE... must be at most 64 for one picture, got 65"),
     ],
@@ -65,4 +73,5 @@ def test_missing_words_get_the_usage_line(capsys):
     with pytest.raises(SystemExit) as stop:
         attend("run")
     assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: python -m train attend [-h] [--out FILE] RUN IMAGE")
+    usage = " ".join(capsys.readouterr().err.split())
+    assert usage.startswith("usage: python -m train attend [-h] [--patch ROW COLUMN] [--out FILE] RUN IMAGE")
