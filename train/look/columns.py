@@ -28,12 +28,14 @@ class Column:
         scale: signed: symmetric about zero; attention: from zero to 2, twice uniform attention, at least; range: from
             smallest to largest; bars: from 0 to 1.
         dots: a place (row and column of a cell) to mark in each row, (rows, 2), or None.
+        least: the end of a signed scale is at least this, so that rounding is not blown up into a map.
     """
 
     title: str
     values: np.ndarray
     scale: Literal["signed", "attention", "range", "bars"]
     dots: np.ndarray | None = None
+    least: float = float(np.finfo(np.float32).tiny)
 
 
 def columns(x: np.ndarray, seen: Observed, token_order: str = "pixels") -> list[Column]:
@@ -46,7 +48,9 @@ def columns(x: np.ndarray, seen: Observed, token_order: str = "pixels") -> list[
     """
     attended = np.asarray(seen.attended)
     shown = [Column(f"attended map\nchannel {channel}", attended[..., channel], "signed") for channel in CHANNELS]
-    shown.append(Column(f"attended map\nmean of {attended.shape[-1]}", attended.mean(-1), "signed"))
+    # After a LayerNorm that has not learned yet the mean is zero but for rounding.
+    least = 100 * float(np.finfo(np.float32).eps * np.abs(attended).max())
+    shown.append(Column(f"attended map\nmean of {attended.shape[-1]}", attended.mean(-1), "signed", least=least))
     shown.append(Column("class activation\n(its mean is the logit)", np.asarray(seen.activation), "signed"))
     places = query_places(x, np.asarray(seen.activation))
     shown += token_columns(seen, places, token_order)

@@ -61,7 +61,7 @@ def limits(column: Column) -> dict[str, float]:
     if column.scale == "attention":
         return {"vmin": 0.0, "vmax": max(high, 2 * UNIFORM)}
     if column.scale == "signed":
-        high = float(np.quantile(np.abs(column.values), EXTREME))
+        high = max(float(np.quantile(np.abs(column.values), EXTREME)), column.least)
         low = -high
     return {"vmin": low, "vmax": max(high, low + float(np.finfo(np.float32).tiny))}
 

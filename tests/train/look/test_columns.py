@@ -85,8 +85,17 @@ def test_a_column_has_one_scale():
     assert limits(Column("", np.abs(values), "attention")) == {"vmin": 0.0, "vmax": 3.0}
     assert limits(Column("", values, "range")) == {"vmin": -3.0, "vmax": 2.0}
     assert limits(Column("", np.abs(values) / 3, "attention")) == {"vmin": 0.0, "vmax": 2.0}
+    assert limits(Column("", values, "signed", least=5.0)) == {"vmin": -5.0, "vmax": 5.0}
     nothing = limits(Column("", np.zeros((B, H, W)), "range"))
     assert nothing["vmin"] < nothing["vmax"]
+
+
+def test_rounding_is_no_map():
+    watched = seen()
+    attended = watched.attended - watched.attended.mean(-1, keepdims=True)  # as LayerNorm does
+    shown = by_title(columns(image_pair(), watched._replace(attended=attended)))
+    mean = shown["attended map mean of 11"]
+    assert 0 < np.abs(mean.values).max() < 0.1 * limits(mean)["vmax"]
 
 
 @pytest.fixture
