@@ -1,9 +1,10 @@
 """``python -m train``: trains a network on the patch task and leaves a run folder. See ``--help``."""
 
+import importlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,27 +14,37 @@ from .cli import PROGRAM, Arguments, parse
 from .config import check
 from .data import open_source
 from .devices import use_all_cores
+from .look import finish
 from .loop import NonFiniteError, Run, StoppedError
 from .metrics import Tally
-from .plots import save_attention, save_curves
+from .plots import save_curves
 from .resume import resume
 from .run_folder import RunFolder, check_run_dir
 from .show import ProgressBar, heading, summary
 from .signals import Stop, status
+from .state import network_of
 
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
+
+# By the first word: what does something other than to train. Each is a module, loaded when it is asked for, whose
+# ``main`` takes the words after the first and returns the exit status.
+COMMANDS = {"attend": "train.look.command"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status.
 
     0; 1 for a loss that is no number or a full disk; 2 for bad input; 128 and the signal's number where the run was
-    told to stop.
+    told to stop. The commands of `COMMANDS` say what theirs mean.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in COMMANDS:
+        command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS[words[0]]).main
+        return command(words[1:])
     began = time.perf_counter()
     use_all_cores()
     try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
+        arguments = parse(words)
         run, folder, notes = prepare(arguments)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -104,8 +115,9 @@ def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> No
             bar.epoch(metrics)
     run.save_weights(folder.path / "model.safetensors")
     save_curves(folder.path / "curves.png", run.config, folder.history(), folder.step_errors())
-    save_attention(folder.path / "attention.png", run.config, run.judged)
+    found = finish(folder.path, run.config, network_of(run.state), run.source)
     console.print(summary(folder.history(), folder, time.perf_counter() - began))
+    console.print(found, soft_wrap=True, highlight=False)
 
 
 def run_and_leave() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 import flax_attn
@@ -21,7 +20,7 @@ from .feed import Fed, open_feed
 from .metrics import EpochMetrics, Tally
 from .networks import build_network
 from .state import create_state, learning_rate, network_of
-from .step import Judged, Scores, eval_step, train_step
+from .step import Scores, eval_step, train_step
 
 # Gets, after each batch, the split's name, its scores so far and the error of the batch.
 Progress = Callable[[str, Tally, float], None]
@@ -70,7 +69,6 @@ class Run:
         self.place = Place()
         self.stop: Callable[[], bool] = lambda: False
         self.warn: Callable[[str], None] = lambda _: None
-        self._judged: tuple[Judged, np.ndarray] | None = None
         self._rate = learning_rate(config, config.epochs * self.steps)
         network = build_network(config, *source.shape)
         layout = Layout(config.batch_size)
@@ -78,14 +76,6 @@ class Run:
         self.state = layout.copy(create_state(network, optax.adam(self._rate)))
         self._cut, self._feed = layout.cut, open_feed(source, config, layout)
         self._key = layout.copy(jax.random.key(config.seed))
-
-    @property
-    def judged(self) -> Judged:
-        """The last full batch of test images as the network judges it, in numpy arrays."""
-        if self._judged is None:
-            self._test(lambda *_: None)
-        judged, real = self._judged
-        return jax.tree.map(lambda array: np.asarray(array, np.float32)[real], judged)
 
     @property
     def parameters(self) -> int:
@@ -185,9 +175,9 @@ class Run:
         return f"the last good one is {self.checkpoints.folder / str(good[-1])}" if good else "there is none yet"
 
     def _test(self, progress: Progress) -> Tally:
-        tally, self._judged = Tally(), None
+        tally = Tally()
         for fed in self._feed.test():
-            scores, judged = eval_step(
+            scores, _ = eval_step(
                 self.state,
                 fed.images,
                 fed.places,
@@ -198,8 +188,6 @@ class Run:
             )
             error = self._read(scores, fed, tally, f"the test after step {self.place.step}")
             progress("test", tally, error)
-            if fed.real.all() or self._judged is None:  # the last full batch is worth keeping
-                self._judged = judged, fed.real
         return tally
 
     def _read(self, scores: Scores, fed: Fed, tally: Tally, where: str) -> float:

@@ -5,9 +5,9 @@ import json
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, get_args, get_origin, get_type_hints
 
-from .config import Config
+from .config import Config, check
 from .metrics import EpochMetrics
 
 CONFIG, EPOCHS, STEPS = "config.json", "metrics.jsonl", "steps.jsonl"
@@ -80,22 +80,58 @@ class RunFolder:
 
 
 def read_config(path: Path) -> Config:
-    """The configuration of the run in a folder.
+    """The configuration of the run in a folder; options that it does not know yet have their defaults.
 
     Raises:
-        ValueError: no run there, or one whose configuration cannot be read.
+        FileNotFoundError: no such folder, or no run in it.
+        ValueError: a configuration that cannot be read, or that is none of this version.
+    """
+    file = path / CONFIG
+    if not path.is_dir():
+        raise FileNotFoundError(f"there must be a run in {path}, got no such folder")
+    if not file.is_file():
+        raise FileNotFoundError(f"there must be a run in {path}, got no {CONFIG} there")
+    values = read_json(file)
+    unknown = values.keys() - {field.name for field in dataclasses.fields(Config)}
+    if unknown:
+        raise ValueError(f"{file} must hold options of this version, got {', '.join(sorted(unknown))}")
+    hints = get_type_hints(Config)
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            raise ValueError(f"{file}: {name} must be {_described(hints[name])}, got {value!r}")
+    config = Config(**values)
+    try:
+        check(config)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    return config
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """What a file holds, a JSON object.
+
+    Raises:
+        ValueError: it does not.
     """
     try:
-        values = json.loads((path / CONFIG).read_text())
-    except FileNotFoundError:
-        raise ValueError(f"there must be a run in {path}, got no {CONFIG} there") from None
+        values = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path / CONFIG} must hold a run's configuration, got: {error}") from error
-    known = {field.name for field in dataclasses.fields(Config)}
-    if not isinstance(values, dict) or not values.keys() <= known:
-        got = ", ".join(sorted(values.keys() - known)) if isinstance(values, dict) else type(values).__name__
-        raise ValueError(f"{path / CONFIG} must hold options of this version, got {got}")
-    return Config(**values)
+        raise ValueError(f"{file} must be readable JSON, got: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} must hold a JSON object, got {type(values).__name__}")
+    return values
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON is one of an option's."""
+    if get_origin(hint) is not None and type(None) not in get_args(hint):  # Literal
+        return value in get_args(hint)
+    kinds = get_args(hint) or (hint,)
+    return type(value) in kinds or (float in kinds and type(value) is int)
+
+
+def _described(hint: Any) -> str:
+    return " or ".join(getattr(kind, "__name__", str(kind)) for kind in get_args(hint) or (hint,))
 
 
 def check_run_dir(config: Config) -> Path:

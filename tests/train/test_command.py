@@ -33,6 +33,7 @@ FILES = [
     "checkpoints",
     "config.json",
     "curves.png",
+    "localisation.json",
     "metrics.jsonl",
     "model.safetensors",
     "steps.jsonl",

@@ -205,7 +205,7 @@ def test_what_cannot_be_resumed(tmp_path, stopped, capsys):
     assert "must hold options of this version, got colour" in capsys.readouterr().err
     (stopped / "config.json").write_text("{")
     assert resume(stopped) == 2
-    assert "config.json must hold a run's configuration" in capsys.readouterr().err
+    assert "config.json must be readable JSON" in capsys.readouterr().err
 
 
 def test_a_taken_folder_says_how_to_go_on(stopped, data, capsys):

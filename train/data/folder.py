@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .picture import SIZE, TooSmallError, read_square
+from .picture import SIZE, TooSmallError, read_picture
 from .source import PATCH, RESIDENT_BYTES, Source
 
 NAMED = 20  # files in a note; what comes after them is counted
@@ -34,7 +34,7 @@ class Photos:
 
     def __getitem__(self, index: int) -> np.ndarray:
         try:
-            return read_square(Path(self.paths[index]))
+            return read_picture(Path(self.paths[index]))
         except ValueError as error:
             raise ValueError(f"{self.paths[index]} could be read at first, but no longer: {error}") from error
 
@@ -100,7 +100,7 @@ def _look(files: Sequence[Path], progress: Progress) -> Iterator[tuple[Path, np.
 
 def _try(path: Path) -> np.ndarray | ValueError:
     try:
-        return read_square(path)
+        return read_picture(path)
     except ValueError as error:
         return error
 

@@ -1,4 +1,4 @@
-"""One image file, whatever its format and size, as a small square in RGB."""
+"""One image file, whatever its format and size, as a small image in RGB."""
 
 from pathlib import Path
 
@@ -22,26 +22,28 @@ class TooSmallError(ValueError):
     """An image with fewer pixels along a side than a patch has."""
 
 
-def read_square(path: Path, size: int = SIZE) -> np.ndarray:
-    """Decodes an image: turned as its EXIF data say, in RGB, its central square resized to ``size``.
+def read_picture(path: Path, height: int = SIZE, width: int = SIZE) -> np.ndarray:
+    """Decodes an image: turned as its EXIF data say, in RGB, its centre of the wanted proportions resized.
 
     Transparent parts show grey, 16-bit values lose their lower half, animations show their first frame. The filter is
     Pillow's bilinear one, which averages when it makes smaller: unlike bicubic or Lanczos it makes nothing brighter
     than it was, and what is white decides the patch task.
 
     Returns:
-        uint8 (size, size, 3).
+        uint8 (height, width, 3).
 
     Raises:
         TooSmallError: a side shorter than 16 pixels.
         ValueError: not an image that can be read, and why.
     """
     try:
-        return _read(path, size)
+        return _read(path, height, width)
     except TooSmallError:
         raise
     except FileNotFoundError:
         raise ValueError("no such file") from None
+    except IsADirectoryError:
+        raise ValueError("a folder") from None
     except Image.UnidentifiedImageError:
         raise ValueError("not an image of a known format") from None
     except Exception as error:  # decoders raise all sorts of things at damaged files
@@ -49,18 +51,20 @@ def read_square(path: Path, size: int = SIZE) -> np.ndarray:
         raise ValueError(reason) from error
 
 
-def _read(path: Path, size: int) -> np.ndarray:
+def _read(path: Path, height: int, width: int) -> np.ndarray:
     Image.init()
     known = [name for name in FORMATS if name in Image.OPEN]  # what this Pillow was built with
     with Image.open(path, formats=known) as image:
         if min(image.size) < PATCH:
             raise TooSmallError(f"{image.width}x{image.height} pixels")
-        image.draft(None, (2 * size, 2 * size))  # a JPEG is decoded no larger than this needs
+        longest = 2 * max(height, width)
+        image.draft(None, (longest, longest))  # a JPEG is decoded no larger than this needs
         upright = ImageOps.exif_transpose(image)
-    side = min(upright.size)
-    left, top = (upright.width - side) // 2, (upright.height - side) // 2
-    square = _to_rgb(upright.crop((left, top, left + side, top + side)))
-    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+    scale = min(upright.height / height, upright.width / width)
+    kept_width, kept_height = round(scale * width), round(scale * height)
+    left, top = (upright.width - kept_width) // 2, (upright.height - kept_height) // 2
+    centre = _to_rgb(upright.crop((left, top, left + kept_width, top + kept_height)))
+    return np.asarray(centre.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

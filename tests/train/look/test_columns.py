@@ -1,0 +1,126 @@
+"""The picture shows the arrays that its titles name."""
+
+import numpy as np
+import pytest
+
+from flax_attn.testing import relative_error, tolerance
+from train.look.columns import Column, columns, outline, query_places
+from train.look.observe import Observed
+from train.look.picture import Caption, compose, limits
+
+CLOSE = tolerance("output", "float32")
+B, H, W, C = 2, 5, 7, 11
+RNG = np.random.default_rng(0)
+PLACES = [(3, 4), (1, 5)]  # the middle of the patch in the first image, the peak of the class activation in the second
+
+
+def image_pair():
+    x = RNG.uniform(-1, 0.9, (B, 20, 28, 3)).astype(np.float32)
+    x[0, 4:20, 9:25] = 1
+    return x
+
+
+def seen(**recorded):
+    activation = RNG.uniform(-1, 1, (B, H, W)).astype(np.float32)
+    activation[1, 1, 5] = 2
+    attended = RNG.standard_normal((B, H, W, C)).astype(np.float32)
+    return Observed(np.zeros(B), attended, activation, {name.replace("__", "."): recorded[name] for name in recorded})
+
+
+def by_title(shown):
+    return {column.title.replace("\n", " "): column for column in shown}
+
+
+def test_the_outline_is_the_patch():
+    x = image_pair()
+    assert outline(x[0]) == (4, 9, 16, 16)
+    assert outline(x[1]) is None
+
+
+def test_the_dot_is_in_the_patch_or_at_the_peak():
+    assert query_places(image_pair(), seen().activation).tolist() == [list(place) for place in PLACES]
+
+
+def test_every_network_shows_its_attended_map_and_its_class_activation():
+    watched = seen()
+    shown = by_title(columns(image_pair(), watched))
+    assert len(shown) == 5
+    for channel in (1, 2, 3):
+        assert np.array_equal(shown[f"attended map channel {channel}"].values, watched.attended[..., channel])
+    assert np.array_equal(shown["attended map mean of 11"].values, watched.attended.mean(-1))
+    assert np.array_equal(shown["class activation (its mean is the logit)"].values, watched.activation)
+
+
+def test_tokens_show_a_row_a_column_and_what_is_received():
+    weights = RNG.uniform(size=(B, 3, H * W, H * W)).astype(np.float32)
+    shown = by_title(columns(image_pair(), seen(attn1__weights=weights)))
+    assert len(shown) == 8
+    mean = weights.mean(1) * H * W
+    for image, (row, column) in enumerate(PLACES):
+        place = row * W + column
+        looks, looked_at = (shown[title] for title in ("where the dot looks", "what looks at the dot"))
+        assert relative_error(looks.values[image].ravel(), mean[image, place]) <= CLOSE
+        assert relative_error(looked_at.values[image].ravel(), mean[image, :, place]) <= CLOSE
+        assert looks.dots[image].tolist() == [row, column]
+    received = shown["attention received (1: uniform)"]
+    assert relative_error(received.values.reshape(B, -1), mean.mean(1)) <= CLOSE
+
+
+def test_gates_show_their_values():
+    channel = RNG.uniform(size=(B, 1, 1, C)).astype(np.float32)
+    spatial = RNG.uniform(size=(B, H, W, 1)).astype(np.float32)
+    shown = columns(image_pair(), seen(a__gate=channel, b__gate=spatial))
+    assert [column.title for column in shown[5:]] == ["a.gate\ngate of 11 channels", "b.gate\nspatial gate"]
+    assert [column.scale for column in shown[5:]] == ["bars", "range"]
+    assert np.array_equal(shown[5].values, channel[:, 0, 0])
+    assert np.array_equal(shown[6].values, spatial[..., 0])
+    (alone,) = columns(image_pair(), seen(gate=np.concatenate([spatial, 1 - spatial], -1).repeat(6, -1)[..., :C]))[5:]
+    assert alone.title == "spatial gate\nmean over channels"
+
+
+def test_a_column_has_one_scale():
+    values = np.zeros((B, H, W))
+    values[0], values[1] = -3.0, 2.0
+    assert limits(Column("", values, "signed")) == {"vmin": -3.0, "vmax": 3.0}
+    assert limits(Column("", np.abs(values), "attention")) == {"vmin": 0.0, "vmax": 3.0}
+    assert limits(Column("", values, "range")) == {"vmin": -3.0, "vmax": 2.0}
+    assert limits(Column("", np.abs(values) / 3, "attention")) == {"vmin": 0.0, "vmax": 2.0}
+    assert limits(Column("", values, "signed", least=5.0)) == {"vmin": -5.0, "vmax": 5.0}
+    nothing = limits(Column("", np.zeros((B, H, W)), "range"))
+    assert nothing["vmin"] < nothing["vmax"]
+
+
+def test_rounding_is_no_map():
+    watched = seen()
+    attended = watched.attended - watched.attended.mean(-1, keepdims=True)  # as LayerNorm does
+    shown = by_title(columns(image_pair(), watched._replace(attended=attended)))
+    mean = shown["attended map mean of 11"]
+    assert 0 < np.abs(mean.values).max() < 0.1 * limits(mean)["vmax"]
+
+
+@pytest.fixture
+def shown():
+    weights = RNG.uniform(size=(B, 1, H * W, H * W)).astype(np.float32)
+    channel = RNG.uniform(size=(B, 1, 1, C)).astype(np.float32)
+    return columns(image_pair(), seen(a__weights=weights, b__gate=channel))
+
+
+def test_the_figure_draws_the_columns_in_their_places(shown):
+    x, captions = image_pair(), [Caption("first"), Caption("second", wrong=True)]
+    figure = compose("both", x, captions, shown)
+    axes = figure.axes
+    assert [axes[len(shown) + 1].get_title(), axes[0].get_title()] == ["second", "first"]
+    for number, column in enumerate(shown, start=1):
+        for row in range(B):
+            ax = axes[row * (len(shown) + 1) + number]
+            assert ax.get_title() == (column.title if row == 0 else "")
+            if column.scale == "bars":
+                assert [bar.get_height() for bar in ax.patches] == column.values[row].tolist()
+                continue
+            assert np.array_equal(ax.images[0].get_array(), column.values[row])
+            # Cells of 4 by 4 pixels, on the image's own coordinates; only the first image has a patch to outline.
+            assert ax.images[0].get_extent() == [0, 28, 20, 0]
+            assert [patch.get_bbox().bounds for patch in ax.patches] == ([(9, 4, 16, 16)] if row == 0 else [])
+            dots = [tuple(line.get_xydata()[0]) for line in ax.lines]
+            row_, column_ = PLACES[row]
+            assert dots == ([] if column.dots is None else [(column_ * 4 + 2, row_ * 4 + 2)])

@@ -1,0 +1,88 @@
+"""Scores of whole networks."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from flax_attn.testing import relative_error, tolerance
+from train.config import Config
+from train.data import Source
+from train.look import fixed_patches, localise, observe
+from train.look.ending import choose, finish, save_scores
+from train.look.places import painted
+from train.look.scores import Scores, combine, judge
+from train.networks import build_network
+from train.step import draw_batch
+from train.task import TEST, WHITE, Patches, split_key
+
+HEIGHT, WIDTH = 20, 28  # of the images; maps have 5 by 7 places
+
+
+def test_batches_leave_no_image_out_and_count_none_twice(images):
+    network = build_network(Config(network="cnn"), HEIGHT, WIDTH)
+    seven, patches = (
+        images(7),
+        Patches(*np.array([[1, 0, 1, 1, 0, 1, 1], [0, 0, 3, 1, 2, 2, 3], [5, 0, 9, 11, 3, 0, 7]])),
+    )
+    scores = localise(network, seven, patches, batch_size=3)
+    seen = observe(network, painted(seven, patches))
+    for name, maps in (("attended_mean", seen.attended.mean(-1)), ("class_activation", seen.activation)):
+        expected = combine(judge(np.asarray(maps), patches), patches.label)
+        assert (expected.patched, expected.images) == (5, 7)
+        assert relative_error(vector(scores[name]), vector(expected)) <= tolerance("output", "float32")
+
+
+def vector(scores):
+    return np.array(dataclasses.astuple(scores))
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_every_image_needs_a_patch(count, images):
+    with pytest.raises(ValueError, match=f"images must be 3, one for each patch, got {count}"):
+        localise(build_network(Config(), HEIGHT, WIDTH), images(count), Patches(*np.zeros((3, 3), int)))
+
+
+@pytest.mark.parametrize("rule", ["per_image", "article"])
+def test_patches_are_those_that_a_run_tests_with(rule, images):
+    source = Source("noise", images(55) // 2)  # none as bright as a patch
+    config = Config(patches=rule, batch_size=4, seed=5)
+    indices = np.asarray(source.test)
+    patches = fixed_patches(config, indices, HEIGHT, WIDTH)
+    key = split_key(jax.random.key(5), TEST, 0)
+    draw = jax.jit(draw_batch, static_argnames="rule")
+    drawn = [draw(source.images, indices[i : i + 4], key, rule=rule) for i in range(0, 11, 4)]
+    x, y = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+    assert np.array_equal(patches.label, y)
+    assert np.array_equal(np.asarray(painted(source.images[indices], patches)) == WHITE, x == WHITE)
+    assert 0 < y.sum() < 11
+
+
+def test_a_run_ends_with_scores_and_a_picture(tmp_path, images):
+    config, source = Config(network="cbam_spatial", batch_size=4), Source("noise", images(45))
+    line = finish(tmp_path, config, build_network(config, HEIGHT, WIDTH), source)
+    written = json.loads((tmp_path / "localisation.json").read_text())
+    assert written["image_size"] == [HEIGHT, WIDTH]
+    assert set(written["maps"]) == {"class_activation", "attended_mean", "attn1.spatial_gate.gate"}
+    scores = written["maps"]["class_activation"]
+    assert f"in {scores['pointing']:.3f} of {scores['patched']} test images" in line
+    assert (tmp_path / "attention.png").stat().st_size > 10_000
+
+
+def test_no_number_is_written_as_null(tmp_path):
+    save_scores(tmp_path / "a.json", {"some": Scores(math.nan, 2.0, 0.5, 0, 3)}, 17, 19)
+    written = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert written["maps"]["some"] == {
+        "pointing": None,
+        "energy": 2.0,
+        "average_precision": 0.5,
+        "patched": 0,
+        "images": 3,
+    }
+
+
+def test_the_first_six_in_the_articles_order():
+    assert choose(np.array([0, 0, 1, 1, 0, 1, 1, 0]), in_order=True).tolist() == [0, 1, 2, 3, 4, 5]

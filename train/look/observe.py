@@ -1,0 +1,78 @@
+"""Everything that a network shows while it judges images, in one pass."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flax_attn import attention_maps, ops
+from flax_attn.networks.patch import PatchNetwork
+
+
+class Observed(NamedTuple):
+    """What a network made of a batch, in float32.
+
+    Attributes:
+        p: (b,), the probability of a patch.
+        attended: (b, h, w, c), the attended map.
+        activation: (b, h, w), the class activation map.
+        recorded: all that blocks recorded, by path; see `flax_attn.attention_maps`.
+    """
+
+    p: jax.Array
+    attended: jax.Array
+    activation: jax.Array
+    recorded: dict[str, jax.Array]
+
+
+class _Witness(nnx.Module):
+    """Records a network's results beside what its blocks record, so that one pass gives all."""
+
+    def __init__(self, network: PatchNetwork) -> None:
+        self.network = network
+
+    def __call__(self, x: jax.Array) -> None:
+        p, attended = self.network(x)
+        ops.record(self, "p", p)
+        ops.record(self, "attended", attended)
+
+
+def observe(network: PatchNetwork, x: jax.Array) -> Observed:
+    """Lets ``network`` judge images x (b, h, w, 3) in eval mode and keeps everything; the network stays as it is."""
+    graph, state = nnx.split(network)
+    return _observe(graph, state, x)
+
+
+@jax.jit
+def _observe(graph: nnx.GraphDef[PatchNetwork], state: nnx.State, x: jax.Array) -> Observed:
+    return observe_inside(nnx.merge(graph, state, copy=True), x)
+
+
+def observe_inside(network: PatchNetwork, x: jax.Array) -> Observed:
+    """`observe` for use inside a compiled function; puts ``network`` in eval mode."""
+    network.eval()
+    seen = {path: array.astype(jnp.float32) for path, array in attention_maps(_Witness(network), x).items()}
+    p, attended = seen.pop("p"), seen.pop("attended")
+    activation = class_activation(attended, network.final.kernel[:, 0], network.final.bias[0])
+    return Observed(p, attended, activation, {path.removeprefix("network."): seen[path] for path in seen})
+
+
+def class_activation(attended: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+    """What every place adds to the logit: ``attended . weight + bias``.
+
+    The classifier is linear after the mean over the map, so the map's mean is the logit itself.
+
+    Args:
+        attended: (b, h, w, c).
+        weight: (c,), of the classifier.
+        bias: a scalar, of the classifier.
+
+    Returns:
+        (b, h, w).
+
+    Example:
+        >>> class_activation(jnp.array([[[[1.0, 2.0], [3.0, 4.0]]]]), jnp.array([10.0, 1.0]), 0.5).tolist()
+        [[[12.5, 34.5]]]
+    """
+    return jnp.sum(attended * weight, axis=-1) + bias  # no matrix product: those are rounded on some devices
