@@ -29,15 +29,17 @@ def side_by_side(module: nnx.Module, state_dict: Mapping[str, Any], rename: Mapp
     theirs = {names[name]: _shape(value) for name, value in state_dict.items()}
     listed, unknown = survey(module)
     ours = {path: entry.shape for path, entry in in_place(listed, theirs).items()}
+    ours |= {path: variable.shape for path, variable in unknown.items()}
     rows = [("torch_module", "flax_module", "")]
     for path in dict.fromkeys([*theirs, *ours]):
         verdict = "matches" if theirs.get(path) == ours.get(path) else "another shape"
         if path not in ours or path not in theirs:
             verdict = "only in torch_module" if path in theirs else "only in flax_module"
-        if path.endswith("num_batches_tracked"):
+        if path in unknown:
+            verdict = "no conversion rule"
+        elif path.endswith("num_batches_tracked"):
             verdict = "ignored"
         rows.append((_cell(path, theirs), _cell(path, ours), verdict))
-    rows += [("", f"{path} {variable.shape}", "no conversion rule") for path, variable in unknown.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     return "\n".join(f"{left:<{widths[0]}}  {right:<{widths[1]}}  {verdict}".rstrip() for left, right, verdict in rows)
 

@@ -44,7 +44,7 @@ def test_the_picture_goes_where_it_should_and_a_patch_too(run, photo, tmp_path, 
     ("words", "message"),
     [
         (["{run}", "none.png"], "IMAGE must be a readable image, got none.png: no such file"),
-        (["{tmp}/none", "{photo}"], "RUN must be the folder of a run, got {tmp}/none: no such folder"),
+        (["{tmp}/none", "{photo}"], "there must be a run in {tmp}/none, got no such folder"),
         (
             ["{run}", "{photo}", "--out", "{tmp}/a.txt"],
             "--out must end in .png, .jpg, .webp, .pdf or .svg, got {tmp}/a.txt",
