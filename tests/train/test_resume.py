@@ -197,9 +197,7 @@ def test_what_changes_no_number_may_change(stopped, whole):
 
 def test_what_cannot_be_resumed(tmp_path, stopped, capsys):
     assert resume(tmp_path / "nothing") == 2
-    assert (
-        capsys.readouterr().err == f"error: there must be a run in {tmp_path / 'nothing'}, got no such folder\n"
-    )
+    assert capsys.readouterr().err == f"error: there must be a run in {tmp_path / 'nothing'}, got no such folder\n"
     (stopped / "config.json").write_text('{"colour": 1}')
     assert resume(stopped) == 2
     assert "must hold options of this version, got colour" in capsys.readouterr().err
