@@ -69,6 +69,11 @@ def test_the_gradient_of_what_is_broadcast_is_summed_in_float32(combine):
     assert gradient.tolist() == np.asarray(cotangent, np.float64).sum(0).astype(jnp.bfloat16).tolist()
 
 
+@pytest.mark.parametrize(("combine", "expected"), [(ops.add, [5.0, -3.25]), (ops.multiply, [6.0, 0.75])])
+def test_sums_and_products(combine, expected):
+    assert combine(jnp.array([2.0, -3.0], jnp.bfloat16), jnp.array([3.0, -0.25], jnp.bfloat16)).tolist() == expected
+
+
 @pytest.mark.parametrize("combine", [ops.add, ops.multiply])
 def test_the_wider_dtype_wins(combine):
     assert combine(jnp.ones(3, jnp.bfloat16), jnp.ones(3)).dtype == jnp.float32
