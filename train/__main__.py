@@ -13,6 +13,7 @@ from .checkpoint import Checkpoints
 from .cli import PROGRAM, Arguments, parse
 from .config import check
 from .data import open_source
+from .data.stream import DataError
 from .devices import use_all_cores
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError
@@ -34,8 +35,8 @@ COMMANDS = {"attend": "train.look.command"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status.
 
-    0; 1 for a loss that is no number or a full disk; 2 for bad input; 128 and the signal's number where the run was
-    told to stop. The commands of `COMMANDS` say what theirs mean.
+    0; 1 for a loss that is no number, an image that breaks or a full disk; 2 for bad input; 128 and the signal's number
+    where the run was told to stop. The commands of `COMMANDS` say what theirs mean.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in COMMANDS:
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(words)
         run, folder, notes = prepare(arguments)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -56,17 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         run.stop = lambda: stop.signal is not None
         try:
             train(run, folder, notes, began)
-        except NonFiniteError as error:
-            print(f"error: {error}; of the checkpoints {run.last_good()}", file=sys.stderr)
-            return 1
         except StoppedError:
             print(f"stopped after step {run.place.step}; of the checkpoints {run.last_good()}", file=sys.stderr)
             print(f"to go on: {PROGRAM} --resume {folder.path}", file=sys.stderr)
             return status(stop.signal or 0)
-        except OSError as error:
-            print(
-                f"error: cannot write to {folder.path}: {error}; of the checkpoints {run.last_good()}", file=sys.stderr
-            )
+        except (NonFiniteError, DataError, OSError) as error:
+            run.close()  # after a save that is under way
+            what = "an image cannot be read: " if isinstance(error, DataError) else ""
+            print(f"error: {what}{error}; of the checkpoints {run.last_good()}", file=sys.stderr)
             return 1
         finally:
             run.close()
@@ -92,7 +90,7 @@ def prepare(arguments: Arguments) -> tuple[Run, RunFolder, list[str]]:
     if arguments.resume is not None:
         folder, notes = resume(run, Path(arguments.resume), older=arguments.resume_older)
         return run, folder, [*run.source.notes, *notes]
-    folder = RunFolder.create(config)
+    folder = RunFolder.create(config, run.source)
     run.checkpoints = Checkpoints(folder.checkpoints, config.keep)
     return run, folder, [*run.source.notes]
 

@@ -28,8 +28,7 @@ ERROR = "test_error"
 SPARE = 1 << 20  # bytes beside the arrays: descriptions, digests, blocks that are not filled
 
 # An error comes to whoever waits for a save; asyncio and orbax would log it too, once for every array.
-for _name in ("asyncio", "absl"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
+_LOGGERS = [logging.getLogger(name) for name in ("asyncio", "absl")]
 
 
 class SaveError(Exception):
@@ -65,24 +64,23 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder.absolute()
-        best = BestN(
-            get_metric_fn=lambda metrics: metrics[ERROR], reverse=True, n=1, keep_checkpoints_without_metrics=False
-        )
+
+        def error(metrics: Any) -> float:
+            return float(metrics[ERROR])
+
+        best = BestN(get_metric_fn=error, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         self._manager = ocp.CheckpointManager(
             self.folder,
             item_names=("state", "place"),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+                best_fn=error,  # beside the policy, so that orbax writes the errors down for the next process
+                best_mode="min",
                 # Called when all is written and the folder has its working name still.
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
                 cleanup_tmp_directories=True,
             ),
         )
-
-    def best(self) -> int | None:
-        """The step of the checkpoint with the smallest test error; None where none was tested."""
-        tested = {step: metrics for step in steps_in(self.folder) if (metrics := self._manager.metrics(step))}
-        return min(tested, key=lambda step: tested[step][ERROR], default=None)
 
     def save(self, state: TrainState, place: Place, test_error: float | None = None) -> None:
         """Begins to save, after `wait`.
@@ -107,6 +105,12 @@ class Checkpoints:
         """
         with _told_apart():
             self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for the save that has begun, whatever comes of it, and lets go of the folder."""
+        with contextlib.suppress(SaveError):
+            self.wait()
+        self._manager.close()
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Place]:
         """Reads a checkpoint.
@@ -186,11 +190,17 @@ def _digest(name: str, path: Path) -> str:
 @contextlib.contextmanager
 def _told_apart() -> Iterator[None]:
     """Whatever orbax and the libraries below it raise on a full disk, say, as one kind of error."""
+    levels = [logger.level for logger in _LOGGERS]
+    for logger in _LOGGERS:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise SaveError(reason) from error
+    finally:
+        for logger, level in zip(_LOGGERS, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _arrays(state: TrainState) -> dict[str, jax.Array]:

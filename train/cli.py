@@ -19,7 +19,11 @@ FREE = ("workers", "save_steps", "keep")  # may change when a run is resumed: th
 
 @dataclass(frozen=True)
 class Arguments(Config):
-    """Trains a small network to tell whether an image holds a white patch."""
+    """Trains a small network to tell whether an image holds a white patch.
+
+    Other first words are commands of their own: attend draws what a trained network looks at; see
+    ``python -m train attend --help``.
+    """
 
     resume: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Goes on with the run in this folder, to the bit as if it had not been stopped, with the options that it has."""

@@ -19,7 +19,7 @@ from .devices import Layout
 from .feed import Fed, open_feed
 from .metrics import EpochMetrics, Tally
 from .networks import build_network
-from .state import create_state, learning_rate, network_of
+from .state import TrainState, create_state, learning_rate, network_of
 from .step import Scores, eval_step, train_step
 
 # Gets, after each batch, the split's name, its scores so far and the error of the batch.
@@ -29,7 +29,7 @@ WAITING = 0.05  # the part by which a stream may make steps longer without a wor
 
 
 class NonFiniteError(ArithmeticError):
-    """The loss, or a parameter, is no longer a number."""
+    """The loss, or a number of the state, is infinite or none."""
 
 
 class StoppedError(Exception):
@@ -150,8 +150,11 @@ class Run:
     def _save(self, test_error: float | None = None) -> None:
         if self.checkpoints is None:
             return
-        if not _is_finite(self.state.params):
-            raise NonFiniteError(f"a parameter is no longer a number after step {self.place.step}")
+        if not _is_finite(self.state):
+            rate = float(self._rate(self.place.step - 1))
+            raise NonFiniteError(
+                f"the state is no longer made of numbers after step {self.place.step}, at learning rate {rate:.3g}"
+            )
         self._wait()
         with self._warning():
             self.checkpoints.save(self.state, self.place, test_error)
@@ -200,8 +203,10 @@ class Run:
         return error
 
     def close(self) -> None:
-        """Ends whatever reads ahead."""
+        """Ends whatever reads ahead, after the save that has begun."""
         self._feed.close()
+        if self.checkpoints is not None:
+            self.checkpoints.close()
 
     def save_weights(self, path: Path) -> None:
         """Writes the weights under PyTorch's names, as a ``.safetensors`` file."""
@@ -209,5 +214,6 @@ class Run:
 
 
 @jax.jit
-def _is_finite(tree: object) -> jax.Array:
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+def _is_finite(state: TrainState) -> jax.Array:
+    floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in floats]))

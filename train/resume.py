@@ -19,9 +19,11 @@ def resume(run: Run, path: Path, *, older: bool) -> tuple[RunFolder, list[str]]:
         The folder, and what a reader should know, in lines.
 
     Raises:
+        ValueError: the images are not those with which the run began, or a log is cut off.
         DamagedError: the newest checkpoint is not what was written, and ``older`` is False. Nothing is changed then.
     """
     folder = RunFolder(path)
+    folder.check_data(run.source)
     paths = {step: folder.checkpoints / str(step) for step in steps_in(folder.checkpoints)}
     damaged = {step: found for step, checkpoint in paths.items() if (found := problems_of(checkpoint))}
     sound = [step for step in paths if step not in damaged]
@@ -38,4 +40,5 @@ def resume(run: Run, path: Path, *, older: bool) -> tuple[RunFolder, list[str]]:
     if sound:
         run.restore(sound[-1])
     folder.go_back_to(run.place.epochs, run.place.step)
-    return folder, [*notes, f"goes on after step {run.place.step}"]
+    begins = f"goes on after step {run.place.step}" if run.place.step else "there is no checkpoint yet: it begins anew"
+    return folder, [*notes, begins]

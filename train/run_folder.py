@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, TextIO, get_args, get_origin, get_type_hints
 
 from .config import Config, check
+from .data import Source
 from .metrics import EpochMetrics
 
-CONFIG, EPOCHS, STEPS = "config.json", "metrics.jsonl", "steps.jsonl"
+CONFIG, DATA, EPOCHS, STEPS = "config.json", "data.json", "metrics.jsonl", "steps.jsonl"
 Lines = list[dict[str, Any]]
 
 
@@ -28,8 +29,8 @@ class RunFolder:
         self._steps: TextIO | None = None
 
     @classmethod
-    def create(cls, config: Config) -> "RunFolder":
-        """Makes the folder and writes ``config.json``.
+    def create(cls, config: Config, source: Source) -> "RunFolder":
+        """Makes the folder and writes ``data.json`` and ``config.json``.
 
         Raises:
             ValueError: the folder cannot be made, or holds something already.
@@ -37,6 +38,7 @@ class RunFolder:
         path = check_run_dir(config)
         try:
             path.mkdir(parents=True, exist_ok=True)
+            write_whole(path / DATA, json.dumps(source.identity, indent=2) + "\n")
             write_whole(path / CONFIG, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
         except OSError as error:
             raise ValueError(f"--run-dir must be a folder that can be written to, got {path}: {error}") from error
@@ -66,10 +68,29 @@ class RunFolder:
         """The error of each training step so far."""
         return [line["error"] for line in _lines(self.path / STEPS)]
 
+    def check_data(self, source: Source) -> None:
+        """Raises ``ValueError`` where the run began with other images, naming what differs."""
+        began = read_json(self.path / DATA)
+        differing = [
+            f"{name} {began.get(name)} then, {value} now"
+            for name, value in source.identity.items()
+            if value != began.get(name)
+        ]
+        if differing:
+            raise ValueError(f"{source.name} is not what the run in {self.path} began with: {'; '.join(differing)}")
+
     def go_back_to(self, epochs: int, steps: int) -> None:
-        """Forgets what came later, before it comes again."""
+        """Forgets what came later, before it comes again.
+
+        Raises:
+            ValueError: a log that ends before.
+        """
+        logs = {name: _lines(self.path / name) for name in (EPOCHS, STEPS)}
+        for (name, lines), count in zip(logs.items(), (epochs, steps), strict=True):
+            if len(lines) < count:
+                raise ValueError(f"{self.path / name} must have at least {count} lines, got {len(lines)}")
         for name, count in ((EPOCHS, epochs), (STEPS, steps)):
-            kept = _lines(self.path / name)[:count]
+            kept = logs[name][:count]
             write_whole(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
 
     def close(self) -> None:
@@ -146,7 +167,9 @@ def check_run_dir(config: Config) -> Path:
         raise ValueError("--run-dir must name a folder, got ''")
     path = Path(config.run_dir)
     try:
-        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        held = {file.name for file in path.iterdir()} if path.is_dir() else set()
+        # What is left of a run that was killed before it began.
+        taken = path.exists() and (not path.is_dir() or bool(held - {DATA, _unfinished(DATA), _unfinished(CONFIG)}))
         is_run = taken and (path / CONFIG).is_file()
     except OSError as error:
         raise ValueError(f"--run-dir must be a folder that can be written to, got {path}: {error}") from error
@@ -158,9 +181,13 @@ def check_run_dir(config: Config) -> Path:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(_unfinished(path.name))
     unfinished.write_text(text)
     os.replace(unfinished, path)
+
+
+def _unfinished(name: str) -> str:
+    return f".{name}.unfinished"
 
 
 def _lines(path: Path) -> Lines:

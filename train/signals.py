@@ -35,6 +35,7 @@ class Stop:
         if self.signal is not None:
             os._exit(status(number))
         self.signal = number
+        os.write(2, b"\nstopping: the run saves and leaves; once more, and it leaves at once\n")
 
 
 def status(number: int) -> int:

@@ -1,8 +1,7 @@
 """One step of training and one of evaluation: pure functions, each compiled once for a run.
 
 Images are on the device as uint8, all of a source or those of a batch; a step gets the places of the batch in them.
-Nothing global is read, and
-randomness comes from the key alone.
+Nothing global is read, and randomness comes from the key alone.
 """
 
 from functools import partial

@@ -19,6 +19,8 @@ import numpy as np
 
 ROOT = Path(__file__).parents[2]
 TRAIN = [sys.executable, "-m", "train"]
+STEPS = 30
+LATE = 0.1  # seconds after a step, about what one takes with its checkpoint
 
 
 def main() -> int:
@@ -32,49 +34,64 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         words = first_words(here, options.network)
-        seconds = run([*words, "--run-dir", str(here / "whole")])
-        same = sum(
-            survives(here / str(number), here / "whole", words, moments.uniform(0, seconds))
+        run([*words, "--run-dir", str(here / "whole")])
+        found = [
+            kill_and_resume(
+                here / str(number), here / "whole", words, moments.randrange(STEPS), moments.uniform(0, LATE)
+            )
             for number in range(options.kills)
-        )
-    print(f"{same} of {options.kills} runs ended as the one that was not killed")
+        ]
+    same, saved, saving = (sum(each) for each in zip(*found, strict=True))
+    print(
+        f"{same} of {options.kills} runs ended as the one that was not killed; {saved} were killed after a checkpoint, "
+        f"{saving} while one was being written"
+    )
     return 0 if same == options.kills else 1
 
 
 def first_words(folder: Path, network: str) -> list[str]:
-    """The command of a run of seconds: 24 steps, each with a checkpoint."""
+    """The command of a run of seconds: 30 steps, each with a checkpoint."""
     coarse = np.random.default_rng(0).integers(20, 200, (80, 8, 9, 3), np.uint8)
     np.savez(folder / "images.npz", images=coarse.repeat(4, 1).repeat(4, 2))
     data = ["--data", f"npz:{folder / 'images.npz'}", "--network", network]
     return [*TRAIN, *data, "--batch-size", "8", "--epochs", "3", "--save-steps", "1"]
 
 
-def run(words: list[str]) -> float:
-    """Runs a command to its end and says how long it took."""
-    began = time.perf_counter()
-    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
-    return time.perf_counter() - began
+def run(words: list[str]) -> bool:
+    """Runs a command to its end; what went wrong is shown."""
+    shell = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    if shell.returncode:
+        print(shell.stderr)
+    return shell.returncode == 0
 
 
-def survives(folder: Path, whole: Path, words: list[str], moment: float) -> bool:
-    """Starts a run, kills it after ``moment`` seconds, resumes it, and compares it with the whole one."""
+def kill_and_resume(folder: Path, whole: Path, words: list[str], step: int, later: float) -> tuple[bool, bool, bool]:
+    """Starts a run, kills it some time after a step, resumes it, and compares it with the whole one.
+
+    Returns:
+        Whether they are the same, whether there was a checkpoint, and whether one was being written.
+    """
+    log = folder / "steps.jsonl"
     process = subprocess.Popen([*words, "--run-dir", str(folder)], cwd=ROOT, stdout=subprocess.DEVNULL)
-    try:
-        process.wait(moment)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    steps = folder / "steps.jsonl"
-    reached = len(steps.read_text().splitlines()) if steps.exists() else 0
-    saved = [path.name for path in (folder / "checkpoints").glob("*")] if folder.exists() else []
-    saving = any("tmp" in name for name in saved)
-    newest = max((int(name) for name in saved if name.isdecimal()), default=0)
+    while process.poll() is None and count_lines(log) < step:
+        time.sleep(0.001)
+    time.sleep(later)
+    process.kill()
+    process.wait()
+    names = [path.name for path in (folder / "checkpoints").glob("*")]
+    newest = max((int(name) for name in names if name.isdecimal()), default=0)
+    saving = any("tmp" in name for name in names)
     begun = (folder / "config.json").exists()
-    run([*TRAIN, "--resume", str(folder)] if begun else [*words, "--run-dir", str(folder)])
-    same = results(folder) == results(whole)
-    state = f"in step {reached + 1}{', while saving' if saving else ''}, newest checkpoint {newest}"
-    print(f"killed after {moment:5.2f} s, {state if begun else 'before the folder'}: {'same' if same else 'DIFFERENT'}")
-    return same
+    ended = run([*TRAIN, "--resume", str(folder)] if begun else [*words, "--run-dir", str(folder)])
+    same = ended and results(folder) == results(whole)
+    state = f"after {step} steps and {later:.3f} s, newest checkpoint {newest}"
+    print(f"killed {state}{', while saving' if saving else ''}: {'same' if same else 'DIFFERENT'}", flush=True)
+    return same, newest > 0, saving
+
+
+def count_lines(path: Path) -> int:
+    """The lines of a file, 0 where there is none."""
+    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 def results(folder: Path) -> tuple[object, str, bytes]:

@@ -33,6 +33,7 @@ FILES = [
     "checkpoints",
     "config.json",
     "curves.png",
+    "data.json",
     "localisation.json",
     "metrics.jsonl",
     "model.safetensors",

@@ -1,5 +1,6 @@
 """A run that is stopped, killed or damaged goes on to the bit as if nothing had happened, or says why it cannot."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -10,13 +11,17 @@ import time
 from functools import partial
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from train import checkpoint
 from train.__main__ import main
 from train.checkpoint import problems_of, steps_in
-from train.loop import Run
+from train.config import Config
+from train.data import Source
+from train.loop import NonFiniteError, Run
 from train.run_folder import RunFolder
 from train.step import train_step
 
@@ -206,6 +211,27 @@ def test_what_cannot_be_resumed(tmp_path, stopped, capsys):
     assert "config.json must be readable JSON" in capsys.readouterr().err
 
 
+def test_other_images_are_refused(stopped, data, tmp_path, capsys):
+    config = json.loads((stopped / "config.json").read_text())
+    np.savez(tmp_path / "other.npz", images=np.load(data)["images"][:39])
+    (stopped / "config.json").write_text(json.dumps(config | {"data": f"npz:{tmp_path / 'other.npz'}"}))
+    assert resume(stopped) == 2
+    told = capsys.readouterr().err
+    assert "images 40 then, 39 now; train [0, 32] then, [0, 31] now; test [32, 40] then, [31, 39] now; digest " in told
+
+
+def test_a_log_that_lost_lines_is_refused(stopped, capsys):
+    (stopped / "steps.jsonl").write_text("")
+    assert resume(stopped) == 2
+    assert "steps.jsonl must have at least 6 lines, got 0" in capsys.readouterr().err
+
+
+def test_a_folder_of_a_run_that_was_killed_before_it_began_is_free(tmp_path, data):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.json.unfinished").write_text("{")
+    assert main(command(tmp_path / "run", data, "--epochs", "1")) == 0
+
+
 def test_a_taken_folder_says_how_to_go_on(stopped, data, capsys):
     assert main(command(stopped, data)) == 2
     assert f"to go on with the run in it: --resume {stopped}" in capsys.readouterr().err
@@ -239,14 +265,31 @@ def test_a_log_that_cannot_be_written_ends_the_run_with_one_line(tmp_path, data,
     monkeypatch.setattr(RunFolder, "add_epoch", full)
     assert main(command(tmp_path / "run", data)) == 1
     told = capsys.readouterr().err
-    assert told.startswith(f"error: cannot write to {tmp_path / 'run'}: [Errno 28] No space left on device; of the ")
+    assert told.startswith("error: [Errno 28] No space left on device; of the checkpoints ")
     assert told.endswith(f"the last good one is {checkpoint_of(tmp_path / 'run', 3)}\n")
 
 
-def test_a_run_whose_parameters_are_lost_does_not_save_them(tmp_path, data, capsys):
-    assert main(command(tmp_path / "run", data, "--learning-rate", "1e38", "--schedule", "constant")) == 1
-    assert "of the checkpoints there is none yet" in capsys.readouterr().err
-    assert steps_in(tmp_path / "run" / "checkpoints") == []
+@pytest.mark.parametrize("part", ["params", "rest", "opt_state"])
+def test_a_state_that_is_lost_is_not_saved(part, tmp_path):
+    images = np.zeros((5, 16, 16, 3), np.uint8)
+    run = Run(Config(batch_size=4), Source("a", images), checkpoint.Checkpoints(tmp_path / "checkpoints", 1))
+    lost = jax.tree.map(
+        lambda leaf: leaf / 0 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, getattr(run.state, part)
+    )
+    run.state = dataclasses.replace(run.state, **{part: lost})
+    with pytest.raises(NonFiniteError, match=r"no longer made of numbers after step 0, at learning rate "):
+        run._save()
+    run.close()
+    assert steps_in(tmp_path / "checkpoints") == []
+
+
+def test_the_best_checkpoint_outlives_the_process_that_made_it(tmp_path):
+    for steps in ([(1, 0.1), (2, 0.5)], [(3, 0.7), (4, None), (5, 0.6)]):
+        checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+        for step, error in steps:
+            checkpoints.save({"w": jnp.ones(3)}, checkpoint.Place(step), error)
+        checkpoints.close()
+    assert steps_in(tmp_path) == [1, 5]
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path, data):
@@ -264,7 +307,7 @@ def test_a_killed_process_loses_the_steps_since_the_last_checkpoint_alone():
     words = [sys.executable, "tests/train/kills.py", "--kills", "1", "--seed", "3"]
     shell = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert shell.returncode == 0, shell.stdout + shell.stderr
-    assert "1 of 1 runs ended as the one that was not killed" in shell.stdout
+    assert "1 of 1 runs ended as the one that was not killed; 1 were killed after a checkpoint" in shell.stdout
 
 
 def start(folder, data, *more):

@@ -4,10 +4,11 @@ A small set is `resident`: it lives on the device whole. A large one streams (tr
 decoded when they are needed.
 """
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +18,8 @@ FEWEST = 5  # images, so that the last fifth is not empty
 # 512 MiB, some 19,000 images of 96x96: on the way to the device the images stand in host memory twice, and with them a
 # run has to stay below 2 GiB there.
 RESIDENT_BYTES = 2**29
+
+LOOKED_AT = 16  # images of a large source, spread evenly: one more or less in a folder moves most of them
 
 
 class Records(Protocol):
@@ -82,6 +85,20 @@ class Source:
         if count < FEWEST:
             raise ValueError(f"{self.name}: at least {FEWEST} images are needed, got {count}")
         return height, width
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What tells this source from another one, as JSON has it; of images that decode a few are looked at."""
+        count = len(self.records)
+        few = np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int))
+        looked_at = self.records if isinstance(self.records, np.ndarray) else self.read(few)
+        return {
+            "images": count,
+            "train": [self.train.start, self.train.stop],
+            "test": [self.test.start, self.test.stop],
+            "image_size": list(self.shape),
+            "digest": hashlib.sha256(np.ascontiguousarray(looked_at)).hexdigest(),
+        }
 
     @property
     def resident(self) -> bool:

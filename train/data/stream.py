@@ -6,9 +6,12 @@ workers, and each of several processes reads its own rows of the same batches.
 """
 
 import contextlib
+import multiprocessing
 import os
+import signal
+import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +19,11 @@ import numpy as np
 
 from ..batches import eval_batches, train_batches
 from .source import Records, Source
+
+
+class DataError(Exception):
+    """An image that could not be read when its turn came."""
+
 
 STEPS = 2**40  # more than anyone takes, where grain wants a length
 THREADS = 4  # that decode in each process
@@ -91,7 +99,8 @@ class Stream:
         with contextlib.closing(batches):
             while True:
                 began = time.perf_counter()
-                batch = next(batches)
+                with _as_data_errors():
+                    batch = next(batches)
                 self.waited += time.perf_counter() - began
                 yield batch
 
@@ -100,7 +109,7 @@ class Stream:
         data = grain.MapDataset.source(plan)[first:].map(Reader(self._records))
         data = data.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))
         if workers:
-            data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+            data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_start_worker)
         batches = iter(data)
         try:
             for batch in batches:
@@ -157,6 +166,28 @@ def _check(source: Source, batch_size: int, workers: int, process_index: int, pr
         raise ValueError(f"process_count must divide the batch of {batch_size} images, got {process_count}")
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index must lie in [0, {process_count}), got {process_index}")
+
+
+@contextlib.contextmanager
+def _as_data_errors() -> Iterator[None]:
+    """A file that broke after it was looked at, or a worker that was killed."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError) as error:
+        raise DataError(next(iter(str(error).splitlines()), type(error).__name__)) from error
+
+
+def _start_worker(index: int, count: int) -> None:
+    # Ctrl-C is for the run, which saves and then ends its workers; and no worker outlives a run that was killed.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+
+
+def _end_with_the_run() -> None:
+    run = multiprocessing.parent_process()
+    if run is not None:
+        run.join()
+        os._exit(1)
 
 
 def _import_grain() -> Any:

@@ -8,8 +8,7 @@ from flax_attn.networks.patch import PatchNetwork
 
 from ..config import Config
 from ..networks import build_network
-from ..run_folder import read_config, read_json
-from .ending import SCORES
+from ..run_folder import DATA, read_config, read_json
 
 SIZE = (96, 96)  # of the images, where a folder does not say
 
@@ -24,7 +23,7 @@ class TrainedRun(NamedTuple):
 
 
 def load_run(folder: str | Path) -> TrainedRun:
-    """Reads ``config.json``, ``model.safetensors`` and the size of the images in ``localisation.json``.
+    """Reads ``config.json``, ``model.safetensors`` and the size of the images in ``data.json``.
 
     Raises:
         FileNotFoundError: no such folder, or no run in it.
@@ -35,7 +34,7 @@ def load_run(folder: str | Path) -> TrainedRun:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise ValueError(f"{folder} holds no {weights.name}: the run is not finished")
-    height, width = _image_size(folder / SCORES)
+    height, width = _image_size(folder / DATA)
     network = build_network(config, height, width)
     try:
         flax_attn.from_torch(network, weights)

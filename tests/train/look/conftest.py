@@ -23,7 +23,7 @@ def write_run(folder, height=HEIGHT, width=WIDTH, **options):
     config = Config(**options)
     network = build_network(config, height, width)
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
-    (folder / "localisation.json").write_text(json.dumps({"image_size": [height, width], "maps": {}}))
+    (folder / "data.json").write_text(json.dumps({"image_size": [height, width]}))
     flax_attn.to_torch(network, folder / "model.safetensors")
     network.eval()
     return network

@@ -31,7 +31,7 @@ def test_a_network_comes_back_as_it_was_trained(make_run, tmp_path):
 
 
 def test_a_run_that_does_not_say_was_trained_at_the_usual_size(run):
-    (run / "localisation.json").unlink()
+    (run / "data.json").unlink()
     assert load_run(str(run))[2:] == (96, 96)
 
 
@@ -72,7 +72,7 @@ def test_options_that_a_run_does_not_know_yet_have_their_defaults(run):
 
 @pytest.mark.parametrize("text", ["{", "[]", "\x00"])
 def test_files_that_are_no_json(run, text):
-    for name in ("localisation.json", "config.json"):
+    for name in ("data.json", "config.json"):
         (run / name).write_text(text)
         with pytest.raises(ValueError, match=f"{name} must"):
             load_run(run)
@@ -80,7 +80,7 @@ def test_files_that_are_no_json(run, text):
 
 @pytest.mark.parametrize("size", [[20], [20.5, 28], "20x28", [3, 28]])
 def test_a_size_that_is_none(run, size):
-    change(run, "localisation.json", image_size=size)
+    change(run, "data.json", image_size=size)
     with pytest.raises(ValueError, match="image_size must be two whole numbers of at least 16, got"):
         load_run(run)
 
