@@ -1,9 +1,10 @@
 """``python -m train``: trains a network on the patch task and leaves a run folder. See ``--help``."""
 
+import importlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -23,17 +24,25 @@ from .signals import Stop, status
 
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 
+# By the first word: what does something other than to train. Each is a module, loaded when it is asked for, whose
+# ``main`` takes the words after the first and returns the exit status.
+COMMANDS = {"compare": "train.compare.command"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status.
 
     0; 1 for a loss that is no number or a full disk; 2 for bad input; 128 and the signal's number where the run was
-    told to stop.
+    told to stop. The commands of `COMMANDS` say what theirs mean.
     """
     began = time.perf_counter()
     use_all_cores()
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in COMMANDS:
+        command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS[words[0]]).main
+        return command(words[1:])
     try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
+        arguments = parse(words)
         run, folder, notes = prepare(arguments)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
