@@ -5,10 +5,10 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from flax_attn import to_torch
 
+from ..adam import adam
 from ..state import create_state, network_of
 from ..step import train_step
 from .problem import Problem, Progress, Trajectory
@@ -18,7 +18,7 @@ NAME = "ours"
 
 def train_ours(problem: Problem, progress: Progress) -> Trajectory:
     """Trains our network."""
-    state = problem.layout.copy(create_state(problem.network, optax.adam(problem.rate)))
+    state = problem.layout.copy(create_state(problem.network, adam(problem.rate)))
     state = jax.tree.map(jnp.copy, state)  # a step gives its state's memory away; the twins still need the network
     losses, seconds = [], []
     for epoch, fed in problem.batches():

@@ -47,4 +47,4 @@ def _draw_difference(ax: Axes, result: Result) -> None:
     ax.plot([1, judged], [verdict.tolerance] * 2, color="tab:red", label=f"tolerance {verdict.tolerance:g}")
     ax.set(yscale="log", xlabel="step", title="difference from PyTorch's loss, relative")
     ax.grid(alpha=0.3)
-    ax.legend()
+    ax.legend(loc="lower right")

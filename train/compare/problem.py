@@ -91,11 +91,6 @@ class Problem:
             batch = _paint(fed.images, fed.places, fed.indices, epoch, self.key, rule=self.options.patches)
             yield np.asarray(batch.x), np.asarray(batch.y)
 
-    def order(self, run: int, step: int) -> np.ndarray:
-        """Where in its batch each image stands, (b,): as it came in run 0, in an order of its own in each other."""
-        places = np.arange(self.options.batch_size)
-        return places if run == 0 else np.random.default_rng([self.options.seed, run, step]).permutation(places)
-
 
 @partial(jax.jit, static_argnames="rule")
 def _paint(

@@ -14,6 +14,7 @@ from torch_ref.networks import patch
 
 from ..networks import NETWORKS
 from ..step import TINY
+from .orders import Order
 from .problem import Problem, Progress, Trajectory
 
 NAME = "PyTorch"
@@ -64,24 +65,35 @@ def train_twin(problem: Problem, run: int, progress: Progress) -> Trajectory:
 
     Args:
         problem: what it gets.
-        run: 0 for the reference. Each other run takes the images of every batch, and their dropout masks, in an order
-            of its own: the same sums, summed in another order.
+        run: 0 for the reference; each other run takes its sums in an order of its own, see `train.compare.orders`. The
+            state_dict of such a run has its channels in that order.
         progress: is told of every step.
     """
+    order = Order(run, problem.options.seed)
     twin, masks = build_twin(problem), OurMasks(problem.network)
+    order.channels(twin)
+    twin.to(memory_format=order.memory_format)
     share_dropout(twin, masks, None)
     optimizer = torch.optim.Adam(twin.parameters(), lr=float(problem.rates[0]))
     losses, seconds = [], []
-    for step, (x, y) in enumerate(problem.painted()):
-        masks.order = problem.order(run, step)
-        images = torch.tensor(x[masks.order].transpose(0, 3, 1, 2).copy(), dtype=getattr(torch, problem.options.dtype))
-        labels = torch.tensor(y[masks.order], dtype=images.dtype)
-        began = time.perf_counter()
-        losses.append(take_step(twin, optimizer, images, labels, float(problem.rates[step])))
-        seconds.append(time.perf_counter() - began)
-        progress(NAME if run == 0 else f"{NAME}, order {run}")
+    with order.kernels():
+        for step, (x, y) in enumerate(problem.painted()):
+            masks.order = order.images(step, len(y))
+            images, labels = tensors(x[masks.order], y[masks.order], problem.options.dtype, order.memory_format)
+            began = time.perf_counter()
+            losses.append(take_step(twin, optimizer, images, labels, float(problem.rates[step])))
+            seconds.append(time.perf_counter() - began)
+            progress(NAME if run == 0 else f"{NAME}, order {run}")
     state_dict = {name: tensor.numpy() for name, tensor in twin.state_dict().items()}
     return Trajectory(np.array(losses), np.array(seconds), state_dict)
+
+
+def tensors(
+    x: np.ndarray, y: np.ndarray, dtype: str, memory_format: torch.memory_format
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (b, h, w, 3) and labels (b,) as the twin takes them, the images as (b, 3, h, w)."""
+    images = torch.tensor(x, dtype=getattr(torch, dtype)).permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
+    return images, torch.tensor(y, dtype=images.dtype)
 
 
 def take_step(

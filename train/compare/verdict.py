@@ -9,11 +9,11 @@ through loss, gradients, optimizer, running statistics and dropout.
 long. Two things are asked for:
 
 1. in each of the first 10 steps the difference is at most `tolerance("step loss", "float32")`;
-2. of the later steps at least R in R + 1 lie within the band. The band is made by R further PyTorch runs that take the
-   same images of each batch in another order, so that they differ from the reference in the order of their sums alone:
-   at a step it reaches up to the largest difference that any of them has had from the reference so far. Were ours just
-   one more such run, any of the R + 1 would be equally likely the furthest from the reference at a step, so that at
-   most one step in R + 1 would be expected to lie outside.
+2. of the later steps at least R in R + 1 lie within the band. The band is made by R further PyTorch runs that differ
+   from the reference in the order of their sums alone (`train.compare.orders`): at a step it reaches up to the largest
+   difference that any of them has had from the reference so far. Were ours just one more such run, any of the R + 1
+   would be equally likely the furthest from the reference at a step, so that at most one step in R + 1 would be
+   expected to lie outside.
 
 As a yardstick the share of the later steps is given for which each of the R runs lies within the band of the others.
 """
