@@ -18,7 +18,10 @@ PROGRAM = "python -m train"
 
 @dataclass(frozen=True)
 class Arguments(Config):
-    """Trains a small network to tell whether an image holds a white patch."""
+    """Trains a small network to tell whether an image holds a white patch.
+
+    Something else follows from a first word: compare holds the training against PyTorch's (compare --help).
+    """
 
     resume: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Goes on with the run in this folder, to the bit as if it had not been stopped, with the options that it has."""

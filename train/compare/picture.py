@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from .result import Result
 from .verdict import FIRST
 
-OURS, TWIN, BAND = "tab:orange", "tab:blue", "tab:blue"
+OURS, TWIN = "tab:orange", "tab:blue"
 
 
 def save_picture(path: Path, result: Result) -> None:
@@ -40,11 +40,11 @@ def _draw_difference(ax: Axes, result: Result) -> None:
     floor = np.finfo(result.options.dtype).eps / 8
     if verdict.band is not None:
         top = np.maximum(verdict.band, floor)
-        label = f"band of {len(result.others)} PyTorch runs, other order of sums"
-        ax.fill_between(steps, floor, top, color=BAND, alpha=0.2, linewidth=0, label=label)
+        label = f"band: PyTorch, sums in {len(result.others)} other orders"
+        ax.fill_between(steps, floor, top, color=TWIN, alpha=0.2, linewidth=0, label=label)
     ax.plot(steps, np.maximum(verdict.difference, floor), ".-", color=OURS, linewidth=0.7, markersize=4, label="ours")
     judged = len(steps) if result.options.dtype == "float64" else min(FIRST, len(steps))
     ax.plot([1, judged], [verdict.tolerance] * 2, color="tab:red", label=f"tolerance {verdict.tolerance:g}")
     ax.set(yscale="log", xlabel="step", title="difference from PyTorch's loss, relative")
     ax.grid(alpha=0.3)
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, frameon=False)
