@@ -21,12 +21,15 @@ def main(argv: Sequence[str]) -> int:
     0; 1 where the two do not agree or the results cannot be written; 2 for bad input; 130 after Ctrl-C.
     """
     try:
-        try:
-            options = parse(argv)
-            source, folder = prepare(options)
-        except (ValueError, FileNotFoundError, ImportError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+        options = parse(argv)
+        source, folder = prepare(options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped before the first step", file=sys.stderr)
+        return INTERRUPTED
+    try:
         return run(options, source, folder)
     except OSError as error:
         print(f"error: cannot write to {folder}: {error}", file=sys.stderr)
@@ -44,7 +47,7 @@ def prepare(options: Options) -> tuple[Source, Path]:
         FileNotFoundError: no such file.
         ImportError: PyTorch is not installed.
     """
-    if not _is_installed("torch"):
+    if importlib.util.find_spec("torch") is None:
         raise ImportError("comparing needs PyTorch: pip install 'flax_attn[torch]'")
     check(options)
     folder = check_run_dir(options.config)
@@ -90,10 +93,3 @@ def run(options: Options, source: Source, folder: Path) -> int:
         return 0
     print(f"error: ours and PyTorch's {options.network} do not agree in {options.dtype}", file=sys.stderr)
     return 1
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ValueError:  # what sys.modules has as None
-        return False

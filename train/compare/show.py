@@ -38,7 +38,7 @@ def table(result: Result) -> Table:
         f"losses, first {min(FIRST, options.steps)} steps": f"{np.max(verdict.difference[:FIRST]):.2g}",
         f"losses, all {options.steps} steps": f"{np.max(verdict.difference):.2g}",
         "parameters after them": largest(result.parameters),
-        "of zero gradient": largest(result.noise),
+        "those of zero gradient": largest(result.noise),
         "buffers": largest(result.buffers),
         "last loss": f"ours {result.ours.losses[-1]:.9g}, PyTorch {result.reference.losses[-1]:.9g}",
         "time per step": f"ours {1e3 * result.ours.step_time:.3g} ms, "

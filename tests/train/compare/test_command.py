@@ -1,8 +1,8 @@
 """``python -m train compare`` from its arguments to its folder and its exit status."""
 
 import dataclasses
+import importlib.util
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -59,7 +59,8 @@ def test_what_does_not_agree_is_said_and_kept(archive, tmp_path, capsys, monkeyp
 
 
 def test_without_pytorch_one_line_names_the_extra(archive, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *of: None if name == "torch" else find(name, *of))
     assert compare(archive, tmp_path / "run") == 2
     assert capsys.readouterr().err == "error: comparing needs PyTorch: pip install 'flax_attn[torch]'\n"
     assert not (tmp_path / "run").exists()
@@ -90,13 +91,30 @@ def test_results_are_never_overwritten(archive, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: --run-dir must be new or an empty folder, got ")
 
 
-def test_ctrl_c_is_no_traceback(archive, tmp_path, capsys, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+STOPS = {
+    KeyboardInterrupt: (130, "stopped before the end: nothing to show"),
+    OSError: (1, "error: cannot write to {folder}: no space"),
+}
 
-    monkeypatch.setattr("train.compare.ours.train_ours", interrupted)
-    assert compare(archive, tmp_path / "run") == 130
-    assert capsys.readouterr().err == "stopped before the end: nothing to show\n"
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_what_ends_it_early_is_no_traceback(archive, tmp_path, capsys, monkeypatch, stop):
+    def stopped(*_):
+        raise stop("no space")
+
+    monkeypatch.setattr("train.compare.ours.train_ours", stopped)
+    status, line = STOPS[stop]
+    assert compare(archive, tmp_path / "run") == status
+    assert capsys.readouterr().err == line.format(folder=tmp_path / "run") + "\n"
+
+
+def test_a_loss_that_is_no_number_is_named_and_never_agrees(archive, tmp_path, capsys):
+    options = ("--learning-rate", "1e30", "--schedule", "constant", "--steps", "5", "--runs", "1")
+    assert compare(archive, tmp_path / "run", *options) == 1
+    shown = capsys.readouterr().out
+    for side in ("ours", "PyTorch"):
+        assert f"the loss of {side} is nan at step " in shown
+    assert None in read(tmp_path / "run")["loss"]["ours"]
 
 
 @pytest.mark.parametrize("options", ["--bogus 1", "--dtype bfloat16", "word"])
