@@ -29,7 +29,7 @@ INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 
 # By the first word: what does something other than to train. Each is a module, loaded when it is asked for, whose
 # ``main`` takes the words after the first and returns the exit status.
-COMMANDS = {"attend": "train.look.command"}
+COMMANDS = {"attend": "train.look.command", "compare": "train.compare.command"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     0; 1 for a loss that is no number, an image that breaks or a full disk; 2 for bad input; 128 and the signal's number
     where the run was told to stop. The commands of `COMMANDS` say what theirs mean.
     """
+    began = time.perf_counter()
+    use_all_cores()
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in COMMANDS:
         command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS[words[0]]).main
         return command(words[1:])
-    began = time.perf_counter()
-    use_all_cores()
     try:
         arguments = parse(words)
         run, folder, notes = prepare(arguments)

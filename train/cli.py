@@ -21,8 +21,8 @@ FREE = ("workers", "save_steps", "keep")  # may change when a run is resumed: th
 class Arguments(Config):
     """Trains a small network to tell whether an image holds a white patch.
 
-    Other first words are commands of their own: attend draws what a trained network looks at; see
-    ``python -m train attend --help``.
+    Other first words are commands of their own, each with a --help: attend draws what a trained network looks at,
+    compare holds the training against PyTorch's.
     """
 
     resume: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None

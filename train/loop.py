@@ -8,10 +8,10 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import optax
 
 import flax_attn
 
+from .adam import adam
 from .checkpoint import Checkpoints, Place, SaveError, steps_in
 from .config import Config
 from .data import Source
@@ -73,7 +73,7 @@ class Run:
         network = build_network(config, *source.shape)
         layout = Layout(config.batch_size)
         self.devices = layout.devices
-        self.state = layout.copy(create_state(network, optax.adam(self._rate)))
+        self.state = layout.copy(create_state(network, adam(self._rate)))
         self._cut, self._feed = layout.cut, open_feed(source, config, layout)
         self._key = layout.copy(jax.random.key(config.seed))
 

@@ -127,7 +127,9 @@ def draw_batch(images: jax.Array, indices: jax.Array, key: jax.Array, rule: str)
 
 
 def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
-    """The tutorial's binary cross-entropy, ``-mean(y log(p + 1e-8) + (1 - y) log(1 - p + 1e-8))``, in float32.
+    """The tutorial's binary cross-entropy, ``-mean(y log(p + 1e-8) + (1 - y) log(1 - p + 1e-8))``.
+
+    In float32 for narrower probabilities, in float64 for those.
 
     Args:
         p: (b,), the probability of a patch.
@@ -138,7 +140,7 @@ def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> ja
         >>> float(mean_error(jnp.array([1.0, 0.5]), jnp.array([1.0, 0.0]))).__round__(4)
         0.3466
     """
-    p = p.astype(jnp.float32)
+    p = p.astype(jnp.promote_types(p.dtype, jnp.float32))
     # One logarithm, of the probability given to the truth: as y is 0 or 1 the other has no weight. XLA turns
     # 1 - p + 1e-8 into (1 + 1e-8) - p, which is 0 for p = 1 in float32, and then 0 * log(0) is NaN.
     truth = jnp.where(y == 1, p, 1 - p)

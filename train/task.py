@@ -51,10 +51,11 @@ def per_image_patches(key: jax.Array, indices: jax.Array, height: int, width: in
 
     def draw(index: jax.Array) -> Patches:
         label, row, column = jax.random.split(jax.random.fold_in(key, index), 3)
+        # With their dtypes: in 64-bit mode the default ones are wider, and other numbers are drawn.
         return Patches(
-            jax.random.bernoulli(label).astype(jnp.int32),
-            jax.random.randint(row, (), 0, _corners(height)),
-            jax.random.randint(column, (), 0, _corners(width)),
+            jax.random.bernoulli(label, np.float32(0.5)).astype(jnp.int32),
+            jax.random.randint(row, (), 0, _corners(height), jnp.int32),
+            jax.random.randint(column, (), 0, _corners(width), jnp.int32),
         )
 
     return jax.vmap(draw)(indices)

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -13,6 +14,13 @@ Masks = dict[str, list[np.ndarray]]
 
 class DropoutError(ValueError):
     """The two sides do not drop alike."""
+
+
+class DrawsMasks(Protocol):
+    """Where PyTorch's dropouts get their masks from."""
+
+    def draw(self, path: str, rate: float, shape: tuple[int, ...]) -> np.ndarray:
+        """The mask of the next call of a dropout, True for what is kept."""
 
 
 class KeepMasks:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..convert.rename import rename_all
 from .layouts import Layouts, map_layout, one_each, to_flax
-from .masks import KeepMasks
+from .masks import DrawsMasks, KeepMasks
 from .results import Arrays, Objective, Results, is_float, output_leaves
 
 TorchMaps = Callable[..., Mapping[str, Any]]
@@ -199,7 +199,7 @@ def _deepcopy(module: Any) -> Any:
         ) from error
 
 
-def share_dropout(module: Any, masks: KeepMasks, rename: Mapping[str, str] | None) -> None:
+def share_dropout(module: Any, masks: DrawsMasks, rename: Mapping[str, str] | None) -> None:
     """Has every dropout inside ``module`` draw from ``masks``.
 
     Raises:
@@ -221,7 +221,7 @@ def share_dropout(module: Any, masks: KeepMasks, rename: Mapping[str, str] | Non
             )
 
 
-def _dropout(layer: Any, path: str, masks: KeepMasks, shared_axes: int) -> Callable[[Any], Any]:
+def _dropout(layer: Any, path: str, masks: DrawsMasks, shared_axes: int) -> Callable[[Any], Any]:
     import torch
 
     def forward(x: Any) -> Any:

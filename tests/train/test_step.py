@@ -61,6 +61,14 @@ def test_the_error_is_float32_for_narrow_probabilities():
     assert mean_error(jnp.array([0.5], jnp.bfloat16), jnp.array([1.0])).dtype == jnp.float32
 
 
+def test_the_error_keeps_the_digits_of_float64():
+    p, y = np.array([0.3, 0.9]), np.array([1.0, 0.0], np.float32)
+    with jax.enable_x64(True):
+        error = float(mean_error(jnp.array(p), jnp.array(y)))
+    expected = -(np.log(0.3 + 1e-8) + np.log(0.1 + 1e-8)) / 2
+    assert abs(error - expected) < tolerance("output", "float64") * expected
+
+
 def test_the_prediction_is_p_rounded():
     p, y = jnp.array([0.0, 0.49, 0.5, 0.51, 1.0]), jnp.array([0.0, 0.0, 0.0, 1.0, 0.0])
     assert is_right(p, y).tolist() == [True, True, True, True, False]

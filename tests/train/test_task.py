@@ -45,6 +45,12 @@ def test_per_image_does_not_depend_on_batch_or_order():
     assert same(draw(indices=some[2:3]), [values[17:18] for values in whole])
 
 
+def test_patches_are_the_same_in_64_bit_mode():
+    narrow = draw(indices=INDICES[:97])
+    with jax.enable_x64(True):
+        assert same(draw(indices=INDICES[:97]), narrow)
+
+
 def test_training_patches_are_fresh_each_epoch_and_test_patches_stay():
     assert not same(draw(TRAIN, 0), draw(TRAIN, 1))
     assert same(draw(TEST, 0), draw(TEST, 1))
