@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             train(run, folder, notes, began)
         except StoppedError:
             print(f"stopped after step {run.place.step}; of the checkpoints {run.last_good()}", file=sys.stderr)
-            print(f"to go on: {PROGRAM} --resume {folder.path}", file=sys.stderr)
+            print(f"to go on: {PROGRAM} --resume {shlex.quote(str(folder.path))}", file=sys.stderr)
             return status(stop.signal or 0)
         except (NonFiniteError, DataError, OSError) as error:
             run.close()  # after a save that is under way

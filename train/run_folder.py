@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO, get_args, get_origin, get_type_hints
@@ -174,7 +175,7 @@ def check_run_dir(config: Config) -> Path:
     except OSError as error:
         raise ValueError(f"--run-dir must be a folder that can be written to, got {path}: {error}") from error
     if taken:
-        hint = f"; to go on with the run in it: --resume {path}" if is_run else ""
+        hint = f"; to go on with the run in it: --resume {shlex.quote(str(path))}" if is_run else ""
         raise ValueError(f"--run-dir must be new or an empty folder, got {path}, which is there already{hint}")
     return path
 
