@@ -81,3 +81,26 @@ def test_a_run_that_waits_for_its_images_says_so(waited, told):
     run._warn_of_waiting(waited, seconds=1.0)
     assert len(lines) == len(told)
     assert all(part in line for part, line in zip(told, lines, strict=True))
+
+
+class Broken:
+    """Images of which one can no longer be read when its turn comes."""
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        if index == 30:
+            raise ValueError("photo.jpg could be read at first, but no longer")
+        return small_images()[index]
+
+
+@pytest.mark.usefixtures("nothing_is_resident")
+def test_an_image_that_breaks_ends_the_run_with_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("train.__main__.open_source", lambda data: Source(data, Broken()))
+    folder = tmp_path / "run"
+    options = ["--data", "npz:any", "--batch-size", "8", "--save-steps", "1", "--no-shuffle", "--workers", "0"]
+    assert main([*options, "--run-dir", str(folder)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: an image cannot be read: photo.jpg could be read at first, but no longer; of the ")
+    assert told.endswith(f"the last good one is {folder / 'checkpoints' / '3'}\n")

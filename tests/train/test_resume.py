@@ -102,6 +102,15 @@ def test_a_run_that_was_told_to_stop_saves_at_once_and_goes_on_to_the_bit(stoppe
     assert results(stopped) == results(whole)
 
 
+@pytest.fixture
+def heeding_ctrl_c():
+    """As in a terminal; what a shell starts in the background ignores it, and so does a run there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_ctrl_c")
 def test_it_says_how_to_go_on(tmp_path, data, monkeypatch, capsys):
     stop_at(monkeypatch, 1, signal.SIGINT)
     assert main(command(tmp_path / "run", data)) == 130

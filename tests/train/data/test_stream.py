@@ -12,7 +12,7 @@ import pytest
 
 from train.batches import eval_batches, train_batches
 from train.data import Source
-from train.data.stream import Stream, default_workers
+from train.data.stream import DataError, Stream, default_workers
 
 from ..peak_memory import peak_rss
 
@@ -83,7 +83,7 @@ def test_worker_processes_change_nothing_and_hand_on_what_goes_wrong():
     assert sound >= 4
     batches = stream(source(damaged=30), workers=2).batches(5)
     check(list(itertools.islice(batches, sound)), wanted[:sound])
-    with pytest.raises(ValueError, match=r"photo.jpg could be read at first, but no longer: it was cut off"):
+    with pytest.raises(DataError, match=r"photo.jpg could be read at first, but no longer: it was cut off"):
         next(batches)
 
 
@@ -107,7 +107,7 @@ def test_test_batches_hold_every_test_image_once_in_order():
 
 
 def test_an_image_that_can_no_longer_be_read_stops_the_stream_and_is_named():
-    with pytest.raises(ValueError, match=r"photo.jpg could be read at first, but no longer: it was cut off"):
+    with pytest.raises(DataError, match=r"photo.jpg could be read at first, but no longer: it was cut off"):
         taken(stream(source(damaged=30)).batches(), 7)
 
 

@@ -54,7 +54,8 @@ def test_patches_are_those_that_a_run_tests_with(rule, images):
     patches = fixed_patches(config, indices, HEIGHT, WIDTH)
     key = split_key(jax.random.key(5), TEST, 0)
     draw = jax.jit(draw_batch, static_argnames="rule")
-    drawn = [draw(source.images, indices[i : i + 4], key, rule=rule) for i in range(0, 11, 4)]
+    batches = [indices[i : i + 4] for i in range(0, 11, 4)]
+    drawn = [draw(source.images[batch], batch, key, rule=rule) for batch in batches]
     x, y = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     assert np.array_equal(patches.label, y)
     assert np.array_equal(np.asarray(painted(source.images[indices], patches)) == WHITE, x == WHITE)
