@@ -19,9 +19,9 @@ def source():
     return Source("small", small_images())
 
 
-@pytest.fixture
-def archive(tmp_path):
-    path = tmp_path / "small.npz"
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "small.npz"
     np.savez(path, images=small_images())
     return path
 

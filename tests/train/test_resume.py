@@ -43,26 +43,18 @@ def checkpoint_of(folder, step):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "small.npz"
-    coarse = np.random.default_rng(0).integers(20, 200, (40, 8, 9, 3), np.uint8)
-    np.savez(path, images=coarse.repeat(4, 1).repeat(4, 2))
-    return path
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, data):
+def whole(tmp_path_factory, archive):
     """A run that nothing happened to."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    assert main(command(folder, data)) == 0
+    assert main(command(folder, archive)) == 0
     return folder
 
 
 @pytest.fixture
-def stopped(tmp_path, whole, data, monkeypatch):
+def stopped(tmp_path, whole, archive, monkeypatch):
     """A run that was told to stop in the middle of its second epoch."""
     stop_at(monkeypatch, 6)
-    assert main(command(tmp_path / "run", data)) == 128 + signal.SIGTERM
+    assert main(command(tmp_path / "run", archive)) == 128 + signal.SIGTERM
     monkeypatch.undo()
     return tmp_path / "run"
 
@@ -111,17 +103,17 @@ def heeding_ctrl_c():
 
 
 @pytest.mark.usefixtures("heeding_ctrl_c")
-def test_it_says_how_to_go_on(tmp_path, data, monkeypatch, capsys):
+def test_it_says_how_to_go_on(tmp_path, archive, monkeypatch, capsys):
     stop_at(monkeypatch, 1, signal.SIGINT)
-    assert main(command(tmp_path / "run", data)) == 130
+    assert main(command(tmp_path / "run", archive)) == 130
     told = capsys.readouterr().err.splitlines()
     assert told[-2].startswith("stopped after step 1; of the checkpoints the last good one is ")
     assert told[-1] == f"to go on: python -m train --resume {tmp_path / 'run'}"
 
 
-def test_a_stop_before_the_test_of_an_epoch_waits_for_it(tmp_path, data, whole, monkeypatch):
+def test_a_stop_before_the_test_of_an_epoch_waits_for_it(tmp_path, archive, whole, monkeypatch):
     stop_at(monkeypatch, 4)
-    assert main(command(tmp_path / "run", data)) == 128 + signal.SIGTERM
+    assert main(command(tmp_path / "run", archive)) == 128 + signal.SIGTERM
     monkeypatch.undo()
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
     assert resume(tmp_path / "run") == 0
@@ -220,9 +212,9 @@ def test_what_cannot_be_resumed(tmp_path, stopped, capsys):
     assert "config.json must be readable JSON" in capsys.readouterr().err
 
 
-def test_other_images_are_refused(stopped, data, tmp_path, capsys):
+def test_other_images_are_refused(stopped, archive, tmp_path, capsys):
     config = json.loads((stopped / "config.json").read_text())
-    np.savez(tmp_path / "other.npz", images=np.load(data)["images"][:39])
+    np.savez(tmp_path / "other.npz", images=np.load(archive)["images"][:39])
     (stopped / "config.json").write_text(json.dumps(config | {"data": f"npz:{tmp_path / 'other.npz'}"}))
     assert resume(stopped) == 2
     told = capsys.readouterr().err
@@ -235,14 +227,14 @@ def test_a_log_that_lost_lines_is_refused(stopped, capsys):
     assert "steps.jsonl must have at least 6 lines, got 0" in capsys.readouterr().err
 
 
-def test_a_folder_of_a_run_that_was_killed_before_it_began_is_free(tmp_path, data):
+def test_a_folder_of_a_run_that_was_killed_before_it_began_is_free(tmp_path, archive):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".config.json.unfinished").write_text("{")
-    assert main(command(tmp_path / "run", data, "--epochs", "1")) == 0
+    assert main(command(tmp_path / "run", archive, "--epochs", "1")) == 0
 
 
-def test_a_taken_folder_says_how_to_go_on(stopped, data, capsys):
-    assert main(command(stopped, data)) == 2
+def test_a_taken_folder_says_how_to_go_on(stopped, archive, capsys):
+    assert main(command(stopped, archive)) == 2
     assert f"to go on with the run in it: --resume {stopped}" in capsys.readouterr().err
 
 
@@ -251,7 +243,7 @@ def test_resume_older_needs_a_run(capsys):
     assert capsys.readouterr().err == "error: --resume-older belongs to --resume, got no --resume\n"
 
 
-def test_a_full_disk_is_told_and_the_last_good_checkpoint_kept(tmp_path, data, whole, monkeypatch, capsys):
+def test_a_full_disk_is_told_and_the_last_good_checkpoint_kept(tmp_path, archive, whole, monkeypatch, capsys):
     usage, calls = shutil.disk_usage, []
 
     def full_from_the_third_on(folder):
@@ -259,7 +251,7 @@ def test_a_full_disk_is_told_and_the_last_good_checkpoint_kept(tmp_path, data, w
         return usage(folder)._replace(free=1000 if len(calls) > 2 else 1 << 40)
 
     monkeypatch.setattr(shutil, "disk_usage", full_from_the_third_on)
-    assert main(command(tmp_path / "run", data)) == 0
+    assert main(command(tmp_path / "run", archive)) == 0
     told = "".join(capsys.readouterr().out.split("\n"))
     assert "a checkpoint could not be written (the disk is full: " in told
     assert f"the last good one is {checkpoint_of(tmp_path / 'run', 4)}" in told
@@ -267,12 +259,12 @@ def test_a_full_disk_is_told_and_the_last_good_checkpoint_kept(tmp_path, data, w
     assert results(tmp_path / "run") == results(whole)
 
 
-def test_a_log_that_cannot_be_written_ends_the_run_with_one_line(tmp_path, data, monkeypatch, capsys):
+def test_a_log_that_cannot_be_written_ends_the_run_with_one_line(tmp_path, archive, monkeypatch, capsys):
     def full(folder, metrics):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(RunFolder, "add_epoch", full)
-    assert main(command(tmp_path / "run", data)) == 1
+    assert main(command(tmp_path / "run", archive)) == 1
     told = capsys.readouterr().err
     assert told.startswith("error: [Errno 28] No space left on device; of the checkpoints ")
     assert told.endswith(f"the last good one is {checkpoint_of(tmp_path / 'run', 3)}\n")
@@ -301,8 +293,8 @@ def test_the_best_checkpoint_outlives_the_process_that_made_it(tmp_path):
     assert steps_in(tmp_path) == [1, 5]
 
 
-def test_a_second_signal_ends_the_process_at_once(tmp_path, data):
-    shell = start(tmp_path / "run", data, "--epochs", "4000")
+def test_a_second_signal_ends_the_process_at_once(tmp_path, archive):
+    shell = start(tmp_path / "run", archive, "--epochs", "4000")
     wait_for_step(tmp_path / "run", 5, shell)
     # The process is held so that both signals are there before the step at hand is over.
     for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
@@ -319,8 +311,8 @@ def test_a_killed_process_loses_the_steps_since_the_last_checkpoint_alone():
     assert "1 of 1 runs ended as the one that was not killed; 1 were killed after a checkpoint" in shell.stdout
 
 
-def start(folder, data, *more):
-    words = [sys.executable, "-m", "train", *command(folder, data, *more)]
+def start(folder, archive, *more):
+    words = [sys.executable, "-m", "train", *command(folder, archive, *more)]
     # A shell's background job ignores SIGINT, and what it starts inherits that, these tests included.
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
@@ -333,7 +325,7 @@ def wait_for_step(folder, step, shell):
         time.sleep(0.02)
 
 
-def test_restoring_needs_what_was_written(whole, data, tmp_path):
+def test_restoring_needs_what_was_written(whole, archive, tmp_path):
     again = shutil.copytree(whole, tmp_path / "again")
     flip_a_byte(again, 12)
     run = Run.__new__(Run)
