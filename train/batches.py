@@ -29,3 +29,9 @@ def eval_batches(images: range, batch_size: int) -> Iterator[tuple[np.ndarray, n
     for start in range(images.start, images.stop, batch_size):
         places = np.arange(start, start + batch_size, dtype=np.int32)
         yield np.minimum(places, images.stop - 1), places < images.stop
+
+
+def check_batch_size(batch_size: int, images: range) -> None:
+    """Raises ``ValueError`` where there are not enough training images for one batch."""
+    if batch_size > len(images):
+        raise ValueError(f"--batch-size must be at most the number of training images, {len(images)}, got {batch_size}")

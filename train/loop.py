@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import flax_attn
 
 from .adam import adam
+from .batches import check_batch_size
 from .checkpoint import Checkpoints, Place, SaveError, steps_in
 from .config import Config
 from .data import Source
@@ -58,11 +59,7 @@ class Run:
     """
 
     def __init__(self, config: Config, source: Source, checkpoints: Checkpoints | None = None) -> None:
-        if config.batch_size > len(source.train):
-            raise ValueError(
-                f"--batch-size must be at most the number of training images, {len(source.train)}, "
-                f"got {config.batch_size}"
-            )
+        check_batch_size(config.batch_size, source.train)
         self.config, self.source, self.checkpoints = config, source, checkpoints
         self.steps = len(source.train) // config.batch_size
         self.batches = self.steps + math.ceil(len(source.test) / config.batch_size)
@@ -180,7 +177,7 @@ class Run:
     def _test(self, progress: Progress) -> Tally:
         tally = Tally()
         for fed in self._feed.test():
-            scores, _ = eval_step(
+            scores = eval_step(
                 self.state,
                 fed.images,
                 fed.places,

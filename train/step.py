@@ -37,15 +37,6 @@ class Batch(NamedTuple):
     y: jax.Array
 
 
-class Judged(NamedTuple):
-    """A batch, x and y, with the probability p (b,) of a patch and the attended map (b, h // 4, w // 4, 32)."""
-
-    x: jax.Array
-    y: jax.Array
-    p: jax.Array
-    attended: jax.Array
-
-
 @partial(jax.jit, static_argnames="rule", donate_argnames="state")
 def train_step(
     state: TrainState,
@@ -96,7 +87,7 @@ def eval_step(
     key: jax.Array,
     *,
     rule: str,
-) -> tuple[Scores, Judged]:
+) -> Scores:
     """Lets the network judge a batch of test images in eval mode.
 
     Args:
@@ -111,9 +102,8 @@ def eval_step(
     batch = draw_batch(images[places], indices, split_key(key, TEST, 0), rule)
     network = network_of(state)
     network.eval()
-    p, attended = network(batch.x)
-    scores = Scores(mean_error(p, batch.y, real), jnp.mean(is_right(p, batch.y), where=real))
-    return scores, Judged(*batch, p, attended)
+    p, _ = network(batch.x)
+    return Scores(mean_error(p, batch.y, real), jnp.mean(is_right(p, batch.y), where=real))
 
 
 def draw_batch(images: jax.Array, indices: jax.Array, key: jax.Array, rule: str) -> Batch:

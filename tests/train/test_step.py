@@ -11,7 +11,7 @@ import pytest
 from flax_attn.testing import tolerance
 from train.config import Config
 from train.networks import build_network
-from train.state import create_state, learning_rate
+from train.state import create_state, learning_rate, network_of
 from train.step import draw_batch, eval_step, is_right, mean_error, train_step
 
 CLOSE = tolerance("output", "float32")
@@ -92,7 +92,7 @@ def test_eval_step_compiles_once_and_leaves_the_state_alone(source):
     before = leaves(state)
     real = np.ones(8, bool)
     first, second = (
-        eval_step(state, source.images, *twice(np.arange(8)), real, KEY, rule="per_image")[0] for _ in range(2)
+        eval_step(state, source.images, *twice(np.arange(8)), real, KEY, rule="per_image") for _ in range(2)
     )
     assert eval_step._cache_size() == 1
     assert float(first.error) == float(second.error)
@@ -101,8 +101,8 @@ def test_eval_step_compiles_once_and_leaves_the_state_alone(source):
 
 def test_what_fills_up_a_test_batch_does_not_count(source):
     state = new_state(source)
-    whole, _ = eval_step(state, source.images, *twice([32, 33, 34]), np.ones(3, bool), KEY, rule="per_image")
-    filled, _ = eval_step(state, source.images, *twice([32, 33, 34, 39, 39]), np.arange(5) < 3, KEY, rule="per_image")
+    whole = eval_step(state, source.images, *twice([32, 33, 34]), np.ones(3, bool), KEY, rule="per_image")
+    filled = eval_step(state, source.images, *twice([32, 33, 34, 39, 39]), np.arange(5) < 3, KEY, rule="per_image")
     assert abs(float(whole.error) - float(filled.error)) < CLOSE * float(whole.error)
     assert float(whole.accuracy) == float(filled.accuracy)
 
@@ -146,7 +146,5 @@ def test_bfloat16_computes_narrow_and_keeps_parameters_wide(source):
     new, scores = jax.eval_shape(partial(train_step, rule="per_image"), state, source.images, *twice(batch), 0, KEY)
     assert {x.dtype.name for x in jax.tree.leaves(new.params)} == {"float32"}
     assert scores.error.dtype == jnp.float32
-    _, judged = jax.eval_shape(
-        partial(eval_step, rule="per_image"), state, source.images, *twice(batch), np.ones(8, bool), KEY
-    )
-    assert (judged.attended.dtype, judged.p.dtype) == (jnp.bfloat16, jnp.float32)
+    p, attended = jax.eval_shape(lambda state, x: network_of(state)(x), state, jnp.zeros(source.images.shape))
+    assert (attended.dtype, p.dtype) == (jnp.bfloat16, jnp.float32)

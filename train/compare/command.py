@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ..batches import check_batch_size
 from ..data import Source, open_source
 from ..run_folder import check_run_dir
 from .options import Options, check, parse
@@ -54,10 +55,7 @@ def prepare(options: Options) -> tuple[Source, Path]:
     if options.run_dir is None:
         folder = folder.with_name(f"{folder.name}-compare")
     source = open_source(options.data)
-    if options.batch_size > len(source.train):
-        raise ValueError(
-            f"--batch-size must be at most the number of training images, {len(source.train)}, got {options.batch_size}"
-        )
+    check_batch_size(options.batch_size, source.train)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

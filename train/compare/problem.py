@@ -69,7 +69,7 @@ class Problem:
 
     def __init__(self, options: Options, source: Source) -> None:
         config = options.config
-        self.options, self.size = options, source.images.shape[1:3]
+        self.options, self.size = options, source.shape
         with jax.enable_x64(False):  # the weights of a training run, also where they are then float64
             network = build_network(config, *self.size)
         self.network = cast(network, options.dtype)
