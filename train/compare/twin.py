@@ -1,4 +1,4 @@
-"""The twin's side: PyTorch's Adam on the reference network. PyTorch is imported here, and here alone."""
+"""The twin's side: PyTorch's Adam on the reference network."""
 
 import time
 
@@ -10,10 +10,8 @@ from flax_attn import to_torch
 from flax_attn.layers import Dropout
 from flax_attn.testing.masks import DropoutError
 from flax_attn.testing.torch_side import share_dropout
-from torch_ref.networks import patch
 
-from ..networks import NETWORKS
-from ..step import TINY
+from ..twin import new_twin, take_step, tensors
 from .orders import Order
 from .problem import Problem, Progress, Trajectory
 
@@ -49,15 +47,10 @@ class OurMasks:
 
 def build_twin(problem: Problem) -> torch.nn.Module:
     """The twin of our network with its weights, in training mode."""
-    options, ours = problem.options, problem.network
-    own = {}
-    if "token_order" in NETWORKS[options.network].options:
-        height, width = (size // 4 for size in problem.size)
-        position = None if options.position == "none" else options.position
-        own = {"token_order": options.token_order, "position": position, "height": height, "width": width}
-    twin = getattr(patch, type(ours).__name__)(**own).to(getattr(torch, options.dtype))
-    twin.load_state_dict({name: torch.tensor(array) for name, array in to_torch(ours).items()})
-    return twin.train()
+    options = problem.options
+    twin = new_twin(options.config, *problem.size).to(getattr(torch, options.dtype))
+    twin.load_state_dict({name: torch.tensor(array) for name, array in to_torch(problem.network).items()})
+    return twin
 
 
 def train_twin(problem: Problem, run: int, progress: Progress) -> Trajectory:
@@ -81,39 +74,8 @@ def train_twin(problem: Problem, run: int, progress: Progress) -> Trajectory:
             masks.order = order.images(step, len(y))
             images, labels = tensors(x[masks.order], y[masks.order], problem.options.dtype, order.memory_format)
             began = time.perf_counter()
-            losses.append(take_step(twin, optimizer, images, labels, float(problem.rates[step])))
+            losses.append(take_step(twin, optimizer, images, labels, float(problem.rates[step]))[0])
             seconds.append(time.perf_counter() - began)
             progress(NAME if run == 0 else f"{NAME}, order {run}")
     state_dict = {name: tensor.numpy() for name, tensor in twin.state_dict().items()}
     return Trajectory(np.array(losses), np.array(seconds), state_dict)
-
-
-def tensors(
-    x: np.ndarray, y: np.ndarray, dtype: str, memory_format: torch.memory_format
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (b, h, w, 3) and labels (b,) as the twin takes them, the images as (b, 3, h, w)."""
-    images = torch.tensor(x, dtype=getattr(torch, dtype)).permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
-    return images, torch.tensor(y, dtype=images.dtype)
-
-
-def take_step(
-    twin: torch.nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor, rate: float
-) -> float:
-    """One optimizer step on images (b, 3, h, w) and labels (b,); returns the loss before it."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad()
-    loss = error_of(twin(images)[0], labels)
-    loss.backward()
-    optimizer.step()
-    return loss.item()
-
-
-def error_of(p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The tutorial's loss, as it writes it.
-
-    Example:
-        >>> error_of(torch.tensor([1.0, 0.5]), torch.tensor([1.0, 0.0])).item().__round__(4)
-        0.3466
-    """
-    return -torch.mean(y * torch.log(p + TINY) + (1 - y) * torch.log(1 - p + TINY))

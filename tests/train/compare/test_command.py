@@ -49,7 +49,7 @@ def test_a_comparison_in_float32(archive, tmp_path, capsys):
 
 
 def test_what_does_not_agree_is_said_and_kept(archive, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("train.compare.twin.TINY", 0.01)
+    monkeypatch.setattr("train.twin.TINY", 0.01)
     assert compare(archive, tmp_path / "run") == 1
     shown = capsys.readouterr()
     assert shown.err == "error: ours and PyTorch's cnn do not agree in float32\n"

@@ -13,8 +13,9 @@ from train.compare.options import Options
 from train.compare.ours import train_ours
 from train.compare.problem import Problem, settings
 from train.compare.result import make_result, to_dict
-from train.compare.twin import OurMasks, build_twin, error_of, train_twin
+from train.compare.twin import OurMasks, build_twin, train_twin
 from train.compare.verdict import judge
+from train.twin import error_of
 from train.data import Source
 from train.step import draw_batch, mean_error
 from train.task import TRAIN, split_key
@@ -117,7 +118,7 @@ def other_rate(monkeypatch):
 
 
 def other_loss(monkeypatch):
-    monkeypatch.setattr(twin, "TINY", 2e-8)
+    monkeypatch.setattr("train.twin.TINY", 2e-8)
 
 
 @pytest.mark.parametrize("fault", [other_masks, no_dropout, other_epsilon, weight_decay, other_rate, other_loss])
