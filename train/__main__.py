@@ -30,7 +30,11 @@ INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 
 # By the first word: what does something other than to train. Each is a module, loaded when it is asked for, whose
 # ``main`` takes the words after the first and returns the exit status.
-COMMANDS = {"attend": "train.look.command", "compare": "train.compare.command"}
+COMMANDS = {
+    "attend": "train.look.command",
+    "compare": "train.compare.command",
+    "report": "train.report.command",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

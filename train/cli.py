@@ -22,7 +22,7 @@ class Arguments(Config):
     """Trains a small network to tell whether an image holds a white patch.
 
     Other first words are commands of their own, each with a --help: attend draws what a trained network looks at,
-    compare holds the training against PyTorch's.
+    compare holds the training against PyTorch's, report trains all networks and writes the results as a page.
     """
 
     resume: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None

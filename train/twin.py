@@ -2,33 +2,39 @@
 
 import numpy as np
 import torch
-from flax import nnx
 
+from flax_attn import to_torch
+from flax_attn.networks.patch import PatchNetwork
 from torch_ref.networks import patch
 
 from .config import Config
-from .networks import NETWORKS, build_network
+from .networks import NETWORKS
 from .step import TINY
 
 
-def new_twin(config: Config, height: int, width: int) -> torch.nn.Module:
-    """The twin of `train.networks.build_network`'s network, with weights that PyTorch draws; in training mode.
+def twin_of(network: PatchNetwork, config: Config, height: int, width: int) -> torch.nn.Module:
+    """The twin of our network with its weights and their dtype, in training mode.
 
     Args:
+        network: ours.
         config: read are network and the network's own options.
         height: rows of the images.
         width: columns of the images.
 
     Example:
-        >>> type(new_twin(Config(network="cbam"), 96, 96)).__name__
+        >>> from train.networks import build_network
+        >>> config = Config(network="cbam")
+        >>> type(twin_of(build_network(config, 96, 96), config, 96, 96)).__name__
         'NetCBAM'
     """
     own = {}
     if "token_order" in NETWORKS[config.network].options:
         position = None if config.position == "none" else config.position
         own = {"token_order": config.token_order, "position": position, "height": height // 4, "width": width // 4}
-    ours = nnx.eval_shape(lambda: build_network(config, height, width))
-    return getattr(patch, type(ours).__name__)(**own).train()
+    weights = {name: torch.tensor(array) for name, array in to_torch(network).items()}
+    twin = getattr(patch, type(network).__name__)(**own).to(weights["final.weight"].dtype)
+    twin.load_state_dict(weights)
+    return twin.train()
 
 
 def tensors(

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from flax import nnx
 
-from flax_attn import to_torch
 from flax_attn.layers import Dropout
 from flax_attn.testing.masks import DropoutError
 from flax_attn.testing.torch_side import share_dropout
 
-from ..twin import new_twin, take_step, tensors
+from ..twin import take_step, tensors, twin_of
 from .orders import Order
 from .problem import Problem, Progress, Trajectory
 
@@ -45,14 +44,6 @@ class OurMasks:
         return np.asarray(layer.keep_mask(layer.rngs(), rate, shape))[self.order]
 
 
-def build_twin(problem: Problem) -> torch.nn.Module:
-    """The twin of our network with its weights, in training mode."""
-    options = problem.options
-    twin = new_twin(options.config, *problem.size).to(getattr(torch, options.dtype))
-    twin.load_state_dict({name: torch.tensor(array) for name, array in to_torch(problem.network).items()})
-    return twin
-
-
 def train_twin(problem: Problem, run: int, progress: Progress) -> Trajectory:
     """Trains the twin.
 
@@ -63,7 +54,8 @@ def train_twin(problem: Problem, run: int, progress: Progress) -> Trajectory:
         progress: is told of every step.
     """
     order = Order(run, problem.options.seed)
-    twin, masks = build_twin(problem), OurMasks(problem.network)
+    masks = OurMasks(problem.network)
+    twin = twin_of(problem.network, problem.options.config, *problem.size)
     order.channels(twin)
     twin.to(memory_format=order.memory_format)
     share_dropout(twin, masks, None)

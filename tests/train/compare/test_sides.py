@@ -13,12 +13,12 @@ from train.compare.options import Options
 from train.compare.ours import train_ours
 from train.compare.problem import Problem, settings
 from train.compare.result import make_result, to_dict
-from train.compare.twin import OurMasks, build_twin, train_twin
+from train.compare.twin import OurMasks, train_twin
 from train.compare.verdict import judge
-from train.twin import error_of
 from train.data import Source
 from train.step import draw_batch, mean_error
 from train.task import TRAIN, split_key
+from train.twin import error_of, twin_of
 
 STEPS = 6
 OPTIONS = Options(
@@ -63,7 +63,7 @@ def test_losses_parameters_and_buffers_agree_in_float64(problem, ours, reference
 
 
 def test_every_parameter_has_been_trained(problem, ours):
-    start = build_twin(problem).state_dict()
+    start = twin_of(problem.network, problem.options.config, *problem.size).state_dict()
     moved = [not np.array_equal(start[name], array) for name, array in ours.state_dict.items() if "num_" not in name]
     assert all(moved)
 

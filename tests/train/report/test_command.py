@@ -1,0 +1,128 @@
+"""``python -m train report`` from its arguments to its page and its exit status."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from train.__main__ import main
+from train.report import work
+from train.report.outcomes import from_json
+
+
+def report(archive, folder, *options):
+    words = ["--data", f"npz:{archive}", "--rows", "cnn", "cbam", "--epochs", "1", "--batch-size", "6"]
+    words += ["--protocols", "per_image", "--seeds", "0", "--runs", str(folder / "runs"), "--out", str(folder / "out")]
+    return main(["report", *words, *options])
+
+
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "runs" / "report.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(small_archive, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    assert report(small_archive, folder) == 0
+    return folder
+
+
+def test_every_run_is_done_once(finished):
+    names = [line["run"] for line in log_of(finished)]
+    assert names == [f"per_image/{row}/{side}/seed-0" for row in ("cnn", "cbam") for side in ("ours", "pytorch")]
+    assert all(line["finished"] and line["seconds"] > 0 for line in log_of(finished))
+
+
+def test_the_page_shows_what_the_folders_hold(finished):
+    assert sorted(path.name for path in (finished / "out").iterdir()) == ["results.json", "results.md", "results.png"]
+    made = from_json((finished / "out" / "results.json").read_text())
+    assert (made.planned, len(made.outcomes)) == (4, 4)
+    for outcome in made.outcomes:
+        folder = finished / "runs" / outcome.protocol / outcome.row / outcome.side / "seed-0"
+        metrics = json.loads((folder / "metrics.jsonl").read_text())
+        assert outcome.test_errors == [metrics["test_error"]]
+        assert outcome.maps == json.loads((folder / "localisation.json").read_text())["maps"]
+        assert f"{metrics['test_error']:.3g}" in (finished / "out" / "results.md").read_text()
+    assert {outcome.row: outcome.parameters for outcome in made.outcomes} == {"cnn": 53_857, "cbam": 54_019}
+
+
+def test_a_second_call_trains_nothing(finished, small_archive, monkeypatch):
+    monkeypatch.setattr("train.report.work.train_ours", None)
+    monkeypatch.setattr("train.report.work.train_twin", None)
+    before = log_of(finished)
+    assert report(small_archive, finished) == 0
+    assert log_of(finished) == before
+
+
+def test_what_was_stopped_goes_on_and_what_fails_is_named(finished, small_archive, tmp_path, capsys, monkeypatch):
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    (tmp_path / "runs" / "report.jsonl").write_text('{"run": "per_im')  # nothing is known to be done
+    asked = []
+
+    def train_ours(run, train):
+        asked.append(run.name)
+        return 143 if len(asked) == 2 else 0
+
+    monkeypatch.setattr(work, "train_ours", train_ours)
+    monkeypatch.setattr(work, "train_twin", lambda run, source, console: 1)
+    assert report(small_archive, tmp_path) == 143
+    assert not (tmp_path / "out").exists()
+    assert report(small_archive, tmp_path) == 1
+    assert asked == [f"per_image/{row}/ours/seed-0" for row in ("cnn", "cbam", "cbam")]
+    shown = capsys.readouterr().err
+    assert "stopped; the same command goes on" in shown
+    assert "these runs failed, for the reasons above: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch" in shown
+    assert "2 runs of 4, 2 not done yet" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_the_words_for_a_run_of_ours(tmp_path):
+    from train.report.options import Options
+    from train.report.plan import plan
+
+    run, called = plan(Options(runs=str(tmp_path), epochs=2))[0], []
+    assert work.train_ours(run, lambda words: called.append(words) or 7) == 7
+    run.path.mkdir(parents=True)
+    (run.path / "config.json").touch()
+    work.train_ours(run, lambda words: called.append(words) or 0)
+    assert called[0][:4] == ["--preset", "quick", "--network", "cnn"]
+    assert called[1] == ["--resume", str(run.path)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seeds", "1", "1"], "error: --seeds must be at least one, none of them twice, got '1 1'"),
+        (["--data", "npz:nowhere.npz"], "error: "),
+        (["--no-train"], "must hold runs of this report, got none that is done"),
+    ],
+)
+def test_bad_input(small_archive, tmp_path, capsys, options, message):
+    assert report(small_archive, tmp_path, *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_configuration_in_the_folder_is_refused(finished, small_archive, capsys):
+    before = log_of(finished)
+    assert report(small_archive, finished, "--epochs", "2") == 2
+    assert "holds a run with another configuration: --epochs is 1 there, 2 in the report" in capsys.readouterr().err
+    assert log_of(finished) == before
+
+
+def test_the_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "--help"])
+    assert stop.value.code == 0
+    assert "--article-epochs" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "--rows", "resnet"])
+    assert stop.value.code == 2
+    assert "usage: python -m train report" in capsys.readouterr().err
+
+
+def test_without_pytorch_the_extra_is_named(small_archive, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert report(small_archive, tmp_path) == 2
+    assert "pip install 'flax_attn[torch]'" in capsys.readouterr().err
+    assert not Path(tmp_path / "runs").exists()

@@ -1,0 +1,71 @@
+"""Which runs a report is made of, and which it refuses."""
+
+import dataclasses
+import json
+
+import pytest
+
+from train.cli import parse as parse_training
+from train.report.options import Options
+from train.report.plan import check, check_same, plan, words
+from train.report.rows import ROWS
+from train.run_folder import CONFIG, write_whole
+
+
+def test_every_row_has_every_protocol_seed_and_side_once():
+    runs = plan(Options(seeds=(3, 5)))
+    assert len(runs) == len({run.path for run in runs}) == 2 * len(ROWS) * 3
+    first = runs[: len(runs) // 2]
+    assert {run.seed for run in first} == {3}  # whoever stops half way has one seed of everything
+    twins = [run for run in runs if run.side == "pytorch"]
+    assert {run.protocol for run in twins} == {"per_image"}
+    assert {run.row for run in twins} == set(ROWS)
+
+
+def test_a_row_is_trained_as_it_says():
+    runs = {(run.row, run.protocol): run.config for run in plan(Options(seeds=(0,), twins=(), batch_size=7))}
+    for (name, protocol), config in runs.items():
+        assert config.network == ROWS[name].network
+        assert config.patches == protocol
+        if config.network == "multi_head":
+            assert (config.token_order, config.position) == (ROWS[name].token_order, ROWS[name].position)
+        assert config.batch_size == (7 if protocol == "per_image" else 10)
+        assert config.shuffle == (protocol == "per_image")
+
+
+@pytest.mark.parametrize("run", plan(Options(seeds=(2,), twins=(), article_epochs=3)), ids=lambda run: run.name)
+def test_the_words_of_a_run_are_its_options(run):
+    assert parse_training(words(run.config)).config == run.config
+
+
+def test_the_epochs_of_the_article_protocol():
+    runs = plan(Options(epochs=7, article_epochs=2))
+    assert {(run.protocol, run.config.epochs) for run in runs} == {("per_image", 7), ("article", 2)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(seeds=()), "--seeds must be at least one, none of them twice, got ''"),
+        (Options(seeds=(1, 1)), "--seeds must be at least one, none of them twice, got '1 1'"),
+        (Options(rows=()), "--rows must be at least one"),
+        (Options(epochs=0), "--epochs must be at least 1, got 0"),
+        (Options(article_epochs=0), "--article-epochs must be at least 1, got 0"),
+        (Options(seeds=(-1,)), r"--seed must lie in \[0, 2\*\*32\), got -1"),
+        (Options(learning_rate=0.0), "--learning-rate must be a positive number, got 0.0"),
+    ],
+)
+def test_what_cannot_be_done(options, message):
+    with pytest.raises(ValueError, match=message):
+        check(options)
+
+
+def test_a_run_with_other_options_is_not_taken_for_this_reports(tmp_path):
+    run = plan(Options(runs=str(tmp_path)))[0]
+    run.path.mkdir(parents=True)
+    other = dataclasses.replace(run.config, epochs=9, learning_rate=0.5, keep=4, run_dir="elsewhere")
+    write_whole(run.path / CONFIG, json.dumps(dataclasses.asdict(other)))
+    with pytest.raises(ValueError, match=r"--epochs is 9 there, 50 in the report; --learning-rate is 0.5 there, 0.001"):
+        check_same(run)
+    write_whole(run.path / CONFIG, json.dumps(dataclasses.asdict(dataclasses.replace(run.config, keep=4))))
+    check_same(run)

@@ -1,0 +1,92 @@
+"""The twin's runs: the same training as ours, in a run folder that holds the same."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flax_attn.testing import tolerance
+from torch_ref.networks import patch as pt
+from train.config import Config
+from train.loop import NonFiniteError, Run, StoppedError
+from train.report.twin import TwinRun
+from train.run_folder import RunFolder
+
+SAME_ERROR = tolerance("training error", "float32")
+
+
+def train(config, source, stop=lambda: False):
+    twin = TwinRun(config, source, stop)
+    twin.train(lambda metrics: None)
+    return twin
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("twin") / "run"
+    return Config(network="cnn", batch_size=6, epochs=3, learning_rate=1e-3, seed=5, run_dir=str(folder))
+
+
+@pytest.fixture(scope="module")
+def finished(config, small_source):
+    return train(config, small_source)
+
+
+def test_the_folder_holds_what_ours_does(finished):
+    names = {path.name for path in finished.folder.path.iterdir()}
+    assert names == {
+        "attention.png",
+        "config.json",
+        "curves.png",
+        "data.json",
+        "localisation.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "steps.jsonl",
+        "twin.pt",
+    }
+    assert len(finished.folder.history()) == 3
+    assert len(finished.folder.step_errors()) == 3 * (31 // 6)
+
+
+def test_it_is_the_training_of_ours(finished, config, small_source):
+    run, steps = Run(dataclasses.replace(config, run_dir=None), small_source), []
+    history = list(run.epochs(lambda split, tally, error: steps.append(error) if split == "train" else None))
+    np.testing.assert_allclose(finished.folder.step_errors(), steps, rtol=SAME_ERROR)
+    for theirs, ours in zip(finished.folder.history(), history, strict=True):
+        np.testing.assert_allclose(theirs.train_error, ours.train_error, rtol=SAME_ERROR)
+        np.testing.assert_allclose(theirs.test_error, ours.test_error, rtol=SAME_ERROR)
+        assert theirs.test_accuracy == ours.test_accuracy
+
+
+def test_the_weights_are_those_of_the_twin(finished):
+    state = torch.load(finished.folder.path / "twin.pt", weights_only=True)["network"]
+    written = load_file(finished.folder.path / "model.safetensors")
+    pt.Net().load_state_dict(written)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in written.items() if "num_batches" not in name)
+
+
+def test_a_stopped_run_goes_on_from_its_last_epoch(finished, config, small_source, tmp_path):
+    config = dataclasses.replace(config, run_dir=str(tmp_path / "run"))
+    count = iter(range(100))
+    with pytest.raises(StoppedError):
+        train(config, small_source, lambda: next(count) == 7)  # in the second epoch
+    folder = RunFolder(tmp_path / "run")
+    assert (len(folder.history()), len(folder.step_errors())) == (1, 8)
+    again = train(config, small_source)
+    assert again.folder.step_errors() == finished.folder.step_errors()
+    errors = [[metrics.test_error for metrics in run.folder.history()] for run in (again, finished)]
+    assert errors[0] == errors[1]
+
+
+def test_a_loss_that_is_no_number_stops_it(config, small_source, tmp_path):
+    config = dataclasses.replace(config, learning_rate=1e30, run_dir=str(tmp_path / "run"))
+    with pytest.raises(NonFiniteError, match=r"PyTorch's loss is .* in epoch 1, step \d, at learning rate"):
+        train(config, small_source)
+
+
+def test_it_goes_on_with_its_own_images_alone(finished, config, other_source):
+    with pytest.raises(ValueError, match=r"is not what the run in .* began with: .*digest"):
+        TwinRun(config, other_source)

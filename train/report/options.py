@@ -1,0 +1,73 @@
+"""The command line of ``python -m train report``."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from .rows import PROTOCOLS, ROWS, Protocol, RowName
+
+PROGRAM = "python -m train report"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Trains every network under both protocols with several seeds, and writes what came of it as a page.
+
+    What is done already is not done again: a report that was stopped goes on with the same command, and further seeds
+    or rows add to it.
+    """
+
+    data: Annotated[str, tyro.conf.arg(metavar="KIND[:PATH]")] = "synthetic"
+    """The images, as for training."""
+    rows: tuple[RowName, ...] = tuple(ROWS)
+    """The rows of the table: networks with their options."""
+    protocols: tuple[Protocol, ...] = PROTOCOLS
+    """per_image: a patch of its own for each image, batches in random order, Adam under a one-cycle schedule; article:
+    the tutorial's patches, by the place in the batch, and its settings, Adam 1e-4 over batches of 10 in file order."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """The seeds of each row: of the weights, and under per_image of patches and order too."""
+    epochs: int = 50
+    """Passes over the training images, of each run."""
+    article_epochs: int | None = None
+    """Those under the protocol article, where they are others."""
+    batch_size: int = 10
+    """Images per step under per_image."""
+    learning_rate: float = 1e-3
+    """The largest learning rate under per_image."""
+    twins: tuple[Protocol, ...] = ("per_image",)
+    """The protocols under which each network's PyTorch twin is trained, too."""
+    runs: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/report"
+    """Where the run folders lie."""
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/report"
+    """Where results.md, results.json and results.png go."""
+    train: bool = True
+    """Whether what is missing is trained; else the page is made of what there is."""
+
+    def epochs_of(self, protocol: Protocol) -> int:
+        """Of a run under a protocol."""
+        return self.article_epochs or self.epochs if protocol == "article" else self.epochs
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Reads the options.
+
+    Raises:
+        SystemExit: with status 2 after a message and the usage line, where an option or value is unknown; with status 0
+            after ``--help``.
+    """
+    try:
+        return tyro.cli(Options, prog=PROGRAM, args=list(argv))
+    except SystemExit as stop:
+        if stop.code:
+            print(usage(), file=sys.stderr)
+        raise
+
+
+def usage() -> str:
+    """The usage line."""
+    options = " ".join(f"[--{field.name.replace('_', '-')} ...]" for field in dataclasses.fields(Options))
+    return f"usage: {PROGRAM} [--help] {options}"

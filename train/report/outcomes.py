@@ -1,0 +1,182 @@
+"""What the runs of a report came to, read from their folders; kept as JSON."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+
+from ..config import Config
+from ..networks import build_network
+from ..run_folder import DATA, RunFolder, read_json
+from .options import Options
+from .plan import Planned, Side
+from .rows import Protocol, RowName
+from .work import Log, is_done
+
+Maps = dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run came to.
+
+    Attributes:
+        row: of the table.
+        protocol: how it was trained.
+        side: ours, or PyTorch's.
+        seed: its seed.
+        parameters: how many numbers the network learns.
+        train_errors: the mean loss of each epoch on the training images.
+        test_errors: on the test images.
+        test_accuracy: after the last epoch.
+        images_per_second: of training, the median over the epochs.
+        maps: the scores of each map, as in ``localisation.json``.
+        seconds: that the run took, all tries together.
+        where: what it computed on.
+    """
+
+    row: RowName
+    protocol: Protocol
+    side: Side
+    seed: int
+    parameters: int
+    train_errors: list[float]
+    test_errors: list[float]
+    test_accuracy: float
+    images_per_second: float
+    maps: Maps
+    seconds: float
+    where: str
+
+    @property
+    def min_train_error(self) -> float:
+        """The smallest over the epochs, which the tutorial reports."""
+        return min(self.train_errors)
+
+    @property
+    def min_test_error(self) -> float:
+        """The same on the test images."""
+        return min(self.test_errors)
+
+    def pointing(self, name: str = "class_activation") -> float | None:
+        """The share of images with a patch in which the peak of a map lies in it; None without such a map."""
+        return self.maps.get(name, {}).get("pointing")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report's options and outcomes.
+
+    Attributes:
+        options: what was asked for; paths are the last part of theirs alone.
+        images: what the images are, as in a run's ``data.json``.
+        planned: how many runs belong to it.
+        outcomes: of those that are done.
+    """
+
+    options: dict[str, Any]
+    images: dict[str, Any]
+    planned: int
+    outcomes: list[Outcome]
+
+    def of(self, row: str, protocol: str, side: str = "ours") -> list[Outcome]:
+        """The outcomes of a row, seed by seed."""
+        return [one for one in self.outcomes if (one.row, one.protocol, one.side) == (row, protocol, side)]
+
+
+class Spread(NamedTuple):
+    """Mean and standard deviation over seeds (of the sample, n - 1; None with fewer than two), and how many."""
+
+    mean: float
+    std: float | None
+    count: int
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """The spread of values, those that are None left out; None without any.
+
+    Example:
+        >>> spread([1.0, 2.0, 3.0, None])
+        Spread(mean=2.0, std=1.0, count=3)
+    """
+    numbers = [value for value in values if value is not None]
+    if not numbers:
+        return None
+    return Spread(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None, len(numbers))
+
+
+def collect(options: Options, runs: Sequence[Planned], log: Log) -> Report:
+    """Reads what is done.
+
+    Raises:
+        ValueError: nothing is done yet, a file that cannot be read, or runs on different images.
+    """
+    done, tries = log.done(), log.lines()
+    ready = [run for run in runs if is_done(run, done)]
+    if not ready:
+        raise ValueError(f"--runs {options.runs} must hold runs of this report, got none that is done")
+    images = [read_json(run.path / DATA) for run in ready]
+    for run, seen in zip(ready, images, strict=True):
+        if seen != images[0]:
+            raise ValueError(f"all runs must have the same images, got others in {run.path} than in {ready[0].path}")
+    size, counts = tuple(images[0]["image_size"]), {}
+    for run in ready:
+        if run.row not in counts:
+            counts[run.row] = parameters(run.config, *size)
+    outcomes = [_outcome(run, counts[run.row], [line for line in tries if line["run"] == run.name]) for run in ready]
+    return Report(_shown(options), images[0], len(runs), outcomes)
+
+
+def _outcome(run: Planned, count: int, tries: Sequence[dict[str, Any]]) -> Outcome:
+    history = RunFolder(run.path).history()
+    return Outcome(
+        row=run.row,
+        protocol=run.protocol,
+        side=run.side,
+        seed=run.seed,
+        parameters=count,
+        train_errors=[metrics.train_error for metrics in history],
+        test_errors=[metrics.test_error for metrics in history],
+        test_accuracy=history[-1].test_accuracy,
+        images_per_second=statistics.median(metrics.images_per_second for metrics in history),
+        maps=read_json(run.path / "localisation.json")["maps"],
+        seconds=sum(line["seconds"] for line in tries),
+        where=tries[-1]["where"],
+    )
+
+
+def parameters(config: Config, height: int, width: int) -> int:
+    """How many numbers the network of a run learns."""
+    network = nnx.eval_shape(lambda: build_network(config, height, width))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
+
+
+def _shown(options: Options) -> dict[str, Any]:
+    kind, _, path = options.data.partition(":")
+    data = f"{kind}:{Path(path).name}" if path else kind
+    return {**dataclasses.asdict(options), "data": data, "runs": Path(options.runs).name, "out": Path(options.out).name}
+
+
+def to_json(report: Report) -> str:
+    """The report as JSON."""
+    return json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> Report:
+    """The inverse of `to_json`.
+
+    Raises:
+        ValueError: not a report.
+    """
+    try:
+        values = json.loads(text)
+        outcomes = [Outcome(**outcome) for outcome in values.pop("outcomes")]
+        return Report(outcomes=outcomes, **values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"text must be a report as JSON, got one without {error}") from error
