@@ -5,6 +5,7 @@ Blocks call these and nothing below them, so that a faster path has one place to
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from .dtype import score_dtype
 MASKED_SCORE = -1e9
 
 # Queries that are handled at once where the weights are not needed.
-QUERY_BLOCK = 128
+QUERY_BLOCK = 64
 
 
 def dot_product_attention(
@@ -59,12 +60,25 @@ def dot_product_attention(
     own = None if mask is None or mask.shape[2] == 1 else jnp.moveaxis(mask, 2, 0)
 
     @jax.checkpoint
-    def attend_one(one: tuple[jax.Array, jax.Array | None]) -> jax.Array:
-        query, own = one
-        return attend(query[:, None], shared if own is None else own[:, :, None])[0][:, 0]
+    def attend_some(some: tuple[jax.Array, jax.Array | None]) -> jax.Array:
+        query, own = some
+        mask = shared if own is None else jnp.moveaxis(own, 0, 2)
+        return jnp.moveaxis(attend(jnp.moveaxis(query, 0, 1), mask)[0], 1, 0)
 
-    blocks = jax.lax.map(attend_one, (jnp.moveaxis(query, 1, 0), own), batch_size=QUERY_BLOCK)
-    return jnp.moveaxis(blocks, 0, 1), None
+    out = _map_blocks(attend_some, (jnp.moveaxis(query, 1, 0), own), query.shape[1])
+    return jnp.moveaxis(out, 0, 1), None
+
+
+def _map_blocks(function: Callable[[Any], jax.Array], arrays: Any, count: int) -> jax.Array:
+    """Applies ``function`` to blocks of `QUERY_BLOCK` along the first axis of all arrays, and to what is left over.
+
+    `jax.lax.map` with a ``batch_size`` vectorises over single queries instead, in three times the time on CPUs.
+    """
+    full = count // QUERY_BLOCK * QUERY_BLOCK
+    blocks = jax.tree.map(lambda array: array[:full].reshape(-1, QUERY_BLOCK, *array.shape[1:]), arrays)
+    mapped = jax.lax.map(function, blocks)
+    rest = function(jax.tree.map(lambda array: array[full:], arrays))
+    return jnp.concatenate([mapped.reshape(full, *mapped.shape[2:]), rest])
 
 
 def _attend(
