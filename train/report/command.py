@@ -64,7 +64,7 @@ def run(options: Options, runs: list[Planned], train: Train) -> int:
         OSError: something cannot be written.
     """
     from .outcomes import collect  # the page's parts, for which bad input need not wait
-    from .write import write_report
+    from .write import write_docs, write_report
 
     console, log, failed = Console(), Log(Path(options.runs)), []
     if options.train:
@@ -73,7 +73,7 @@ def run(options: Options, runs: list[Planned], train: Train) -> int:
             print("stopped; the same command goes on", file=sys.stderr)
             return code
     report = collect(options, runs, log)
-    for path in write_report(Path(options.out), report):
+    for path in write_docs(report) if options.docs else write_report(Path(options.out), report):
         console.print(f"written: {path}", soft_wrap=True, highlight=False)
     if failed:
         print(f"error: these runs failed, for the reasons above: {', '.join(failed)}", file=sys.stderr)

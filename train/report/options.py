@@ -44,6 +44,8 @@ class Options:
     """Where the run folders lie."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/report"
     """Where results.md, results.json and results.png go."""
+    docs: bool = False
+    """Whether they go to docs/ in this checkout, and README's table is written anew."""
     train: bool = True
     """Whether what is missing is trained; else the page is made of what there is."""
 

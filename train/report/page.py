@@ -94,7 +94,7 @@ def command(options: dict[str, Any]) -> str:
     for name, value in options.items():
         default = getattr(Options(), name)
         given = tuple(value) if isinstance(value, list) else value
-        if given is None or given == default or name in ("runs", "out", "train"):
+        if given is None or given == default or name in ("runs", "out", "docs", "train"):
             continue
         words += [f"--{name.replace('_', '-')}", *(map(str, given) if isinstance(given, tuple) else [str(given)])]
     return " ".join(words)

@@ -91,6 +91,18 @@ def twin_table(report: Report, protocol: Protocol) -> str:
     return markdown(heads, lines)
 
 
+def short_table(report: Report) -> str:
+    """What matters most, for the README: patches of each image's own, ours and the PyTorch twin's."""
+    heads = ["network", "min test error", "its PyTorch twin's", "test accuracy", "pointing game"]
+    lines = []
+    for name, row in ROWS.items():
+        ours, theirs = report.of(name, "per_image"), report.of(name, "per_image", "pytorch")
+        if ours:
+            figures = [column.show(spread(map(column.value, ours))) for column in COLUMNS[2:5]]
+            lines.append([row.title, figures[0], error(spread(run.min_test_error for run in theirs)), *figures[1:]])
+    return markdown(heads, lines)
+
+
 def distance(ours: Sequence[Outcome], theirs: Sequence[Outcome], value: Value = COLUMNS[2].value) -> float | None:
     """How far two means are apart, ours minus theirs, in seed standard deviations; None where there are none to tell.
 

@@ -1,12 +1,16 @@
 """Writes a report: the page, its figure and its numbers."""
 
+import re
 from pathlib import Path
 
 from ..run_folder import write_whole
 from .outcomes import Report, to_json
-from .page import page
+from .page import introduction, page
 from .picture import save_picture
+from .tables import short_table
 
+ROOT = Path(__file__).parents[2]
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 PAGE, PICTURE, NUMBERS = "results.md", "results.png", "results.json"
 
 
@@ -21,3 +25,28 @@ def write_report(folder: Path, report: Report) -> list[Path]:
     save_picture(folder / PICTURE, report)
     write_whole(folder / PAGE, page(report, picture=PICTURE))
     return [folder / name for name in (PAGE, PICTURE, NUMBERS)]
+
+
+def write_docs(report: Report, root: Path = ROOT) -> list[Path]:
+    """Writes all three into a checkout's ``docs``, and README's table; returns their paths.
+
+    Raises:
+        ValueError: the README lacks its marks; nothing is written then.
+        OSError: a file cannot be written.
+    """
+    text = readme(report, (root / "README.md").read_text())
+    paths = write_report(root / "docs", report)
+    write_whole(root / "README.md", text)
+    return [*paths, root / "README.md"]
+
+
+def readme(report: Report, text: str) -> str:
+    """A README with its table written anew.
+
+    Raises:
+        ValueError: it lacks its marks.
+    """
+    between = re.compile(f"{BEGIN}.*{END}", flags=re.DOTALL)
+    if not between.search(text):
+        raise ValueError(f"README.md must hold {BEGIN} and {END}, got neither or one")
+    return between.sub(lambda _: f"{BEGIN}\n{short_table(report)}\n\n{introduction(report)}\n{END}", text)

@@ -1,0 +1,36 @@
+"""The results in the documentation are those that are kept beside them."""
+
+import pytest
+
+from train.report.outcomes import from_json
+from train.report.page import page
+from train.report.write import ROOT, readme, write_docs
+
+from .made import outcome, report
+
+KEPT = ROOT / "docs" / "results.json"
+
+
+def test_the_page_is_made_of_the_kept_numbers():
+    assert (ROOT / "docs" / "results.md").read_text() == page(from_json(KEPT.read_text()), picture="results.png")
+
+
+def test_so_is_the_table_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    assert readme(from_json(KEPT.read_text()), text) == text
+
+
+def test_a_checkout_gets_all_of_it_or_nothing(tmp_path):
+    made = report(outcome("cnn", 0.2), outcome("cnn", 0.3, side="pytorch"))
+    (tmp_path / "README.md").write_text("before\nafter\n")
+    with pytest.raises(ValueError, match=r"README.md must hold <!-- results: begin --> and"):
+        write_docs(made, tmp_path)
+    assert not (tmp_path / "docs").exists()
+    (tmp_path / "README.md").write_text("before\n<!-- results: begin -->\nold\n<!-- results: end -->\nafter\n")
+    names = [path.relative_to(tmp_path).as_posix() for path in write_docs(made, tmp_path)]
+    assert names == ["docs/results.md", "docs/results.png", "docs/results.json", "README.md"]
+    text = (tmp_path / "README.md").read_text()
+    assert "| CNN alone | 0.2 | 0.3 | 0.970 | 0.900 |" in text
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
