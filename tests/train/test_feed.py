@@ -13,10 +13,7 @@ from train.devices import Layout
 from train.feed import ResidentFeed, StreamedFeed, open_feed
 from train.loop import Run
 
-
-def small_images(count=40):
-    coarse = np.random.default_rng(0).integers(20, 200, (count, 8, 9, 3), np.uint8)
-    return coarse.repeat(4, 1).repeat(4, 2)
+from .conftest import small_images
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +23,8 @@ from train.data import Source
 from train.loop import NonFiniteError, Run
 from train.run_folder import RunFolder
 from train.step import train_step
+
+from .conftest import wait_for
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12  # three epochs of four
@@ -304,8 +305,8 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path, archive):
 
 
 def test_a_killed_process_loses_the_steps_since_the_last_checkpoint_alone():
-    # 30 kills: python tests/train/kills.py
-    words = [sys.executable, "tests/train/kills.py", "--kills", "1", "--seed", "3"]
+    # 30 kills: python -m tests.train.kills
+    words = [sys.executable, "-m", "tests.train.kills", "--kills", "1", "--seed", "3"]
     shell = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert shell.returncode == 0, shell.stdout + shell.stderr
     assert "1 of 1 runs ended as the one that was not killed; 1 were killed after a checkpoint" in shell.stdout
@@ -321,8 +322,7 @@ def start(folder, archive, *more):
 
 def wait_for_step(folder, step, shell):
     log = folder / "steps.jsonl"
-    while shell.poll() is None and not (log.exists() and len(log.read_text().splitlines()) >= step):
-        time.sleep(0.02)
+    wait_for(shell, lambda: log.exists() and len(log.read_text().splitlines()) >= step)
 
 
 def test_restoring_needs_what_was_written(whole, archive, tmp_path):
