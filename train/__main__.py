@@ -102,7 +102,7 @@ def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> No
     for line in (heading(run), *notes):
         console.print(line, soft_wrap=True, highlight=False)
     with ProgressBar(run, console) as bar:
-        run.warn = bar.note
+        run.warn, run.before_save = bar.note, folder.sync
 
         def batch(split: str, tally: Tally, error: float) -> None:
             if split == "train":

@@ -55,6 +55,7 @@ class Run:
         batches: of training and test per epoch.
         devices: how many devices share a batch.
         stop: whether the run shall save and leave after the step at hand.
+        before_save: called before each checkpoint; what it has to count on is on the disk then.
         warn: gets a line where a checkpoint could not be written; the run goes on.
     """
 
@@ -65,6 +66,7 @@ class Run:
         self.batches = self.steps + math.ceil(len(source.test) / config.batch_size)
         self.place = Place()
         self.stop: Callable[[], bool] = lambda: False
+        self.before_save: Callable[[], None] = lambda: None
         self.warn: Callable[[str], None] = lambda _: None
         self._rate = learning_rate(config, config.epochs * self.steps)
         network = build_network(config, *source.shape)
@@ -153,6 +155,7 @@ class Run:
                 f"the state is no longer made of numbers after step {self.place.step}, at learning rate {rate:.3g}"
             )
         self._wait()
+        self.before_save()
         with self._warning():
             self.checkpoints.save(self.state, self.place, test_error)
 

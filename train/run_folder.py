@@ -61,6 +61,13 @@ class RunFolder:
             self._steps = (self.path / STEPS).open("a", buffering=1)
         self._steps.write(json.dumps({"step": step, "error": error}) + "\n")
 
+    def sync(self) -> None:
+        """Waits until the logs are on the disk: a checkpoint that is about to be written counts on their lines."""
+        for log in (self.path / EPOCHS, self.path / STEPS):
+            if log.exists():
+                _sync(log)
+        _sync(self.path)
+
     def history(self) -> list[EpochMetrics]:
         """The epochs so far."""
         return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS)]
@@ -181,10 +188,23 @@ def check_run_dir(config: Config) -> Path:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all, whatever happens to the process or to the power."""
     unfinished = path.with_name(_unfinished(path.name))
     unfinished.write_text(text)
+    _sync(unfinished)
     os.replace(unfinished, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name == "nt":  # where folders cannot be opened
+        return
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _unfinished(name: str) -> str:

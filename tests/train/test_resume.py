@@ -21,7 +21,7 @@ from train.checkpoint import problems_of, steps_in
 from train.config import Config
 from train.data import Source
 from train.loop import NonFiniteError, Run
-from train.run_folder import RunFolder
+from train.run_folder import RunFolder, write_whole
 from train.step import train_step
 
 from .conftest import wait_for
@@ -226,6 +226,34 @@ def test_a_log_that_lost_lines_is_refused(stopped, capsys):
     (stopped / "steps.jsonl").write_text("")
     assert resume(stopped) == 2
     assert "steps.jsonl must have at least 6 lines, got 0" in capsys.readouterr().err
+
+
+def test_checkpoints_come_after_the_lines_that_they_count_on(tmp_path, archive, monkeypatch):
+    on_disk, saved, fsync, save = {}, [], os.fsync, checkpoint.Checkpoints.save
+
+    def note_and_sync(number):
+        on_disk[os.fstat(number).st_ino] = os.fstat(number).st_size
+        fsync(number)
+
+    def check_and_save(*arguments):
+        logs = [path.stat() for path in (tmp_path / "run").glob("*.jsonl")]
+        saved.append([on_disk.get(log.st_ino) == log.st_size for log in logs])
+        save(*arguments)
+
+    monkeypatch.setattr(os, "fsync", note_and_sync)
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", check_and_save)
+    assert main(command(tmp_path / "run", archive, "--epochs", "2")) == 0
+    assert saved == [[True], [True, True], [True, True], [True, True]]
+
+
+def test_a_file_gets_its_name_when_it_is_on_the_disk(tmp_path, monkeypatch):
+    calls, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: calls.append(os.fstat(number)) or fsync(number))
+    monkeypatch.setattr(os, "replace", lambda *paths: calls.append(paths) or replace(*paths))
+    write_whole(tmp_path / "a.txt", "seven\n")
+    file, _, folder = calls
+    assert (file.st_ino, file.st_size) == ((tmp_path / "a.txt").stat().st_ino, 6)
+    assert folder.st_ino == tmp_path.stat().st_ino
 
 
 def test_a_folder_of_a_run_that_was_killed_before_it_began_is_free(tmp_path, archive):
