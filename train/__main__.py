@@ -1,5 +1,6 @@
 """``python -m train``: trains a network on the patch task and leaves a run folder. See ``--help``."""
 
+import contextlib
 import importlib
 import os
 import shlex
@@ -85,15 +86,24 @@ def prepare(arguments: Arguments) -> tuple[Run, RunFolder, list[str]]:
     """
     config = arguments.config
     check(config)
-    if arguments.resume is None:
-        check_run_dir(config)
-    run = Run(config, open_source(config.data))
     if arguments.resume is not None:
-        folder, notes = resume(run, Path(arguments.resume), older=arguments.resume_older)
-        return run, folder, [*run.source.notes, *notes]
+        return go_on(arguments, RunFolder(Path(arguments.resume)))
+    check_run_dir(config)
+    run = Run(config, open_source(config.data))
     folder = RunFolder.create(config, run.source)
     run.checkpoints = Checkpoints(folder.checkpoints, config.keep)
     return run, folder, [*run.source.notes]
+
+
+def go_on(arguments: Arguments, folder: RunFolder) -> tuple[Run, RunFolder, list[str]]:
+    """What `prepare` does with ``--resume``; the folder is held from the beginning, or closed again."""
+    with contextlib.ExitStack() as undo:
+        undo.callback(folder.close)
+        folder.hold()
+        run = Run(arguments.config, open_source(arguments.config.data))
+        notes = resume(run, folder, older=arguments.resume_older)
+        undo.pop_all()
+    return run, folder, [*run.source.notes, *notes]
 
 
 def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> None:

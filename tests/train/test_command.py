@@ -222,7 +222,7 @@ def test_a_loss_that_is_no_number_stops_the_run(archive, tmp_path, capsys):
     assert (tmp_path / "run" / "config.json").exists()
 
 
-def test_an_interrupted_run_says_so_and_leaves_in_order(archive, tmp_path):
+def test_a_run_is_no_other_process_s_and_says_how_to_go_on_when_interrupted(archive, tmp_path, capsys):
     folder = tmp_path / "run"
     options = ["--data", f"npz:{archive}", "--batch-size", "8", "--epochs", "4000", "--run-dir", str(folder)]
     # A shell's background job ignores SIGINT, and what it starts inherits that, these tests included.
@@ -230,6 +230,11 @@ def test_an_interrupted_run_says_so_and_leaves_in_order(archive, tmp_path):
     command = [sys.executable, "-m", "train", *options]
     shell = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     wait_for(shell, (folder / "steps.jsonl").exists)
+    config = (folder / "config.json").read_text()
+    assert main(["--resume", str(folder), "--keep", "7"]) == 2
+    refused = f"--resume must name a run that is not being trained, got {folder}, which another process trains"
+    assert capsys.readouterr().err == f"error: {refused}\n"
+    assert (folder / "config.json").read_text() == config
     shell.send_signal(signal.SIGINT)
     _, message = shell.communicate(timeout=60)
     assert shell.returncode == 130

@@ -202,6 +202,28 @@ def test_what_changes_no_number_may_change(stopped, whole):
     assert len(steps_in(stopped / "checkpoints")) <= 2
 
 
+def test_a_folder_is_free_when_the_process_that_held_it_was_killed(stopped):
+    hold = "file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
+    words = [sys.executable, "-c", f"import fcntl, sys, time; {hold}", str(stopped / "data.json")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with pytest.raises(ValueError, match="which another process trains"):
+            RunFolder(stopped).hold()
+        holder.kill()
+    for _ in range(2):  # and so it is when the one that held it lets go
+        folder = RunFolder(stopped)
+        folder.hold()
+        folder.close()
+
+
+def test_a_resume_that_fails_lets_go_of_the_folder(stopped):
+    steps = (stopped / "steps.jsonl").read_text()
+    (stopped / "steps.jsonl").write_text("")
+    assert resume(stopped) == 2
+    (stopped / "steps.jsonl").write_text(steps)
+    RunFolder(stopped).hold()
+
+
 def test_what_cannot_be_resumed(tmp_path, stopped, capsys):
     assert resume(tmp_path / "nothing") == 2
     assert capsys.readouterr().err == f"error: there must be a run in {tmp_path / 'nothing'}, got no such folder\n"
