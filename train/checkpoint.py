@@ -25,6 +25,7 @@ DIGESTS = "digests.json"
 # What orbax writes when the digests are there already: that it is done, and when.
 DONE, ABOUT, WHEN = "commit_success.txt", "_CHECKPOINT_METADATA", "commit_timestamp_nsecs"
 ERROR = "test_error"
+DELETED = "deleted"  # a folder in that of the checkpoints, for those that are to go
 SPARE = 1 << 20  # bytes beside the arrays: descriptions, digests, blocks that are not filled
 
 # An error comes to whoever waits for a save; asyncio and orbax would log it too, once for every array.
@@ -79,8 +80,11 @@ class Checkpoints:
                 # Called when all is written and the folder has its working name still.
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
                 cleanup_tmp_directories=True,
+                # One rename, so that no process that is killed leaves half a checkpoint under its name.
+                todelete_subdir=DELETED,
             ),
         )
+        self._empty()
 
     def save(self, state: TrainState, place: Place, test_error: float | None = None) -> None:
         """Begins to save, after `wait`.
@@ -105,6 +109,7 @@ class Checkpoints:
         """
         with _told_apart():
             self._manager.wait_until_finished()
+        self._empty()
 
     def close(self) -> None:
         """Waits for the save that has begun, whatever comes of it, and lets go of the folder."""
@@ -133,6 +138,15 @@ class Checkpoints:
         restored = self._manager.restore(step, args=items)
         place = restored.place
         return _with_arrays(like, restored.state), Place(place["step"], place["epochs"], tuple(place["tally"]))
+
+    def _empty(self) -> None:
+        """Deletes what is to go, once there is something newer."""
+        newest = max(steps_in(self.folder), default=-1)
+        for step in steps_in(self.folder / DELETED):
+            if step <= newest:
+                shutil.rmtree(self.folder / DELETED / str(step), ignore_errors=True)
+        with contextlib.suppress(OSError):  # not there, or not empty
+            (self.folder / DELETED).rmdir()
 
     def _check_space(self, size: int) -> None:
         # orbax finds out half-way, at every array.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -336,12 +337,30 @@ def test_a_state_that_is_lost_is_not_saved(part, tmp_path):
 
 
 def test_the_best_checkpoint_outlives_the_process_that_made_it(tmp_path):
-    for steps in ([(1, 0.1), (2, 0.5)], [(3, 0.7), (4, None), (5, 0.6)]):
-        checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
-        for step, error in steps:
-            checkpoints.save({"w": jnp.ones(3)}, checkpoint.Place(step), error)
-        checkpoints.close()
+    save_some(tmp_path, (1, 0.1), (2, 0.5))
+    save_some(tmp_path, (3, 0.7), (4, None), (5, 0.6))
     assert steps_in(tmp_path) == [1, 5]
+
+
+def save_some(folder, *steps):
+    checkpoints = checkpoint.Checkpoints(folder, keep=1)
+    for step, error in steps:
+        checkpoints.save({"w": jnp.ones(3)}, checkpoint.Place(step), error)
+    checkpoints.close()
+
+
+def test_half_a_checkpoint_has_no_name_of_its_own(tmp_path, monkeypatch):
+    def begin(path, **options):
+        next(path.rglob("*.json")).unlink()  # killed there
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "shutil", SimpleNamespace(rmtree=begin, disk_usage=shutil.disk_usage))
+        save_some(tmp_path, (1, 0.5), (2, 0.3), (3, None))
+    assert steps_in(tmp_path) == [2, 3]
+    assert problems_of(tmp_path / "2") == problems_of(tmp_path / "3") == []
+    assert steps_in(tmp_path / checkpoint.DELETED) == [1]
+    save_some(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path, archive):
