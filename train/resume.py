@@ -1,6 +1,6 @@
 """Going on with a run that was stopped, was killed or lost its machine."""
 
-from .checkpoint import Checkpoints, DamagedError, problems_of, set_aside, steps_in
+from .checkpoint import Checkpoints, DamagedError, problems_of, set_aside, steps_in, take_back
 from .loop import Run
 from .run_folder import RunFolder
 
@@ -21,6 +21,7 @@ def resume(run: Run, folder: RunFolder, *, older: bool) -> list[str]:
         DamagedError: the newest checkpoint is not what was written, and ``older`` is False. Nothing is changed then.
     """
     folder.check_data(run.source)
+    take_back(folder.checkpoints)
     paths = {step: folder.checkpoints / str(step) for step in steps_in(folder.checkpoints)}
     damaged = {step: found for step, checkpoint in paths.items() if (found := problems_of(checkpoint))}
     sound = [step for step in paths if step not in damaged]

@@ -23,6 +23,7 @@ from train.config import Config
 from train.data import Source
 from train.loop import NonFiniteError, Run
 from train.run_folder import RunFolder, write_whole
+from train.show import ProgressBar
 from train.step import train_step
 
 from .conftest import wait_for
@@ -113,13 +114,61 @@ def test_it_says_how_to_go_on(tmp_path, archive, monkeypatch, capsys):
     assert told[-1] == f"to go on: python -m train --resume {tmp_path / 'run'}"
 
 
-def test_a_stop_before_the_test_of_an_epoch_waits_for_it(tmp_path, archive, whole, monkeypatch):
-    stop_at(monkeypatch, 4)
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_stop_at_the_end_of_an_epoch_does_not_wait_for_its_test(epochs, tmp_path, archive, whole, monkeypatch):
+    stop_at(monkeypatch, 4 * epochs)
     assert main(command(tmp_path / "run", archive)) == 128 + signal.SIGTERM
     monkeypatch.undo()
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+    run = tmp_path / "run"
+    place = json.loads(next(checkpoint_of(run, 4 * epochs).glob("place/metadata")).read_text())
+    assert (place["step"], place["epochs"], place["tally"][0]) == (4 * epochs, epochs - 1, 32)
+    assert resume(run) == 0
+    assert results(run) == results(whole)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[epochs - 1]["images_per_second"] == place["speed"] > 0
+    assert checkpoint_names(run) == checkpoint_names(whole)
+    place = json.loads(next(checkpoint_of(run, STEPS).glob("place/metadata")).read_text())
+    assert (place["step"], place["epochs"]) == (STEPS, 3)
+
+
+def checkpoint_names(folder):
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def test_a_stop_within_a_test_leaves_after_the_batch(tmp_path, archive, monkeypatch):
+    options = ["--batch-size", "3", "--epochs", "1", "--network", "cnn"]
+    assert main(command(tmp_path / "whole", archive, *options)) == 0
+    judged, batch = [], ProgressBar.batch
+
+    def stop_in_the_test(bar, split, tally):
+        batch(bar, split, tally)
+        if split == "test":
+            judged.append(tally.state[0])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ProgressBar, "batch", stop_in_the_test)
+    assert main(command(tmp_path / "run", archive, *options)) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert judged == [3]  # of 8
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
     assert resume(tmp_path / "run") == 0
-    assert results(tmp_path / "run") == results(whole)
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+
+
+def test_a_checkpoint_is_there_until_that_which_replaces_it_is(tmp_path, monkeypatch):
+    save_some(tmp_path, (4, None))
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+    monkeypatch.setattr(checkpoints._manager, "save", lambda *_, **__: 1 / 0)
+    with pytest.raises(checkpoint.SaveError):
+        checkpoints.save({"w": jnp.zeros(3)}, checkpoint.Place(4, 1), 0.5)
+    checkpoints.close()
+    assert steps_in(tmp_path) == []
+    checkpoint.take_back(tmp_path)
+    assert steps_in(tmp_path) == [4]
+    assert problems_of(tmp_path / "4") == []
+    save_some(tmp_path, (4, 0.5))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4"]
+    assert (tmp_path / "4" / "metrics").is_dir()
 
 
 def test_a_run_without_a_checkpoint_begins_anew(stopped, whole):
