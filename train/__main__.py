@@ -1,6 +1,7 @@
 """``python -m train``: trains a network on the patch task and leaves a run folder. See ``--help``."""
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import shlex
@@ -12,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from .checkpoint import Checkpoints
-from .cli import PROGRAM, Arguments, parse
+from .cli import FREE, PROGRAM, Arguments, parse
 from .config import check
 from .data import open_source
 from .data.stream import DataError
@@ -22,7 +23,7 @@ from .loop import NonFiniteError, Run, StoppedError
 from .metrics import Tally
 from .plots import save_curves
 from .resume import resume
-from .run_folder import RunFolder, check_run_dir
+from .run_folder import RunFolder, check_run_dir, read_config
 from .show import ProgressBar, heading, summary
 from .signals import Stop, status
 from .state import network_of
@@ -102,6 +103,8 @@ def go_on(arguments: Arguments, folder: RunFolder) -> tuple[Run, RunFolder, list
         folder.hold()
         run = Run(arguments.config, open_source(arguments.config.data))
         notes = resume(run, folder, older=arguments.resume_older)
+        changed = {name: getattr(run.config, name) for name in FREE}  # for the next time
+        folder.write_config(dataclasses.replace(read_config(folder.path), **changed))
         undo.pop_all()
     return run, folder, [*run.source.notes, *notes]
 

@@ -22,7 +22,7 @@ from train.checkpoint import problems_of, steps_in
 from train.config import Config
 from train.data import Source
 from train.loop import NonFiniteError, Run
-from train.run_folder import RunFolder, write_whole
+from train.run_folder import RunFolder, read_config, write_whole
 from train.show import ProgressBar
 from train.step import train_step
 
@@ -247,9 +247,12 @@ def test_another_configuration_is_refused_key_by_key(stopped, capsys):
 
 
 def test_what_changes_no_number_may_change(stopped, whole):
+    began = read_config(stopped)
     assert resume(stopped, "--keep", "1", "--save-steps", "0", "--workers", "0") == 0
     assert results(stopped) == results(whole)
     assert len(steps_in(stopped / "checkpoints")) <= 2
+    # The next time it is resumed, these are what it has.
+    assert read_config(stopped) == dataclasses.replace(began, keep=1, save_steps=0, workers=0)
 
 
 def test_a_folder_is_free_when_the_process_that_held_it_was_killed(stopped):
@@ -296,8 +299,10 @@ def test_other_images_are_refused(stopped, archive, tmp_path, capsys):
 
 def test_a_log_that_lost_lines_is_refused(stopped, capsys):
     (stopped / "steps.jsonl").write_text("")
-    assert resume(stopped) == 2
+    config = (stopped / "config.json").read_text()
+    assert resume(stopped, "--keep", "7") == 2
     assert "steps.jsonl must have at least 6 lines, got 0" in capsys.readouterr().err
+    assert (stopped / "config.json").read_text() == config
 
 
 def test_checkpoints_come_after_the_lines_that_they_count_on(tmp_path, archive, monkeypatch):
