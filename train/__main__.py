@@ -15,7 +15,7 @@ from rich.console import Console
 from .checkpoint import Checkpoints
 from .cli import FREE, PROGRAM, Arguments, parse
 from .config import check
-from .data import open_source
+from .data import Source, open_source
 from .data.stream import DataError
 from .devices import use_all_cores
 from .look import finish
@@ -24,7 +24,7 @@ from .metrics import Tally
 from .plots import save_curves
 from .resume import resume
 from .run_folder import RunFolder, check_run_dir, read_config
-from .show import ProgressBar, heading, summary
+from .show import ProgressBar, heading, looking, summary
 from .signals import Stop, status
 from .state import network_of
 
@@ -90,10 +90,16 @@ def prepare(arguments: Arguments) -> tuple[Run, RunFolder, list[str]]:
     if arguments.resume is not None:
         return go_on(arguments, RunFolder(Path(arguments.resume)))
     check_run_dir(config)
-    run = Run(config, open_source(config.data))
+    run = Run(config, open_images(config.data))
     folder = RunFolder.create(config, run.source)
     run.checkpoints = Checkpoints(folder.checkpoints, config.keep)
     return run, folder, [*run.source.notes]
+
+
+def open_images(data: str) -> Source:
+    """`train.data.open_source`, with a bar while a folder is looked through."""
+    with looking(Console()) as progress:
+        return open_source(data, progress)
 
 
 def go_on(arguments: Arguments, folder: RunFolder) -> tuple[Run, RunFolder, list[str]]:
@@ -101,7 +107,7 @@ def go_on(arguments: Arguments, folder: RunFolder) -> tuple[Run, RunFolder, list
     with contextlib.ExitStack() as undo:
         undo.callback(folder.close)
         folder.hold()
-        run = Run(arguments.config, open_source(arguments.config.data))
+        run = Run(arguments.config, open_images(arguments.config.data))
         notes = resume(run, folder, older=arguments.resume_older)
         changed = {name: getattr(run.config, name) for name in FREE}  # for the next time
         folder.write_config(dataclasses.replace(read_config(folder.path), **changed))

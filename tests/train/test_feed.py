@@ -94,7 +94,7 @@ class Broken:
 
 @pytest.mark.usefixtures("nothing_is_resident")
 def test_an_image_that_breaks_ends_the_run_with_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("train.__main__.open_source", lambda data: Source(data, Broken()))
+    monkeypatch.setattr("train.__main__.open_source", lambda data, progress: Source(data, Broken()))
     folder = tmp_path / "run"
     options = ["--data", "npz:any", "--batch-size", "8", "--save-steps", "1", "--no-shuffle", "--workers", "0"]
     assert main([*options, "--run-dir", str(folder)]) == 1
