@@ -18,6 +18,7 @@ from .config import check
 from .data import Source, open_source
 from .data.stream import DataError
 from .devices import use_all_cores
+from .events import NoEvents, import_writer, open_events
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError
 from .metrics import Tally
@@ -87,6 +88,8 @@ def prepare(arguments: Arguments) -> tuple[Run, RunFolder, list[str]]:
     """
     config = arguments.config
     check(config)
+    if config.tensorboard:
+        import_writer()
     if arguments.resume is not None:
         return go_on(arguments, RunFolder(Path(arguments.resume)))
     check_run_dir(config)
@@ -120,22 +123,31 @@ def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> No
     console = Console()
     for line in (heading(run), *notes):
         console.print(line, soft_wrap=True, highlight=False)
+    with contextlib.closing(open_events(run, folder)) as events:
+        train_epochs(run, folder, events, console)
+        run.save_weights(folder.path / "model.safetensors")
+        save_curves(folder.path / "curves.png", run.config, folder.history(), folder.step_errors())
+        found = finish(folder.path, run.config, network_of(run.state), run.source)
+        events.pictures()
+    console.print(summary(folder.history(), folder, time.perf_counter() - began))
+    console.print(found, soft_wrap=True, highlight=False)
+
+
+def train_epochs(run: Run, folder: RunFolder, events: NoEvents, console: Console) -> None:
+    """Trains, shows it and writes it down."""
     with ProgressBar(run, console) as bar:
         run.warn, run.before_save = bar.note, folder.sync
 
         def batch(split: str, tally: Tally, error: float) -> None:
             if split == "train":
                 folder.add_step(run.place.step, error)
+                events.step(run.place.step, error)
             bar.batch(split, tally)
 
         for metrics in run.epochs(batch):
             folder.add_epoch(metrics)
+            events.epoch(metrics)
             bar.epoch(metrics)
-    run.save_weights(folder.path / "model.safetensors")
-    save_curves(folder.path / "curves.png", run.config, folder.history(), folder.step_errors())
-    found = finish(folder.path, run.config, network_of(run.state), run.source)
-    console.print(summary(folder.history(), folder, time.perf_counter() - began))
-    console.print(found, soft_wrap=True, highlight=False)
 
 
 def run_and_leave() -> None:
