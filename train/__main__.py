@@ -1,5 +1,7 @@
 """``python -m train``: trains a network on the patch task and leaves a run folder. See ``--help``."""
 
+import contextlib
+import dataclasses
 import importlib
 import os
 import shlex
@@ -11,18 +13,19 @@ from pathlib import Path
 from rich.console import Console
 
 from .checkpoint import Checkpoints
-from .cli import PROGRAM, Arguments, parse
+from .cli import FREE, PROGRAM, Arguments, parse
 from .config import check
-from .data import open_source
+from .data import Source, open_source
 from .data.stream import DataError
 from .devices import use_all_cores
+from .events import NoEvents, import_writer, open_events
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError
 from .metrics import Tally
 from .plots import save_curves
 from .resume import resume
-from .run_folder import RunFolder, check_run_dir
-from .show import ProgressBar, heading, summary
+from .run_folder import RunFolder, check_run_dir, read_config
+from .show import ProgressBar, heading, looking, summary
 from .signals import Stop, status
 from .state import network_of
 
@@ -89,15 +92,34 @@ def prepare(arguments: Arguments) -> tuple[Run, RunFolder, list[str]]:
     """
     config = arguments.config
     check(config)
-    if arguments.resume is None:
-        check_run_dir(config)
-    run = Run(config, open_source(config.data))
+    if config.tensorboard:
+        import_writer()
     if arguments.resume is not None:
-        folder, notes = resume(run, Path(arguments.resume), older=arguments.resume_older)
-        return run, folder, [*run.source.notes, *notes]
+        return go_on(arguments, RunFolder(Path(arguments.resume)))
+    check_run_dir(config)
+    run = Run(config, open_images(config.data))
     folder = RunFolder.create(config, run.source)
     run.checkpoints = Checkpoints(folder.checkpoints, config.keep)
     return run, folder, [*run.source.notes]
+
+
+def open_images(data: str) -> Source:
+    """`train.data.open_source`, with a bar while a folder is looked through."""
+    with looking(Console()) as progress:
+        return open_source(data, progress)
+
+
+def go_on(arguments: Arguments, folder: RunFolder) -> tuple[Run, RunFolder, list[str]]:
+    """What `prepare` does with ``--resume``; the folder is held from the beginning, or closed again."""
+    with contextlib.ExitStack() as undo:
+        undo.callback(folder.close)
+        folder.hold()
+        run = Run(arguments.config, open_images(arguments.config.data))
+        notes = resume(run, folder, older=arguments.resume_older)
+        changed = {name: getattr(run.config, name) for name in FREE}  # for the next time
+        folder.write_config(dataclasses.replace(read_config(folder.path), **changed))
+        undo.pop_all()
+    return run, folder, [*run.source.notes, *notes]
 
 
 def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> None:
@@ -105,22 +127,31 @@ def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> No
     console = Console()
     for line in (heading(run), *notes):
         console.print(line, soft_wrap=True, highlight=False)
+    with contextlib.closing(open_events(run, folder)) as events:
+        train_epochs(run, folder, events, console)
+        run.save_weights(folder.path / "model.safetensors")
+        save_curves(folder.path / "curves.png", run.config, folder.history(), folder.step_errors())
+        found = finish(folder.path, run.config, network_of(run.state), run.source)
+        events.pictures()
+    console.print(summary(folder.history(), folder, time.perf_counter() - began))
+    console.print(found, soft_wrap=True, highlight=False)
+
+
+def train_epochs(run: Run, folder: RunFolder, events: NoEvents, console: Console) -> None:
+    """Trains, shows it and writes it down."""
     with ProgressBar(run, console) as bar:
-        run.warn = bar.note
+        run.warn, run.before_save = bar.note, folder.sync
 
         def batch(split: str, tally: Tally, error: float) -> None:
             if split == "train":
                 folder.add_step(run.place.step, error)
+                events.step(run.place.step, error)
             bar.batch(split, tally)
 
         for metrics in run.epochs(batch):
             folder.add_epoch(metrics)
+            events.epoch(metrics)
             bar.epoch(metrics)
-    run.save_weights(folder.path / "model.safetensors")
-    save_curves(folder.path / "curves.png", run.config, folder.history(), folder.step_errors())
-    found = finish(folder.path, run.config, network_of(run.state), run.source)
-    console.print(summary(folder.history(), folder, time.perf_counter() - began))
-    console.print(found, soft_wrap=True, highlight=False)
 
 
 def run_and_leave() -> None:

@@ -25,6 +25,7 @@ DIGESTS = "digests.json"
 # What orbax writes when the digests are there already: that it is done, and when.
 DONE, ABOUT, WHEN = "commit_success.txt", "_CHECKPOINT_METADATA", "commit_timestamp_nsecs"
 ERROR = "test_error"
+DELETED = "deleted"  # a folder in that of the checkpoints, for those that are to go
 SPARE = 1 << 20  # bytes beside the arrays: descriptions, digests, blocks that are not filled
 
 # An error comes to whoever waits for a save; asyncio and orbax would log it too, once for every array.
@@ -47,11 +48,13 @@ class Place:
         step: training steps taken.
         epochs: epochs that are over, their test included.
         tally: of the epoch that is not: images, the sum of their errors, how many of them were judged rightly.
+        speed: images per second, where all of that epoch but its test is done.
     """
 
     step: int = 0
     epochs: int = 0
     tally: tuple[int, float, float] = (0, 0.0, 0.0)
+    speed: float = 0.0
 
 
 class Checkpoints:
@@ -79,11 +82,14 @@ class Checkpoints:
                 # Called when all is written and the folder has its working name still.
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
                 cleanup_tmp_directories=True,
+                # One rename, so that no process that is killed leaves half a checkpoint under its name.
+                todelete_subdir=DELETED,
             ),
         )
+        self._empty()
 
     def save(self, state: TrainState, place: Place, test_error: float | None = None) -> None:
-        """Begins to save, after `wait`.
+        """Begins to save, after `wait`; a checkpoint of the same step, made before the epoch's test, makes room.
 
         Raises:
             SaveError: it could not begin.
@@ -95,6 +101,8 @@ class Checkpoints:
             state=ocp.args.StandardSave(arrays), place=ocp.args.JsonSave(dataclasses.asdict(place))
         )
         with _told_apart():
+            if place.step in self._manager.all_steps():
+                self._manager.delete(place.step)  # which leaves it in DELETED until the new one is there
             self._manager.save(place.step, args=items, metrics=None if test_error is None else {ERROR: test_error})
 
     def wait(self) -> None:
@@ -105,6 +113,7 @@ class Checkpoints:
         """
         with _told_apart():
             self._manager.wait_until_finished()
+        self._empty()
 
     def close(self) -> None:
         """Waits for the save that has begun, whatever comes of it, and lets go of the folder."""
@@ -132,7 +141,17 @@ class Checkpoints:
         items = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), place=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=items)
         place = restored.place
-        return _with_arrays(like, restored.state), Place(place["step"], place["epochs"], tuple(place["tally"]))
+        place["tally"] = tuple(place["tally"])
+        return _with_arrays(like, restored.state), Place(**place)
+
+    def _empty(self) -> None:
+        """Deletes what is to go, once there is something newer."""
+        newest = max(steps_in(self.folder), default=-1)
+        for step in steps_in(self.folder / DELETED):
+            if step <= newest:
+                shutil.rmtree(self.folder / DELETED / str(step), ignore_errors=True)
+        with contextlib.suppress(OSError):  # not there, or not empty
+            (self.folder / DELETED).rmdir()
 
     def _check_space(self, size: int) -> None:
         # orbax finds out half-way, at every array.
@@ -149,6 +168,14 @@ def steps_in(folder: Path) -> list[int]:
     """The steps at which a folder has checkpoints, from the first to the last; those that were finished."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdecimal())
+
+
+def take_back(folder: Path) -> None:
+    """Gives the newest checkpoint its name again, where a process was killed before that which was to replace it."""
+    last = max(steps_in(folder / DELETED), default=-1)
+    newer = last > max(steps_in(folder), default=-1)
+    if newer and not problems_of(folder / DELETED / str(last)):
+        (folder / DELETED / str(last)).rename(folder / str(last))
 
 
 def problems_of(checkpoint: Path) -> list[str]:

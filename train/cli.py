@@ -14,7 +14,7 @@ from .config import PRESETS, Config
 from .run_folder import read_config
 
 PROGRAM = "python -m train"
-FREE = ("workers", "save_steps", "keep")  # may change when a run is resumed: they change no number
+FREE = ("workers", "save_steps", "keep", "tensorboard")  # may change when a run is resumed: they change no number
 
 
 @dataclass(frozen=True)

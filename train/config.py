@@ -51,6 +51,8 @@ class Config:
     """Checkpoints within an epoch, every so many steps; 0: only after each epoch, and when the run is told to stop."""
     keep: int = 3
     """How many of the last checkpoints are kept, beside the one with the smallest test error."""
+    tensorboard: bool = False
+    """Whether event files for TensorBoard are written, into the folder tensorboard of the run's."""
     run_dir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """The folder for results, new or empty; runs/TIME-NETWORK by default."""
 

@@ -1,6 +1,7 @@
 """The run: epochs of training, each followed by a test and a checkpoint."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -55,6 +56,7 @@ class Run:
         batches: of training and test per epoch.
         devices: how many devices share a batch.
         stop: whether the run shall save and leave after the step at hand.
+        before_save: called before each checkpoint; what it has to count on is on the disk then.
         warn: gets a line where a checkpoint could not be written; the run goes on.
     """
 
@@ -65,6 +67,7 @@ class Run:
         self.batches = self.steps + math.ceil(len(source.test) / config.batch_size)
         self.place = Place()
         self.stop: Callable[[], bool] = lambda: False
+        self.before_save: Callable[[], None] = lambda: None
         self.warn: Callable[[str], None] = lambda _: None
         self._rate = learning_rate(config, config.epochs * self.steps)
         network = build_network(config, *source.shape)
@@ -106,6 +109,8 @@ class Run:
     def _train(self, epoch: int, progress: Progress) -> tuple[Tally, float]:
         tally, feed = Tally(*self.place.tally), self._feed
         first = self.place.step - epoch * self.steps
+        if first == self.steps:  # stopped before the test was over
+            return tally, self.place.speed
         began, timed, waited = time.perf_counter(), self.steps - first, feed.waited
         for fed in feed.train(epoch, first):
             self.state, scores = train_step(
@@ -123,7 +128,8 @@ class Run:
                 self._save_between(done)
         seconds = max(time.perf_counter() - began, 1e-9)
         self._warn_of_waiting(feed.waited - waited, seconds)
-        return tally, timed * self.config.batch_size / seconds
+        self.place = dataclasses.replace(self.place, speed=timed * self.config.batch_size / seconds)
+        return tally, self.place.speed
 
     def _warn_of_waiting(self, waited: float, seconds: float) -> None:
         longer = waited / max(seconds - waited, 1e-9)
@@ -153,6 +159,7 @@ class Run:
                 f"the state is no longer made of numbers after step {self.place.step}, at learning rate {rate:.3g}"
             )
         self._wait()
+        self.before_save()
         with self._warning():
             self.checkpoints.save(self.state, self.place, test_error)
 
@@ -177,6 +184,9 @@ class Run:
     def _test(self, progress: Progress) -> Tally:
         tally = Tally()
         for fed in self._feed.test():
+            if self.stop():  # the state is that of before the test, which begins anew
+                self._save()
+                self._leave_if_asked()
             scores = eval_step(
                 self.state,
                 fed.images,

@@ -1,29 +1,27 @@
 """Going on with a run that was stopped, was killed or lost its machine."""
 
-from pathlib import Path
-
-from .checkpoint import Checkpoints, DamagedError, problems_of, set_aside, steps_in
+from .checkpoint import Checkpoints, DamagedError, problems_of, set_aside, steps_in, take_back
 from .loop import Run
 from .run_folder import RunFolder
 
 
-def resume(run: Run, path: Path, *, older: bool) -> tuple[RunFolder, list[str]]:
+def resume(run: Run, folder: RunFolder, *, older: bool) -> list[str]:
     """Takes a run to its newest checkpoint, and its folder's logs back to what they held there.
 
     Args:
         run: at its beginning.
-        path: of its folder.
+        folder: its own, held.
         older: whether a damaged checkpoint is set aside and the one before it taken.
 
     Returns:
-        The folder, and what a reader should know, in lines.
+        What a reader should know, in lines.
 
     Raises:
         ValueError: the images are not those with which the run began, or a log is cut off.
         DamagedError: the newest checkpoint is not what was written, and ``older`` is False. Nothing is changed then.
     """
-    folder = RunFolder(path)
     folder.check_data(run.source)
+    take_back(folder.checkpoints)
     paths = {step: folder.checkpoints / str(step) for step in steps_in(folder.checkpoints)}
     damaged = {step: found for step, checkpoint in paths.items() if (found := problems_of(checkpoint))}
     sound = [step for step in paths if step not in damaged]
@@ -41,4 +39,4 @@ def resume(run: Run, path: Path, *, older: bool) -> tuple[RunFolder, list[str]]:
         run.restore(sound[-1])
     folder.go_back_to(run.place.epochs, run.place.step)
     begins = f"goes on after step {run.place.step}" if run.place.step else "there is no checkpoint yet: it begins anew"
-    return folder, [*notes, begins]
+    return [*notes, begins]

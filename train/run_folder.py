@@ -6,11 +6,16 @@ import os
 import shlex
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, TextIO, get_args, get_origin, get_type_hints
 
 from .config import Config, check
 from .data import Source
 from .metrics import EpochMetrics
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 CONFIG, DATA, EPOCHS, STEPS = "config.json", "data.json", "metrics.jsonl", "steps.jsonl"
 Lines = list[dict[str, Any]]
@@ -28,6 +33,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._steps: TextIO | None = None
+        self._held: BinaryIO | None = None
 
     @classmethod
     def create(cls, config: Config, source: Source) -> "RunFolder":
@@ -40,10 +46,40 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             write_whole(path / DATA, json.dumps(source.identity, indent=2) + "\n")
-            write_whole(path / CONFIG, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+            folder = cls(path)
+            folder.hold()
+            folder.write_config(config)
         except OSError as error:
             raise ValueError(f"--run-dir must be a folder that can be written to, got {path}: {error}") from error
-        return cls(path)
+        return folder
+
+    def hold(self) -> None:
+        """Keeps other processes from training in this folder, until it is closed or this process ends, however it does.
+
+        The lock is the operating system's, on ``data.json``, which is written once. Windows has none of this kind, and
+        some network file systems have none at all; there nothing is held.
+
+        Raises:
+            ValueError: another process trains in it.
+        """
+        if fcntl is None or not (self.path / DATA).is_file():
+            return
+        held = (self.path / DATA).open("r+b")  # for writing, without which NFS gives no lock
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.close()
+            raise ValueError(
+                f"--resume must name a run that is not being trained, got {self.path}, which another process trains"
+            ) from None
+        except OSError:  # no locks on this file system
+            held.close()
+        else:
+            self._held = held
+
+    def write_config(self, config: Config) -> None:
+        """Writes ``config.json``."""
+        write_whole(self.path / CONFIG, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
     @property
     def checkpoints(self) -> Path:
@@ -60,6 +96,13 @@ class RunFolder:
         if self._steps is None:
             self._steps = (self.path / STEPS).open("a", buffering=1)
         self._steps.write(json.dumps({"step": step, "error": error}) + "\n")
+
+    def sync(self) -> None:
+        """Waits until the logs are on the disk: a checkpoint that is about to be written counts on their lines."""
+        for log in (self.path / EPOCHS, self.path / STEPS):
+            if log.exists():
+                _sync(log)
+        _sync(self.path)
 
     def history(self) -> list[EpochMetrics]:
         """The epochs so far."""
@@ -95,10 +138,13 @@ class RunFolder:
             write_whole(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
 
     def close(self) -> None:
-        """Closes the file of steps."""
+        """Closes the file of steps and lets go of the folder."""
         if self._steps is not None:
             self._steps.close()
             self._steps = None
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
 
 def read_config(path: Path) -> Config:
@@ -181,10 +227,23 @@ def check_run_dir(config: Config) -> Path:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all, whatever happens to the process or to the power."""
     unfinished = path.with_name(_unfinished(path.name))
     unfinished.write_text(text)
+    _sync(unfinished)
     os.replace(unfinished, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name == "nt":  # where folders cannot be opened
+        return
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _unfinished(name: str) -> str:

@@ -1,8 +1,9 @@
 """What a run shows while it goes on, and at its end."""
 
+import contextlib
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 import jax
@@ -70,6 +71,17 @@ class ProgressBar:
 
     def _name(self, epoch: int) -> None:
         self._bar.update(self._task, description=f"epoch {min(epoch + 1, self._epochs)}/{self._epochs}")
+
+
+@contextlib.contextmanager
+def looking(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Gives what `train.data.open_source` may tell how far it is, and shows that on a terminal while it lasts."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"))
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("looking through the files", visible=False)  # until there are some
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True, refresh=True)
 
 
 def heading(run: Run) -> str:

@@ -1,5 +1,7 @@
 """Images small enough that a run takes seconds, most of them compilation."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -8,10 +10,20 @@ from train.data import Source
 HEIGHT, WIDTH = 32, 36
 
 
-def small_images(count=40):
+def small_images(count=40, height=HEIGHT, width=WIDTH):
     """Smooth coloured noise: nothing in it looks like a white patch."""
-    coarse = np.random.default_rng(0).integers(20, 200, (count, HEIGHT // 4, WIDTH // 4, 3), np.uint8)
+    coarse = np.random.default_rng(0).integers(20, 200, (count, height // 4, width // 4, 3), np.uint8)
     return coarse.repeat(4, 1).repeat(4, 2)
+
+
+def wait_for(process, happened, seconds=120.0, every=0.02):
+    """Waits until ``happened()`` or ``process`` ends, which it does by force where a busy machine explains no more."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and not happened():
+        if time.monotonic() > deadline:
+            process.kill()
+            raise TimeoutError(f"what was waited for did not happen within {seconds:.0f} s")
+        time.sleep(every)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Kills runs at random moments and lets them go on: each has to end as the one that nothing happened to.
 
-    python tests/train/kills.py --kills 30
+    python -m tests.train.kills --kills 30
 
 A checkpoint after every step makes many of the kills fall into a save. Prints a line per kill; exit status 1 if a run
 ended otherwise.
@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+from .conftest import small_images, wait_for
 
 ROOT = Path(__file__).parents[2]
 TRAIN = [sys.executable, "-m", "train"]
@@ -51,8 +53,7 @@ def main() -> int:
 
 def first_words(folder: Path, network: str) -> list[str]:
     """The command of a run of seconds: 30 steps, each with a checkpoint."""
-    coarse = np.random.default_rng(0).integers(20, 200, (80, 8, 9, 3), np.uint8)
-    np.savez(folder / "images.npz", images=coarse.repeat(4, 1).repeat(4, 2))
+    np.savez(folder / "images.npz", images=small_images(80))
     data = ["--data", f"npz:{folder / 'images.npz'}", "--network", network]
     return [*TRAIN, *data, "--batch-size", "8", "--epochs", "3", "--save-steps", "1"]
 
@@ -73,8 +74,7 @@ def kill_and_resume(folder: Path, whole: Path, words: list[str], step: int, late
     """
     log = folder / "steps.jsonl"
     process = subprocess.Popen([*words, "--run-dir", str(folder)], cwd=ROOT, stdout=subprocess.DEVNULL)
-    while process.poll() is None and count_lines(log) < step:
-        time.sleep(0.001)
+    wait_for(process, lambda: count_lines(log) >= step, every=0.001)
     time.sleep(later)
     process.kill()
     process.wait()

@@ -3,6 +3,7 @@
 Run as a script, on Linux: ``python tests/train/peak_memory.py python -m train --data stl10-unlabelled:FOLDER``.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -12,13 +13,17 @@ from pathlib import Path
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
-def peak_rss(command: list[str], every: float = 0.1, **options) -> tuple[int, int]:
+def peak_rss(command: list[str], every: float = 0.1, seconds: float = 600, **options) -> tuple[int, int]:
     """The largest sum of resident bytes seen in the command's processes, and its exit status.
 
-    What processes share is counted once for each, so the true figure is somewhat lower.
+    A command that takes more than ``seconds`` is killed. What processes share is counted once for each, so the true
+    figure is somewhat lower.
     """
     process, peak = subprocess.Popen(command, **options), 0
+    deadline = time.monotonic() + seconds
     while process.poll() is None:
+        if time.monotonic() > deadline:
+            process.kill()
         peak = max(peak, sum(map(_resident, _family(process.pid))))
         time.sleep(every)
     return peak, process.returncode
@@ -48,7 +53,7 @@ def _resident(pid: int) -> int:
 
 if __name__ == "__main__":
     began = time.monotonic()
-    most, status = peak_rss(sys.argv[1:])
+    most, status = peak_rss(sys.argv[1:], seconds=math.inf)
     print(
         f"peak memory of all processes: {most / 2**20:.0f} MiB, after {time.monotonic() - began:.0f} s", file=sys.stderr
     )

@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +25,8 @@ from train.data import open_source
 from train.data.opening import KINDS
 from train.networks import NETWORKS, build_network
 from train.step import train_step
+
+from .conftest import small_images, wait_for
 
 KEYS = ["epoch", "train_error", "train_accuracy", "test_error", "test_accuracy", "images_per_second"]
 FILES = [
@@ -56,8 +57,7 @@ def run(tmp_path_factory):
     """One run that several tests look at; 39 images, so that no split fills its batches."""
     folder = tmp_path_factory.mktemp("run") / "new" / "folder"
     archive = tmp_path_factory.mktemp("data") / "a.npz"
-    coarse = np.random.default_rng(0).integers(20, 200, (39, 8, 9, 3), np.uint8)
-    np.savez(archive, images=coarse.repeat(4, 1).repeat(4, 2))
+    np.savez(archive, images=small_images(39))
     train_step.clear_cache()
     assert command(archive, folder, "--epochs", "6") == 0
     return folder, archive, train_step._cache_size()
@@ -222,15 +222,19 @@ def test_a_loss_that_is_no_number_stops_the_run(archive, tmp_path, capsys):
     assert (tmp_path / "run" / "config.json").exists()
 
 
-def test_an_interrupted_run_says_so_and_leaves_in_order(archive, tmp_path):
+def test_a_run_is_no_other_process_s_and_says_how_to_go_on_when_interrupted(archive, tmp_path, capsys):
     folder = tmp_path / "run"
     options = ["--data", f"npz:{archive}", "--batch-size", "8", "--epochs", "4000", "--run-dir", str(folder)]
     # A shell's background job ignores SIGINT, and what it starts inherits that, these tests included.
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     command = [sys.executable, "-m", "train", *options]
     shell = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
-    while not (folder / "steps.jsonl").exists() and shell.poll() is None:
-        time.sleep(0.05)
+    wait_for(shell, (folder / "steps.jsonl").exists)
+    config = (folder / "config.json").read_text()
+    assert main(["--resume", str(folder), "--keep", "7"]) == 2
+    refused = f"--resume must name a run that is not being trained, got {folder}, which another process trains"
+    assert capsys.readouterr().err == f"error: {refused}\n"
+    assert (folder / "config.json").read_text() == config
     shell.send_signal(signal.SIGINT)
     _, message = shell.communicate(timeout=60)
     assert shell.returncode == 130

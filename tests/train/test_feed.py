@@ -13,10 +13,7 @@ from train.devices import Layout
 from train.feed import ResidentFeed, StreamedFeed, open_feed
 from train.loop import Run
 
-
-def small_images(count=40):
-    coarse = np.random.default_rng(0).integers(20, 200, (count, 8, 9, 3), np.uint8)
-    return coarse.repeat(4, 1).repeat(4, 2)
+from .conftest import small_images
 
 
 @pytest.fixture
@@ -97,7 +94,7 @@ class Broken:
 
 @pytest.mark.usefixtures("nothing_is_resident")
 def test_an_image_that_breaks_ends_the_run_with_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("train.__main__.open_source", lambda data: Source(data, Broken()))
+    monkeypatch.setattr("train.__main__.open_source", lambda data, progress: Source(data, Broken()))
     folder = tmp_path / "run"
     options = ["--data", "npz:any", "--batch-size", "8", "--save-steps", "1", "--no-shuffle", "--workers", "0"]
     assert main([*options, "--run-dir", str(folder)]) == 1

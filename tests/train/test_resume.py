@@ -7,9 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,11 @@ from train.checkpoint import problems_of, steps_in
 from train.config import Config
 from train.data import Source
 from train.loop import NonFiniteError, Run
-from train.run_folder import RunFolder
+from train.run_folder import RunFolder, read_config, write_whole
+from train.show import ProgressBar
 from train.step import train_step
+
+from .conftest import wait_for
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12  # three epochs of four
@@ -111,13 +114,61 @@ def test_it_says_how_to_go_on(tmp_path, archive, monkeypatch, capsys):
     assert told[-1] == f"to go on: python -m train --resume {tmp_path / 'run'}"
 
 
-def test_a_stop_before_the_test_of_an_epoch_waits_for_it(tmp_path, archive, whole, monkeypatch):
-    stop_at(monkeypatch, 4)
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_stop_at_the_end_of_an_epoch_does_not_wait_for_its_test(epochs, tmp_path, archive, whole, monkeypatch):
+    stop_at(monkeypatch, 4 * epochs)
     assert main(command(tmp_path / "run", archive)) == 128 + signal.SIGTERM
     monkeypatch.undo()
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+    run = tmp_path / "run"
+    place = json.loads(next(checkpoint_of(run, 4 * epochs).glob("place/metadata")).read_text())
+    assert (place["step"], place["epochs"], place["tally"][0]) == (4 * epochs, epochs - 1, 32)
+    assert resume(run) == 0
+    assert results(run) == results(whole)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[epochs - 1]["images_per_second"] == place["speed"] > 0
+    assert checkpoint_names(run) == checkpoint_names(whole)
+    place = json.loads(next(checkpoint_of(run, STEPS).glob("place/metadata")).read_text())
+    assert (place["step"], place["epochs"]) == (STEPS, 3)
+
+
+def checkpoint_names(folder):
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def test_a_stop_within_a_test_leaves_after_the_batch(tmp_path, archive, monkeypatch):
+    options = ["--batch-size", "3", "--epochs", "1", "--network", "cnn"]
+    assert main(command(tmp_path / "whole", archive, *options)) == 0
+    judged, batch = [], ProgressBar.batch
+
+    def stop_in_the_test(bar, split, tally):
+        batch(bar, split, tally)
+        if split == "test":
+            judged.append(tally.state[0])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ProgressBar, "batch", stop_in_the_test)
+    assert main(command(tmp_path / "run", archive, *options)) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert judged == [3]  # of 8
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
     assert resume(tmp_path / "run") == 0
-    assert results(tmp_path / "run") == results(whole)
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+
+
+def test_a_checkpoint_is_there_until_that_which_replaces_it_is(tmp_path, monkeypatch):
+    save_some(tmp_path, (4, None))
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+    monkeypatch.setattr(checkpoints._manager, "save", lambda *_, **__: 1 / 0)
+    with pytest.raises(checkpoint.SaveError):
+        checkpoints.save({"w": jnp.zeros(3)}, checkpoint.Place(4, 1), 0.5)
+    checkpoints.close()
+    assert steps_in(tmp_path) == []
+    checkpoint.take_back(tmp_path)
+    assert steps_in(tmp_path) == [4]
+    assert problems_of(tmp_path / "4") == []
+    save_some(tmp_path, (4, 0.5))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4"]
+    assert (tmp_path / "4" / "metrics").is_dir()
 
 
 def test_a_run_without_a_checkpoint_begins_anew(stopped, whole):
@@ -196,9 +247,34 @@ def test_another_configuration_is_refused_key_by_key(stopped, capsys):
 
 
 def test_what_changes_no_number_may_change(stopped, whole):
+    began = read_config(stopped)
     assert resume(stopped, "--keep", "1", "--save-steps", "0", "--workers", "0") == 0
     assert results(stopped) == results(whole)
     assert len(steps_in(stopped / "checkpoints")) <= 2
+    # The next time it is resumed, these are what it has.
+    assert read_config(stopped) == dataclasses.replace(began, keep=1, save_steps=0, workers=0)
+
+
+def test_a_folder_is_free_when_the_process_that_held_it_was_killed(stopped):
+    hold = "file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
+    words = [sys.executable, "-c", f"import fcntl, sys, time; {hold}", str(stopped / "data.json")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with pytest.raises(ValueError, match="which another process trains"):
+            RunFolder(stopped).hold()
+        holder.kill()
+    for _ in range(2):  # and so it is when the one that held it lets go
+        folder = RunFolder(stopped)
+        folder.hold()
+        folder.close()
+
+
+def test_a_resume_that_fails_lets_go_of_the_folder(stopped):
+    steps = (stopped / "steps.jsonl").read_text()
+    (stopped / "steps.jsonl").write_text("")
+    assert resume(stopped) == 2
+    (stopped / "steps.jsonl").write_text(steps)
+    RunFolder(stopped).hold()
 
 
 def test_what_cannot_be_resumed(tmp_path, stopped, capsys):
@@ -223,8 +299,38 @@ def test_other_images_are_refused(stopped, archive, tmp_path, capsys):
 
 def test_a_log_that_lost_lines_is_refused(stopped, capsys):
     (stopped / "steps.jsonl").write_text("")
-    assert resume(stopped) == 2
+    config = (stopped / "config.json").read_text()
+    assert resume(stopped, "--keep", "7") == 2
     assert "steps.jsonl must have at least 6 lines, got 0" in capsys.readouterr().err
+    assert (stopped / "config.json").read_text() == config
+
+
+def test_checkpoints_come_after_the_lines_that_they_count_on(tmp_path, archive, monkeypatch):
+    on_disk, saved, fsync, save = {}, [], os.fsync, checkpoint.Checkpoints.save
+
+    def note_and_sync(number):
+        on_disk[os.fstat(number).st_ino] = os.fstat(number).st_size
+        fsync(number)
+
+    def check_and_save(*arguments):
+        logs = [path.stat() for path in (tmp_path / "run").glob("*.jsonl")]
+        saved.append([on_disk.get(log.st_ino) == log.st_size for log in logs])
+        save(*arguments)
+
+    monkeypatch.setattr(os, "fsync", note_and_sync)
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", check_and_save)
+    assert main(command(tmp_path / "run", archive, "--epochs", "2")) == 0
+    assert saved == [[True], [True, True], [True, True], [True, True]]
+
+
+def test_a_file_gets_its_name_when_it_is_on_the_disk(tmp_path, monkeypatch):
+    calls, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: calls.append(os.fstat(number)) or fsync(number))
+    monkeypatch.setattr(os, "replace", lambda *paths: calls.append(paths) or replace(*paths))
+    write_whole(tmp_path / "a.txt", "seven\n")
+    file, _, folder = calls
+    assert (file.st_ino, file.st_size) == ((tmp_path / "a.txt").stat().st_ino, 6)
+    assert folder.st_ino == tmp_path.stat().st_ino
 
 
 def test_a_folder_of_a_run_that_was_killed_before_it_began_is_free(tmp_path, archive):
@@ -285,12 +391,30 @@ def test_a_state_that_is_lost_is_not_saved(part, tmp_path):
 
 
 def test_the_best_checkpoint_outlives_the_process_that_made_it(tmp_path):
-    for steps in ([(1, 0.1), (2, 0.5)], [(3, 0.7), (4, None), (5, 0.6)]):
-        checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
-        for step, error in steps:
-            checkpoints.save({"w": jnp.ones(3)}, checkpoint.Place(step), error)
-        checkpoints.close()
+    save_some(tmp_path, (1, 0.1), (2, 0.5))
+    save_some(tmp_path, (3, 0.7), (4, None), (5, 0.6))
     assert steps_in(tmp_path) == [1, 5]
+
+
+def save_some(folder, *steps):
+    checkpoints = checkpoint.Checkpoints(folder, keep=1)
+    for step, error in steps:
+        checkpoints.save({"w": jnp.ones(3)}, checkpoint.Place(step), error)
+    checkpoints.close()
+
+
+def test_half_a_checkpoint_has_no_name_of_its_own(tmp_path, monkeypatch):
+    def begin(path, **options):
+        next(path.rglob("*.json")).unlink()  # killed there
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "shutil", SimpleNamespace(rmtree=begin, disk_usage=shutil.disk_usage))
+        save_some(tmp_path, (1, 0.5), (2, 0.3), (3, None))
+    assert steps_in(tmp_path) == [2, 3]
+    assert problems_of(tmp_path / "2") == problems_of(tmp_path / "3") == []
+    assert steps_in(tmp_path / checkpoint.DELETED) == [1]
+    save_some(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path, archive):
@@ -304,8 +428,8 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path, archive):
 
 
 def test_a_killed_process_loses_the_steps_since_the_last_checkpoint_alone():
-    # 30 kills: python tests/train/kills.py
-    words = [sys.executable, "tests/train/kills.py", "--kills", "1", "--seed", "3"]
+    # 30 kills: python -m tests.train.kills
+    words = [sys.executable, "-m", "tests.train.kills", "--kills", "1", "--seed", "3"]
     shell = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert shell.returncode == 0, shell.stdout + shell.stderr
     assert "1 of 1 runs ended as the one that was not killed; 1 were killed after a checkpoint" in shell.stdout
@@ -321,8 +445,7 @@ def start(folder, archive, *more):
 
 def wait_for_step(folder, step, shell):
     log = folder / "steps.jsonl"
-    while shell.poll() is None and not (log.exists() and len(log.read_text().splitlines()) >= step):
-        time.sleep(0.02)
+    wait_for(shell, lambda: log.exists() and len(log.read_text().splitlines()) >= step)
 
 
 def test_restoring_needs_what_was_written(whole, archive, tmp_path):

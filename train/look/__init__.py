@@ -12,4 +12,4 @@ from .maps import detector_maps as detector_maps
 from .observe import Observed as Observed
 from .observe import observe as observe
 from .places import fixed_patches as fixed_patches
-from .scores import Scores as Scores
+from .scores import Localisation as Localisation

@@ -19,14 +19,14 @@ from .localise import ACTIVATION, localise
 from .observe import observe
 from .picture import Caption, draw
 from .places import fixed_patches, painted
-from .scores import Scores
+from .scores import Localisation
 
 ROWS = 6
 SCORES = "localisation.json"
 PICTURE = "attention.png"
 
 
-class TestImages:
+class HeldOutImages:
     """The images of a source's test split, read when they are asked for."""
 
     def __init__(self, source: Source) -> None:
@@ -46,14 +46,14 @@ def finish(folder: Path, config: Config, network: PatchNetwork, source: Source) 
         A line about the scores of the class activation map.
     """
     height, width = source.shape
-    images, patches = TestImages(source), fixed_patches(config, np.asarray(source.test), height, width)
+    images, patches = HeldOutImages(source), fixed_patches(config, np.asarray(source.test), height, width)
     scores = localise(network, images, patches, batch_size=config.batch_size)
     save_scores(folder / SCORES, scores, height, width)
     save_attention(folder / PICTURE, config, network, images, patches)
     return in_a_line(scores[ACTIVATION])
 
 
-def save_scores(path: Path, scores: Mapping[str, Scores], height: int, width: int) -> None:
+def save_scores(path: Path, scores: Mapping[str, Localisation], height: int, width: int) -> None:
     """Writes scores and the images' size as JSON; what is NaN becomes null."""
     plain = {
         name: {key: None if math.isnan(value) else value for key, value in dataclasses.asdict(each).items()}
@@ -62,7 +62,7 @@ def save_scores(path: Path, scores: Mapping[str, Scores], height: int, width: in
     path.write_text(json.dumps({"image_size": [height, width], "maps": plain}, indent=2) + "\n")
 
 
-def in_a_line(scores: Scores) -> str:
+def in_a_line(scores: Localisation) -> str:
     """What is shown when a run ends."""
     return (
         f"class activation map: peak in the patch in {scores.pointing:.3f} of {scores.patched} test images with one, "

@@ -13,12 +13,12 @@ from ..devices import Layout
 from ..task import Patches, paint
 from .maps import detector_maps
 from .observe import observe_inside
-from .scores import Judged, Scores, combine, judge
+from .scores import ImageScores, Localisation, combine, judge
 
 ACTIVATION, MEAN = "class_activation", "attended_mean"  # the maps that every network has
 
 
-def localise(network: PatchNetwork, images: Any, patches: Patches, *, batch_size: int = 32) -> dict[str, Scores]:
+def localise(network: PatchNetwork, images: Any, patches: Patches, *, batch_size: int = 32) -> dict[str, Localisation]:
     """Scores every map that ``network`` has to show.
 
     Args:
@@ -40,18 +40,18 @@ def localise(network: PatchNetwork, images: Any, patches: Patches, *, batch_size
     layout = Layout(batch_size)
     graph, state = nnx.split(network)
     state = layout.copy(state)
-    judged: dict[str, list[Judged]] = {}
+    judged: dict[str, list[ImageScores]] = {}
     for indices, real in eval_batches(range(len(images)), batch_size):
         here = Patches(*(np.asarray(values)[indices] for values in patches))
         maps = _maps(graph, state, layout.cut(images[indices]), layout.cut(here))
         for name, values in maps.items():
             each = judge(np.asarray(values), here)
-            judged.setdefault(name, []).append(Judged(*(array[real] for array in each)))
+            judged.setdefault(name, []).append(ImageScores(*(array[real] for array in each)))
     return {name: _together(parts, patches) for name, parts in judged.items()}
 
 
-def _together(parts: list[Judged], patches: Patches) -> Scores:
-    return combine(Judged(*map(np.concatenate, zip(*parts, strict=True))), np.asarray(patches.label))
+def _together(parts: list[ImageScores], patches: Patches) -> Localisation:
+    return combine(ImageScores(*map(np.concatenate, zip(*parts, strict=True))), np.asarray(patches.label))
 
 
 @jax.jit

@@ -10,7 +10,7 @@ from .places import centres_inside, coverage
 
 
 @dataclass(frozen=True)
-class Scores:
+class Localisation:
     """What a kind of map comes to on a test split; NaN where there is nothing to judge.
 
     Attributes:
@@ -31,29 +31,29 @@ class Scores:
     images: int
 
 
-class Judged(NamedTuple):
-    """Per map (n,): the share of the peak in the patch, the energy there, and the peak's height."""
+class ImageScores(NamedTuple):
+    """Per image (n,), of its map: the share of the peak in the patch, the energy there, and the peak's height."""
 
     hit: np.ndarray
     energy: np.ndarray
     peak: np.ndarray
 
 
-def judge(maps: np.ndarray, patches: Patches) -> Judged:
+def judge(maps: np.ndarray, patches: Patches) -> ImageScores:
     """Judges maps (n, h, w) as if every image had the patch that is given for it."""
     size = maps.shape[1:]
     peak = maps.max((1, 2))
-    return Judged(
+    return ImageScores(
         pointing(maps, centres_inside(patches, *size)),
         relative_energy(maps, coverage(patches, *size)),
         peak,
     )
 
 
-def combine(judged: Judged, label: np.ndarray) -> Scores:
-    """The scores of a split from those of its maps, label (n,) being 1 where there is a patch."""
+def combine(judged: ImageScores, label: np.ndarray) -> Localisation:
+    """The scores of a split from those of its images, label (n,) being 1 where there is a patch."""
     patched = np.asarray(label) == 1
-    return Scores(
+    return Localisation(
         _mean(judged.hit[patched]),
         _mean(judged.energy[patched]),
         average_precision(judged.peak, patched),

@@ -12,14 +12,15 @@ from flax_attn.testing import tolerance
 from train.__main__ import main
 from train.compare.options import Options
 
+from ..conftest import small_images
+
 STEPS = 13
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "a.npz"
-    coarse = np.random.default_rng(0).integers(20, 200, (29, 5, 6, 3), np.uint8)
-    np.savez(path, images=coarse.repeat(4, 1).repeat(4, 2))
+    np.savez(path, images=small_images(29, 20, 24))
     return path
 
 

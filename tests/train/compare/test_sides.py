@@ -20,6 +20,8 @@ from train.step import draw_batch, mean_error
 from train.task import TRAIN, split_key
 from train.twin import error_of, twin_of
 
+from ..conftest import small_images
+
 STEPS = 6
 OPTIONS = Options(
     network="multi_head", position="learned", batch_size=7, steps=STEPS, dtype="float64", schedule="one_cycle"
@@ -32,9 +34,8 @@ def quietly(run):
 
 @pytest.fixture(scope="module")
 def problem():
-    coarse = np.random.default_rng(0).integers(20, 200, (29, 5, 6, 3), np.uint8)
     with settings(OPTIONS):
-        yield Problem(OPTIONS, Source("small", coarse.repeat(4, 1).repeat(4, 2)))
+        yield Problem(OPTIONS, Source("small", small_images(29, 20, 24)))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from train.data import Source
 from train.look import fixed_patches, localise, observe
 from train.look.ending import choose, finish, save_scores
 from train.look.places import painted
-from train.look.scores import Scores, combine, judge
+from train.look.scores import Localisation, combine, judge
 from train.networks import build_network
 from train.step import draw_batch
 from train.task import TEST, WHITE, Patches, split_key
@@ -74,7 +74,7 @@ def test_a_run_ends_with_scores_and_a_picture(tmp_path, images):
 
 
 def test_no_number_is_written_as_null(tmp_path):
-    save_scores(tmp_path / "a.json", {"some": Scores(math.nan, 2.0, 0.5, 0, 3)}, 17, 19)
+    save_scores(tmp_path / "a.json", {"some": Localisation(math.nan, 2.0, 0.5, 0, 3)}, 17, 19)
     written = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
     assert written["maps"]["some"] == {
         "pointing": None,

@@ -7,7 +7,7 @@ import pytest
 
 from flax_attn.testing import relative_error, tolerance
 from train.look.places import centres_inside, coverage
-from train.look.scores import Scores, average_precision, combine, judge, pointing, relative_energy
+from train.look.scores import Localisation, average_precision, combine, judge, pointing, relative_energy
 from train.task import Patches
 
 CLOSE = tolerance("output", "float64")
@@ -103,4 +103,4 @@ def test_nothing_to_judge_is_no_number():
     judged = judge(np.zeros((2, HEIGHT, WIDTH)), patches_at((4, 5), (4, 5)))
     scores = combine(judged, np.array([0, 0]))
     assert all(map(math.isnan, (scores.pointing, scores.energy, scores.average_precision)))
-    assert isinstance(scores, Scores)
+    assert isinstance(scores, Localisation)

@@ -1,0 +1,27 @@
+"""What is shown while a run goes on."""
+
+import io
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from train.__main__ import open_images
+from train.data import folder
+
+
+def shown(monkeypatch, photos, **options):
+    console = Console(file=io.StringIO(), width=97, **options)
+    monkeypatch.setattr("train.__main__.Console", lambda: console)
+    assert len(open_images(f"folder:{photos}").records) == 7
+    return console.file.getvalue()
+
+
+def test_a_folder_is_looked_through_with_a_bar_on_a_terminal_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "CHUNK", 3)
+    for number in range(7):
+        Image.fromarray(np.full((17, 19, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+    assert shown(monkeypatch, tmp_path) == ""
+    drawn = shown(monkeypatch, tmp_path, force_terminal=True)
+    assert [part in drawn for part in ("looking through the files", "0/7", "3/7", "6/7", "7/7")] == [True] * 5
+    assert drawn.endswith("\x1b[2K")  # gone

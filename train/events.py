@@ -1,0 +1,106 @@
+"""Event files, which TensorBoard shows, in the folder ``tensorboard`` of the run's, where they are asked for."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from .config import Config
+from .loop import Run
+from .metrics import EpochMetrics
+from .run_folder import RunFolder
+from .state import learning_rate
+
+FOLDER = "tensorboard"
+SECONDS = 10  # after which at the latest what was added is on its way to the disk
+PICTURES = ("curves.png", "attention.png")
+
+
+class NoEvents:
+    """In place of `Events` where nobody asked for them."""
+
+    def step(self, step: int, error: float) -> None:
+        """A training step, counted from 1, is done."""
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        """An epoch is done."""
+
+    def pictures(self) -> None:
+        """The run is done."""
+
+    def close(self) -> None:
+        """No more comes."""
+
+
+class Events(NoEvents):
+    """Writes event files, all of them over the number of training steps.
+
+    What the logs of the folder hold is written first, in place of the event files that are there: a run that goes on
+    has each step once, whatever was written before it was killed, and one that did not ask for events at first has all.
+
+    Args:
+        run: at its beginning, or where it goes on.
+        folder: its own, with logs that end there.
+    """
+
+    def __init__(self, run: Run, folder: RunFolder) -> None:
+        self._path, self._steps = folder.path, run.steps
+        self._rates = _rates(run.config, run.config.epochs * run.steps)
+        for old in (self._path / FOLDER).glob("events.out.tfevents.*"):
+            old.unlink()
+        # The first event tells a TensorBoard that is looking to forget what it has read.
+        self._writer = import_writer()(str(self._path / FOLDER), purge_step=1, flush_secs=SECONDS)
+        for step, error in enumerate(folder.step_errors(), 1):
+            self.step(step, error)
+        for metrics in folder.history():
+            self.epoch(metrics)
+
+    def step(self, step: int, error: float) -> None:
+        """A training step, counted from 1, is done."""
+        self._writer.add_scalar("step/train_error", error, step)
+        self._writer.add_scalar("step/learning_rate", self._rates[step - 1], step)
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        """An epoch is done."""
+        for name, value in vars(metrics).items():
+            if name != "epoch":
+                self._writer.add_scalar(f"epoch/{name}", value, metrics.epoch * self._steps)
+
+    def pictures(self) -> None:
+        """The run is done, and its pictures are in its folder."""
+        for name in PICTURES:
+            with Image.open(self._path / name) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            self._writer.add_image(Path(name).stem, pixels, len(self._rates), dataformats="HWC")
+
+    def close(self) -> None:
+        """No more comes."""
+        self._writer.close()
+
+
+def open_events(run: Run, folder: RunFolder) -> NoEvents:
+    """`Events` where the run's options ask for them."""
+    return Events(run, folder) if run.config.tensorboard else NoEvents()
+
+
+def import_writer() -> Any:
+    """What writes event files.
+
+    Raises:
+        ValueError: tensorboardX is not installed.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "--tensorboard needs tensorboardX, got none; install it with: pip install -e '.[tensorboard]'"
+        ) from error
+    return SummaryWriter
+
+
+def _rates(config: Config, steps: int) -> np.ndarray:
+    rate = learning_rate(config, steps)
+    return np.asarray(jax.vmap(lambda step: jnp.asarray(rate(step)))(jnp.arange(steps)))
