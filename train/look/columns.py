@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..task import WHITE
+from ..task import WHITE, Patches
 from .maps import detector_maps, gathered, is_over_places, kind_of, spread
 from .observe import Observed
-from .places import CELL
+from .places import centres_inside
 
 _detector_maps = jax.jit(detector_maps, static_argnames=("size", "token_order"))
 
@@ -27,7 +27,7 @@ class Column:
         values: maps (rows, h, w); or, for bars, (rows, c).
         scale: signed: symmetric about zero; attention: from zero to 2, twice uniform attention, at least; range: from
             smallest to largest; bars: from 0 to 1.
-        dots: a place (row and column of a cell) to mark in each row, (rows, 2), or None.
+        dots: a place (row and column of a cell) to mark in each row, (rows, 2), NaN in rows without one; or None.
         least: the end of a signed scale is at least this, so that rounding is not blown up into a map.
     """
 
@@ -52,22 +52,32 @@ def columns(x: np.ndarray, seen: Observed, token_order: str = "pixels") -> list[
     least = 100 * float(np.finfo(np.float32).eps * np.abs(attended).max())
     shown.append(Column(f"attended map\nmean of {attended.shape[-1]}", attended.mean(-1), "signed", least=least))
     shown.append(Column("class activation\n(its mean is the logit)", np.asarray(seen.activation), "signed"))
-    places = query_places(x, np.asarray(seen.activation))
-    shown += token_columns(seen, places, token_order)
+    shown += token_columns(seen, *asked_about(x, np.asarray(seen.activation)), token_order)
     return shown + gate_columns(seen, token_order)
 
 
-def query_places(x: np.ndarray, activation: np.ndarray) -> np.ndarray:
-    """The cell (b, 2) whose attention is shown: in the middle of the patch; else the peak of the class activation."""
+def asked_about(x: np.ndarray, activation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cells whose attention is shown: all of the patch; else the one at the peak of the class activation.
+
+    Args:
+        x: images (b, h, w, 3).
+        activation: the class activation map, (b, h, w).
+
+    Returns:
+        How much each cell counts, (b, h, w), 1 in all; and the peaks (b, 2), NaN where there is a patch.
+    """
     b, height, width = activation.shape
-    places = np.stack(np.unravel_index(activation.reshape(b, -1).argmax(1), (height, width)), axis=1)
-    for place, image in zip(places, x, strict=True):
+    peaks = np.stack(np.unravel_index(activation.reshape(b, -1).argmax(1), (height, width)), axis=1).astype(float)
+    shares = np.zeros(activation.shape, np.float32)
+    for share, peak, image in zip(shares, peaks, x, strict=True):
         patched = outline(image)
-        if patched is not None:
-            top, left, rows, cells = patched
-            middle = (top + rows // 2) // CELL, (left + cells // 2) // CELL
-            place[:] = np.minimum(middle, (height - 1, width - 1))
-    return places
+        if patched is None:
+            share[tuple(peak.astype(int))] = 1
+        else:
+            top, left, _, _ = patched
+            inside = centres_inside(Patches(*np.array([[1], [top], [left]])), height, width)[0]
+            share[inside], peak[:] = 1 / inside.sum(), np.nan
+    return shares, peaks
 
 
 def outline(image: np.ndarray) -> tuple[int, int, int, int] | None:
@@ -79,8 +89,11 @@ def outline(image: np.ndarray) -> tuple[int, int, int, int] | None:
     return int(top), int(left), int(bottom - top), int(right - left)
 
 
-def token_columns(seen: Observed, places: np.ndarray, token_order: str) -> list[Column]:
-    """For all token weights: the dot's row, its column, and what every place receives; 1 is uniform attention."""
+def token_columns(seen: Observed, places: np.ndarray, dots: np.ndarray, token_order: str) -> list[Column]:
+    """For all token weights: where these places look, what looks at them, and what every place receives.
+
+    1 is uniform attention.
+    """
     size = seen.attended.shape
     weights = {path: array for path, array in seen.recorded.items() if is_over_places(path, array, size)}
     shown = []
@@ -88,8 +101,8 @@ def token_columns(seen: Observed, places: np.ndarray, token_order: str) -> list[
         prefix = _prefix(path, weights)
         if array.shape[2] == array.shape[3]:
             looks, looked_at = map(np.asarray, _at_places(array, places, size=size, token_order=token_order))
-            shown.append(Column(f"{prefix}where the dot looks", looks, "attention", places))
-            shown.append(Column(f"{prefix}what looks at the dot", looked_at, "attention", places))
+            shown.append(Column(f"{prefix}where the patch looks\n(or the dot)", looks, "attention", dots))
+            shown.append(Column(f"{prefix}what looks at the patch\n(or at the dot)", looked_at, "attention", dots))
         every = np.asarray(_detector_maps({path: array}, size=size, token_order=token_order)[path])
         shown.append(Column(f"{prefix}attention received\n(1: uniform)", every, "attention"))
     return shown
@@ -99,7 +112,7 @@ def token_columns(seen: Observed, places: np.ndarray, token_order: str) -> list[
 def _at_places(
     weights: jax.Array, places: jax.Array, *, size: tuple[int, int, int, int], token_order: str
 ) -> tuple[jax.Array, jax.Array]:
-    """Where the places (b, 2) look and what looks at them, (b, h, w) each, averaged over heads."""
+    """Where the places, by their shares (b, h, w), look and what looks at them, (b, h, w) each, averaged over heads."""
     mean, held = jnp.mean(weights, axis=1) * weights.shape[-1], gathered(places, size, token_order)
     looks = jnp.einsum("bq,bqk->bk", held, mean, precision="highest")
     looked_at = jnp.einsum("bqk,bk->bq", mean, held, precision="highest")

@@ -83,13 +83,12 @@ def spread(values: jax.Array, size: tuple[int, int, int, int], token_order: str)
 
 
 def gathered(places: jax.Array, size: tuple[int, int, int, int], token_order: str) -> jax.Array:
-    """The share (b, h * w) of a place's values that every token holds: the way back from `spread`.
+    """The share (b, h * w) of some places' values that every token holds: the way back from `spread`.
 
     Args:
-        places: (b, 2), row and column of a place in each image.
+        places: (b, h, w), how much each place counts.
         size: of the attended map, (b, h, w, c).
         token_order: what the tokens are.
     """
-    b, _, _, c = size
-    here = jnp.zeros(size).at[jnp.arange(b), places[:, 0], places[:, 1]].set(1 / c)
+    here = jnp.broadcast_to(places[..., None] / size[-1], size)
     return jnp.sum(ops.map_to_tokens(here, token_order), axis=-1)

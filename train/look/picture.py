@@ -81,7 +81,7 @@ def _draw_maps(figure: Figure, axes: np.ndarray, column: Column, x: np.ndarray) 
         shown = ax.imshow(values, extent=(0, width, height, 0), **scale)
         ax.set(xlim=(0, image.shape[1]), ylim=(image.shape[0], 0))
         _outline(ax, image)
-        if column.dots is not None:
+        if column.dots is not None and np.isfinite(column.dots[row]).all():
             y, x_ = column.dots[row] * CELL + CELL / 2
             ax.plot(x_, y, "o", color="white", markeredgecolor="black", markersize=4)
         ax.set_axis_off()

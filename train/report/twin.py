@@ -50,7 +50,10 @@ class TwinRun:
     def __init__(self, config: Config, source: Source, stop: Callable[[], bool] = lambda: False) -> None:
         self.config, self.source, self._stop = config, source, stop
         path = Path(str(config.run_dir))
-        self.folder = RunFolder(path) if (path / CONFIG).is_file() else RunFolder.create(config, source)
+        begun = (path / CONFIG).is_file()
+        self.folder = RunFolder(path) if begun else RunFolder.create(config, source)
+        if begun:
+            self.folder.hold()
         self.folder.check_data(source)
         layout = Layout(config.batch_size)
         self._feed = open_feed(source, config, layout)
@@ -80,10 +83,10 @@ class TwinRun:
                 self.folder.add_epoch(metrics)
                 self._save(epoch + 1)
                 progress(metrics)
+            self._finish()
         finally:
             self._feed.close()
             self.folder.close()
-        self._finish()
 
     def _train(self, epoch: int) -> tuple[Tally, float]:
         tally, began = Tally(), time.perf_counter()

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from flax_attn.testing import relative_error, tolerance
-from train.look.columns import Column, columns, outline, query_places
+from train.look.columns import Column, asked_about, columns, outline
 from train.look.observe import Observed
 from train.look.picture import Caption, compose, limits
 
 CLOSE = tolerance("output", "float32")
 B, H, W, C = 2, 5, 7, 11
 RNG = np.random.default_rng(0)
-PLACES = [(3, 4), (1, 5)]  # the middle of the patch in the first image, the peak of the class activation in the second
+PEAK = (1, 5)  # of the class activation in the second image; the first has a patch
+PATCH = np.s_[1:5, 2:6]  # its cells: their centres, 2 pixels behind their corners, lie in 4:20 and 9:25
 
 
 def image_pair():
@@ -37,8 +38,12 @@ def test_the_outline_is_the_patch():
     assert outline(x[1]) is None
 
 
-def test_the_dot_is_in_the_patch_or_at_the_peak():
-    assert query_places(image_pair(), seen().activation).tolist() == [list(place) for place in PLACES]
+def test_the_cells_of_the_patch_are_asked_about_or_the_peak():
+    shares, dots = asked_about(image_pair(), seen().activation)
+    expected = np.zeros((B, H, W))
+    expected[0][PATCH], expected[1][PEAK] = 1 / 16, 1
+    assert np.array_equal(shares, expected)
+    assert np.array_equal(dots, [(np.nan, np.nan), PEAK], equal_nan=True)
 
 
 def test_every_network_shows_its_attended_map_and_its_class_activation():
@@ -56,12 +61,13 @@ def test_tokens_show_a_row_a_column_and_what_is_received():
     shown = by_title(columns(image_pair(), seen(attn1__weights=weights)))
     assert len(shown) == 8
     mean = weights.mean(1) * H * W
-    for image, (row, column) in enumerate(PLACES):
-        place = row * W + column
-        looks, looked_at = (shown[title] for title in ("where the dot looks", "what looks at the dot"))
-        assert relative_error(looks.values[image].ravel(), mean[image, place]) <= CLOSE
-        assert relative_error(looked_at.values[image].ravel(), mean[image, :, place]) <= CLOSE
-        assert looks.dots[image].tolist() == [row, column]
+    looks, looked_at = (
+        shown[title] for title in ("where the patch looks (or the dot)", "what looks at the patch (or at the dot)")
+    )
+    cells = np.arange(H * W).reshape(H, W)
+    for image, places in enumerate([cells[PATCH].ravel(), [cells[PEAK]]]):
+        assert relative_error(looks.values[image].ravel(), mean[image, places].mean(0)) <= CLOSE
+        assert relative_error(looked_at.values[image].ravel(), mean[image][:, places].mean(1)) <= CLOSE
     received = shown["attention received (1: uniform)"]
     assert relative_error(received.values.reshape(B, -1), mean.mean(1)) <= CLOSE
 
@@ -122,5 +128,5 @@ def test_the_figure_draws_the_columns_in_their_places(shown):
             assert ax.images[0].get_extent() == [0, 28, 20, 0]
             assert [patch.get_bbox().bounds for patch in ax.patches] == ([(9, 4, 16, 16)] if row == 0 else [])
             dots = [tuple(line.get_xydata()[0]) for line in ax.lines]
-            row_, column_ = PLACES[row]
-            assert dots == ([] if column.dots is None else [(column_ * 4 + 2, row_ * 4 + 2)])
+            marked = column.dots is not None and row == 1  # the other one has a patch
+            assert dots == ([(PEAK[1] * 4 + 2, PEAK[0] * 4 + 2)] if marked else [])

@@ -88,16 +88,22 @@ def test_an_article_token_counts_for_the_places_whose_values_it_holds():
 
 
 @pytest.mark.parametrize("token_order", ["pixels", "article"])
-def test_a_place_is_gathered_from_the_tokens_that_hold_it(token_order):
-    places = np.array([[1, 4], [3, 0]])
+def test_places_are_gathered_from_the_tokens_that_hold_them(token_order):
+    shares = {0: {(1, 4): 0.25, (2, 6): 0.75}, 1: {(3, 0): 1.0}}
+    places = np.zeros((2, 5, 7), np.float32)
+    for b, counts in shares.items():
+        for place, share in counts.items():
+            places[b][place] = share
     held = np.asarray(gathered(places, SIZE, token_order))
-    for b, (row, column) in enumerate(places):
-        place = row * 7 + column
-        if token_order == "pixels":
-            expected = np.arange(35) == place
-        else:
-            expected = [np.mean(article_pixels(token, 5, 7, 3) == place) for token in range(35)]
-        assert relative_error(held[b], np.asarray(expected, np.float32)) <= CLOSE
+    for b, counts in shares.items():
+        expected = np.zeros(35, np.float32)
+        for (row, column), share in counts.items():
+            place = row * 7 + column
+            if token_order == "pixels":
+                expected[place] += share
+            else:
+                expected += [share * np.mean(article_pixels(token, 5, 7, 3) == place) for token in range(35)]
+        assert relative_error(held[b], expected) <= CLOSE
 
 
 class Ring(nnx.Module):
