@@ -1,0 +1,91 @@
+"""The commands in the README are understood; what takes minutes is done by other tests, on smaller things."""
+
+import dataclasses
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import flax_attn
+import torch_ref.__main__
+import train.__main__
+from train.config import Config
+from train.networks import build_network
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "README.md"
+SIZE = 61, 67
+
+
+def commands():
+    """The lines of all shell blocks, without their comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if line.strip()]
+
+
+COMMANDS = commands()
+
+
+def photos(count):
+    return np.random.default_rng(0).integers(0, 256, (count, *SIZE, 3), np.uint8)
+
+
+def write_run(folder):
+    config = Config(network="cnn")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
+    (folder / "data.json").write_text(json.dumps({"image_size": SIZE}))
+    flax_attn.to_torch(build_network(config, *SIZE), folder / "model.safetensors")
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """Where the files lie that the commands name."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("photos.npz", images=photos(53))
+    for name in ("photo.jpg", "other.png"):
+        Image.fromarray(photos(1)[0]).save(name)
+    for name in ("RUN", "runs/mine"):
+        write_run(tmp_path / name)
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 12
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "make"], ids=" ".join)
+def test_make_knows_the_target(words):
+    subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+
+
+def started(words, monkeypatch):
+    """Runs a command as far as its bad input would stop it; returns its exit status."""
+    assert words[:2] == [".venv/bin/python", "-m"]
+    module, *given = words[2:]
+    for work in ("train.__main__.train", "train.compare.command.run", "train.report.command.run"):
+        monkeypatch.setattr(work, lambda *arguments: 0)
+    monkeypatch.setattr("train.data.opening.synthetic_images", lambda: photos(53))
+    run = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr("train.__main__.go_on", lambda *arguments: (run, run, []))
+    monkeypatch.setattr(torch_ref.__main__, "parity", lambda options: 0)
+    return {"train": train.__main__, "torch_ref": torch_ref.__main__}[module].main(given)
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0].endswith("python")], ids=" ".join)
+def test_python_understands_the_command(words, workplace, monkeypatch):
+    if "--help" in words:
+        with pytest.raises(SystemExit) as stop:
+            started(words, monkeypatch)
+        assert stop.value.code == 0
+    else:
+        assert started(words, monkeypatch) == 0
+
+
+def test_every_command_is_of_a_kind_that_is_tried():
+    assert [words for words in COMMANDS if words[0] not in ("make", ".venv/bin/python")] == []
