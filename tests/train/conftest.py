@@ -16,7 +16,7 @@ def small_images(count=40, height=HEIGHT, width=WIDTH):
     return coarse.repeat(4, 1).repeat(4, 2)
 
 
-def wait_for(process, happened, seconds=120.0, every=0.02):
+def wait_for(process, happened, seconds=600.0, every=0.02):
     """Waits until ``happened()`` or ``process`` ends, which it does by force where a busy machine explains no more."""
     deadline = time.monotonic() + seconds
     while process.poll() is None and not happened():
