@@ -30,7 +30,7 @@ def test_the_python_runs(page, tmp_path, monkeypatch):
             assert doctest.OutputChecker().check_output(text, printed, FLAGS), f"{text}\n--- is not ---\n{printed}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/parity.md", "docs/data.md"])
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/parity.md", "docs/data.md", "docs/results.md"])
 def test_links_inside_the_project_lead_somewhere(page):
     path = ROOT / page
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text()):
