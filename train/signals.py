@@ -9,7 +9,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """Within it the two signals are caught.
+    """Within it the two signals are caught. One around it hears of them when it is left.
 
     Attributes:
         signal: the number of the signal that came, None before.
@@ -30,6 +30,9 @@ class Stop:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+            around = getattr(handler, "__self__", None)
+            if isinstance(around, Stop) and self.signal is not None:
+                around.signal = self.signal
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:

@@ -121,12 +121,13 @@ def blocked(monkeypatch, block):
     monkeypatch.setattr(attention, "QUERY_BLOCK", block)
 
 
-@pytest.mark.parametrize("mask", [None, (2, 1, 13, 7), (1, 3, 1, 7)], ids=str)
-def test_queries_in_blocks_are_queries_at_once_with_their_gradients(mask, monkeypatch):
+@pytest.mark.parametrize("n_query", [13, 15])  # two blocks and a remainder, and three blocks
+@pytest.mark.parametrize("mask", [None, (2, 1, "n_query", 7), (1, 3, 1, 7)], ids=str)
+def test_queries_in_blocks_are_queries_at_once_with_their_gradients(mask, n_query, monkeypatch):
     rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(shape) for shape in [(2, 13, 3, 11), (2, 7, 3, 11), (2, 7, 3, 5)]]
-    cotangent = rng.standard_normal((2, 13, 3, 5))
-    keep = None if mask is None else rng.random(mask) < 0.6
+    arrays = [rng.standard_normal(shape) for shape in [(2, n_query, 3, 11), (2, 7, 3, 11), (2, 7, 3, 5)]]
+    cotangent = rng.standard_normal((2, n_query, 3, 5))
+    keep = None if mask is None else rng.random([n_query if size == "n_query" else size for size in mask]) < 0.6
 
     def attend(need_weights):
         def loss(arrays):
@@ -141,7 +142,7 @@ def test_queries_in_blocks_are_queries_at_once_with_their_gradients(mask, monkey
 
     with jax.enable_x64(True):
         whole = attend(need_weights=True)
-        blocked(monkeypatch, 5)  # 13 queries: two blocks and a remainder
+        blocked(monkeypatch, 5)
         parts = attend(need_weights=False)
     for quantity, got, expected in zip(["output", *["input gradient"] * 3], parts, whole, strict=True):
         assert relative_error(got, expected) <= tolerance(quantity, "float64")

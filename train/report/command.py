@@ -7,10 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..data import open_source
+from ..__main__ import main as train
+from ..__main__ import open_images
+from ..batches import check_batch_size
+from ..data import Source
+from ..run_folder import CONFIG, RunFolder
 from .options import Options, parse
 from .plan import Planned, check, check_same, plan
-from .work import Log, Train, work
+from .work import Log, work
 
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 
@@ -21,12 +25,12 @@ def main(argv: Sequence[str]) -> int:
     0; 1 where a run failed or the page cannot be written; 2 for bad input; 128 and the signal's number where it was
     told to stop.
     """
-    from ..__main__ import main as train
-
     try:
         options = parse(argv)
-        runs = prepare(options)
-        return run(options, runs, train)
+        if options.renew:
+            return renew()
+        runs, source = prepare(options)
+        return run(options, runs, source)
     except (ValueError, ImportError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -38,44 +42,63 @@ def main(argv: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def prepare(options: Options) -> list[Planned]:
+def prepare(options: Options) -> tuple[list[Planned], Source | None]:
     """Does all that bad input can stop before the first run.
 
+    Returns:
+        All runs of the report, and the images if something is to be trained.
+
     Raises:
-        ValueError: an option that cannot be used, or a run folder with other options.
+        ValueError: an option that cannot be used, or a run folder with other options or images.
         ImportError: PyTorch is not installed.
+        FileNotFoundError: no such images.
     """
     check(options)
-    if options.twins and options.train and importlib.util.find_spec("torch") is None:
-        raise ImportError(
-            "training the twins needs PyTorch: pip install 'flax_attn[torch]', or leave them out: --twins"
-        )
     runs = plan(options)
     for each in runs:
         check_same(each)
-    return runs
+    if not options.train:
+        return runs, None
+    if any(each.side == "pytorch" for each in runs) and importlib.util.find_spec("torch") is None:
+        raise ImportError("--twins needs PyTorch: pip install 'flax_attn[torch]'; without any after it, it needs none")
+    source = open_images(options.data)
+    for each in runs:
+        check_batch_size(each.config.batch_size, source.train)
+        if (each.path / CONFIG).is_file():
+            RunFolder(each.path).check_data(source)
+    return runs, source
 
 
-def run(options: Options, runs: list[Planned], train: Train) -> int:
+def run(options: Options, runs: list[Planned], source: Source | None) -> int:
     """Trains what is missing, and writes the page from what there is; returns the exit status.
 
     Raises:
-        ValueError: images that cannot be used, or nothing to write of.
+        ValueError: nothing to write of.
         OSError: something cannot be written.
     """
     from .outcomes import collect  # the page's parts, for which bad input need not wait
     from .write import write_docs, write_report
 
-    console, log, failed = Console(), Log(Path(options.runs)), []
-    if options.train:
-        code, failed = work(runs, open_source(options.data), log, train, console)
+    console, log = Console(), Log(Path(options.runs))
+    if source is not None:
+        code = work(runs, source, log, train, console)
         if code:
             print("stopped; the same command goes on", file=sys.stderr)
             return code
     report = collect(options, runs, log)
     for path in write_docs(report) if options.docs else write_report(Path(options.out), report):
         console.print(f"written: {path}", soft_wrap=True, highlight=False)
-    if failed:
-        print(f"error: these runs failed, for the reasons above: {', '.join(failed)}", file=sys.stderr)
+    if report.failed:
+        print(f"error: these runs failed, for the reasons above: {', '.join(report.failed)}", file=sys.stderr)
         return 1
+    return 0
+
+
+def renew() -> int:
+    """Writes the pages in the documentation anew from the numbers that are kept beside them."""
+    from . import write
+    from .outcomes import from_json
+
+    for path in write.write_docs(from_json((write.ROOT / "docs" / write.NUMBERS).read_text())):
+        print(f"written: {path}")
     return 0

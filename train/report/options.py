@@ -46,6 +46,8 @@ class Options:
     """Where results.md, results.json and results.png go."""
     docs: bool = False
     """Whether they go to docs/ in this checkout, and README's table is written anew."""
+    renew: bool = False
+    """Writes what --docs writes from docs/results.json, after a change to words or tables, and does nothing else."""
     train: bool = True
     """Whether what is missing is trained; else the page is made of what there is."""
 

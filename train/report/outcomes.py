@@ -77,12 +77,14 @@ class Report:
         options: what was asked for; paths are the last part of theirs alone.
         images: what the images are, as in a run's ``data.json``.
         planned: how many runs belong to it.
+        failed: the names of those that failed when they were last tried.
         outcomes: of those that are done.
     """
 
     options: dict[str, Any]
     images: dict[str, Any]
     planned: int
+    failed: list[str]
     outcomes: list[Outcome]
 
     def of(self, row: str, protocol: str, side: str = "ours") -> list[Outcome]:
@@ -120,7 +122,8 @@ def collect(options: Options, runs: Sequence[Planned], log: Log) -> Report:
     done, tries = log.done(), log.lines()
     ready = [run for run in runs if is_done(run, done)]
     if not ready:
-        raise ValueError(f"--runs {options.runs} must hold runs of this report, got none that is done")
+        failed = ", ".join(run.name for run in runs if run.name in log.failed()) or "none that was tried"
+        raise ValueError(f"--runs {options.runs} must hold runs that are done, got none; failed: {failed}")
     images = [read_json(run.path / DATA) for run in ready]
     for run, seen in zip(ready, images, strict=True):
         if seen != images[0]:
@@ -130,7 +133,8 @@ def collect(options: Options, runs: Sequence[Planned], log: Log) -> Report:
         if run.row not in counts:
             counts[run.row] = parameters(run.config, *size)
     outcomes = [_outcome(run, counts[run.row], [line for line in tries if line["run"] == run.name]) for run in ready]
-    return Report(_shown(options), images[0], len(runs), outcomes)
+    failed = [run.name for run in runs if run.name in log.failed()]
+    return Report(_shown(options), images[0], len(runs), failed, outcomes)
 
 
 def _outcome(run: Planned, count: int, tries: Sequence[dict[str, Any]]) -> Outcome:

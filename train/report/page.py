@@ -1,6 +1,5 @@
 """The results page."""
 
-import time
 from typing import Any
 
 from . import findings
@@ -22,12 +21,13 @@ EXPLANATIONS: dict[Protocol, str] = {
     "{epochs} (the tutorial: 50, on STL-10).",
 }
 
-READING = f"""\
-Each figure is the mean over the seeds and their standard deviation. Errors are the smallest over the epochs, as the
-tutorial reports them; accuracy is that after the last. *Pointing game*: the share of test images with a patch in which
-the peak of the class activation map lies in it; chance is 0.028 at 96x96. *images/s* is the speed of training while
-these runs were made, other work on the machine included. *sd* is the standard deviation over the seeds, the root of the
-mean of both sides' variances; what lies within {APART} sd is not told apart."""
+NOWHERE = ("runs", "out", "docs", "renew", "train")  # options that make no other figures
+
+READING = """\
+Each figure is the mean over the seeds, where there are several ± their standard deviation (of the sample). Errors are
+the smallest over the epochs, as the tutorial reports them; accuracy is that after the last. *Pointing game*: the share
+of test images with a patch in which the peak of the class activation map lies in it; chance is 0.028 at 96x96.
+*images/s* is the speed of training while these runs were made, with whatever else the machine did then."""
 
 
 def page(report: Report, *, picture: str) -> str:
@@ -42,7 +42,7 @@ def page(report: Report, *, picture: str) -> str:
     for protocol in protocols:
         parts += [f"## {HEADINGS[protocol]}", explanation(report, protocol), results_table(report, protocol)]
         if protocol == "per_image":
-            parts.append(findings.best_network(report, protocol))
+            parts.append(findings.best_networks(report, protocol))
     for protocol in protocols:
         if any(run.protocol == protocol and run.side == "pytorch" for run in report.outcomes):
             parts += [f"## Ours and PyTorch's: {HEADINGS[protocol].lower()}", _TWINS, twin_table(report, protocol)]
@@ -54,29 +54,30 @@ def page(report: Report, *, picture: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_TWINS = """\
+_TWINS = f"""\
 Both start from the same weights and see the same images and patches in the same order, with the same learning rates;
-dropout masks and rounding are each side's own. *apart* is ours minus PyTorch's smallest test error."""
+dropout masks and rounding are each side's own. Compared are the seeds that both sides have. *apart* is the mean of our
+smallest test errors minus that of PyTorch's, in standard deviations over the seeds (the root of the mean of both sides'
+variances); within {APART} of them is what is asked for. PyTorch's images/s include that each batch comes from JAX."""
 
 _MAPS = """\
-*Energy*: the share of a map's positive part that lies in the patch, over the patch's share of the area; chance is 1.
-*Average precision*: of telling images with a patch from those without by the height of the peak. Maps of attention
+Ours. *Energy*: the share of a map's positive part that lies in the patch, over the patch's share of the area; chance is
+1. *Average precision*: of telling images with a patch from those without by the height of the peak. Maps of attention
 weights say how much attention each place receives."""
 
 
 def introduction(report: Report) -> str:
     """What was run, where, and how long it took."""
-    seconds = sum(run.seconds for run in report.outcomes)
-    hours = time.strftime("%-H h %M min", time.gmtime(seconds % 86400))
-    days = f"{int(seconds // 86400)} d " if seconds >= 86400 else ""
+    hours, minutes = divmod(round(sum(run.seconds for run in report.outcomes) / 60), 60)
     height, width = report.images["image_size"]
     images = f"{report.images['images']} images of {height}x{width}"
     train, test = report.images["train"], report.images["test"]
-    missing = report.planned - len(report.outcomes)
+    missing = report.planned - len(report.outcomes) - len(report.failed)
     lines = [
-        f"Written by `{command(report.options)}`: {len(report.outcomes)} runs"
-        + (f" of {report.planned}, {missing} not done yet" if missing else "")
-        + f", {days}{hours}.",
+        f"Written by `{command(report.options)}`: {len(report.outcomes)} runs of {report.planned}, "
+        + (f"{missing} not done yet, " if missing else "")
+        + (f"failed: {', '.join(report.failed)}, " if report.failed else "")
+        + f"in {hours} h {minutes:02d} min, tries that were killed left out.",
         f"{report.options['data']}, {images}: {train[1] - train[0]} train, {test[1] - test[0]} test.",
         f"Computed on: {' / '.join(dict.fromkeys(run.where for run in report.outcomes))}.",
     ]
@@ -94,7 +95,7 @@ def command(options: dict[str, Any]) -> str:
     for name, value in options.items():
         default = getattr(Options(), name)
         given = tuple(value) if isinstance(value, list) else value
-        if given is None or given == default or name in ("runs", "out", "docs", "train"):
+        if given is None or given == default or name in NOWHERE:
             continue
         words += [f"--{name.replace('_', '-')}", *(map(str, given) if isinstance(given, tuple) else [str(given)])]
     return " ".join(words)
@@ -110,18 +111,20 @@ def explanation(report: Report, protocol: Protocol) -> str:
 def questions(report: Report, protocols: list[Protocol]) -> list[str]:
     """The two questions and what these runs answer."""
     parts = ["## Does multi-head attention find the patch once tokens are pixels?", _MULTI_HEAD]
-    for protocol in protocols:
-        parts.append("\n".join([f"{HEADINGS[protocol]}:", *findings.multi_head(report, protocol)]))
+    parts.append("\n".join(findings.multi_head(report, "per_image")))
     parts += ["## Is the tutorial's claim about CBAM borne out?", _CBAM]
     for protocol in protocols:
-        parts.append("\n".join([f"{HEADINGS[protocol]}:", *findings.cbam(report, protocol)]))
+        parts.append(f"{HEADINGS[protocol]}: {findings.cbam(report, protocol)}")
     return parts
 
 
 _MULTI_HEAD = """\
 The tutorial reshapes the map so that its tokens are not pixels (`token_order="article"`), and remarks that this
-network's attention does not highlight the patch."""
+network's attention does not highlight the patch. Here, with a patch of its own for each image, *found* means: of the
+images with a patch, the place that receives most attention lies in it in half of them or more."""
 
-_CBAM = """\
+_CBAM = f"""\
 The tutorial calls CBAM the best of its networks, with the lowest test error, and says that the patch shows in its
-attended map. By its own figures the convolutional multi-head network's test error is lower, 0.0143 against 0.0280."""
+attended map. By its own figures the convolutional multi-head network's test error is lower, 0.0143 against 0.0280. Two
+networks are told apart where the means of their smallest test errors are more than {APART} standard deviations apart
+(over the seeds, as above)."""

@@ -18,6 +18,11 @@ TITLES: dict[Protocol, str] = {"per_image": "a patch of its own for each image",
 
 
 def save_picture(path: Path, report: Report) -> None:
+    """Writes the picture that `compose` makes."""
+    compose(report).savefig(path, dpi=120)
+
+
+def compose(report: Report) -> Figure:
     """Draws errors, accuracy and pointing game: a line per network, a dot per seed, a bar at their mean."""
     protocols = [protocol for protocol in PROTOCOLS if any(run.protocol == protocol for run in report.outcomes)]
     names = [name for name in ROWS if any(run.row == name for run in report.outcomes)]
@@ -39,7 +44,7 @@ def save_picture(path: Path, report: Report) -> None:
         if any(run.side == side for run in report.outcomes)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def _scale(axes: Sequence[Axes]) -> None:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from .outcomes import Outcome, Report, Spread, spread
 from .rows import ROWS, Protocol, Row
 
-ACTIVATION = "class_activation"
 APART = 2  # seed standard deviations by which two means may differ
 
 Value = Callable[[Outcome], float | None]
@@ -80,27 +79,59 @@ def _printed(row: Row) -> list[str]:
 
 def twin_table(report: Report, protocol: Protocol) -> str:
     """Ours beside PyTorch's."""
-    heads = ["network", "min test error: ours", "PyTorch", "apart", "accuracy: ours", "PyTorch", "pointing game: ours"]
-    heads += ["PyTorch", "images/s: ours", "PyTorch"]
+    shown = COLUMNS[2:]
+    heads = [f"{column.title}: {side}" for column in shown for side in ("ours", "PyTorch")]
     lines = []
     for name, row in ROWS.items():
-        ours, theirs = report.of(name, protocol), report.of(name, protocol, "pytorch")
-        if ours and theirs:
-            pairs = [column.show(spread(map(column.value, runs))) for column in COLUMNS[2:] for runs in (ours, theirs)]
-            lines.append([row.title, *pairs[:2], deviations(distance(ours, theirs)), *pairs[2:]])
-    return markdown(heads, lines)
+        ours, theirs = both(report, name, protocol)
+        if ours:
+            pairs = [column.show(spread(map(column.value, runs))) for column in shown for runs in (ours, theirs)]
+            apart = deviations(distance(ours, theirs))
+            lines.append([row.title, str(len(ours)), *pairs[:2], apart, *pairs[2:]])
+    return markdown(["network", "seeds", *heads[:2], "apart", *heads[2:]], lines)
+
+
+def both(report: Report, name: str, protocol: Protocol) -> tuple[list[Outcome], list[Outcome]]:
+    """Ours and PyTorch's runs of a row, of the seeds that both have."""
+    sides = report.of(name, protocol), report.of(name, protocol, "pytorch")
+    seeds = set.intersection(*({run.seed for run in runs} for runs in sides))
+    ours, theirs = ([run for run in runs if run.seed in seeds] for runs in sides)
+    return ours, theirs
 
 
 def short_table(report: Report) -> str:
     """What matters most, for the README: patches of each image's own, ours and the PyTorch twin's."""
-    heads = ["network", "min test error", "its PyTorch twin's", "test accuracy", "pointing game"]
+    heads = ["network", "seeds", "min test error", "PyTorch twin's", "test accuracy", "pointing game: class activation"]
+    heads.append("the map that points best")
     lines = []
     for name, row in ROWS.items():
         ours, theirs = report.of(name, "per_image"), report.of(name, "per_image", "pytorch")
         if ours:
             figures = [column.show(spread(map(column.value, ours))) for column in COLUMNS[2:5]]
-            lines.append([row.title, figures[0], error(spread(run.min_test_error for run in theirs)), *figures[1:]])
+            twins = error(spread(run.min_test_error for run in theirs))
+            kind, pointing = best_map(ours)
+            lines.append([row.title, str(len(ours)), figures[0], twins, *figures[1:], f"{share(pointing)}, {kind}"])
     return markdown(heads, lines)
+
+
+def best_map(runs: Sequence[Outcome]) -> tuple[str, Spread | None]:
+    """The map that points best on average, in words, and how often it does."""
+    kinds = dict.fromkeys(kind for run in runs for kind in run.maps)
+    found = {kind: points for kind in kinds if (points := spread(run.pointing(kind) for run in runs))}
+    if not found:
+        return "none", None
+    kind = max(found, key=lambda kind: found[kind].mean)
+    return called(kind), found[kind]
+
+
+def called(kind: str) -> str:
+    """A map's name in a sentence.
+
+    Example:
+        >>> called("attended_mean"), called("attn1.attention.weights")
+        ('mean of the attended map', '`attn1.attention.weights`')
+    """
+    return {"attended_mean": "mean of the attended map", "class_activation": "class activation"}.get(kind, f"`{kind}`")
 
 
 def distance(ours: Sequence[Outcome], theirs: Sequence[Outcome], value: Value = COLUMNS[2].value) -> float | None:
@@ -112,7 +143,8 @@ def distance(ours: Sequence[Outcome], theirs: Sequence[Outcome], value: Value = 
     if a is None or b is None or a.std is None or b.std is None:
         return None
     deviation = math.sqrt((a.std**2 + b.std**2) / 2)
-    return (a.mean - b.mean) / deviation if deviation else (0.0 if a.mean == b.mean else math.inf)
+    apart = a.mean - b.mean
+    return apart / deviation if deviation else (math.copysign(math.inf, apart) if apart else 0.0)
 
 
 def deviations(found: float | None) -> str:
@@ -135,7 +167,7 @@ def map_table(report: Report, protocol: Protocol) -> str:
                 show(spread(run.maps[kind][score] for run in runs if kind in run.maps))
                 for score, show in (("pointing", share), ("energy", error), ("average_precision", share))
             ]
-            lines.append([row.title, kind.replace("_", " ") if "." not in kind else f"`{kind}`", *scores])
+            lines.append([row.title, called(kind), *scores])
     return markdown(["network", "map", "pointing game", "energy", "average precision"], lines, words=2)
 
 

@@ -5,7 +5,10 @@ options; dropout masks are PyTorch's own. In float32 rounding takes two such run
 they come to the same is a statement about training, `python -m train compare` is the one about each step.
 """
 
+import contextlib
 import itertools
+import os
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,6 +21,7 @@ import torch
 
 import flax_attn
 
+from ..batches import check_batch_size
 from ..config import Config
 from ..data import Source
 from ..devices import Layout
@@ -45,6 +49,9 @@ class TwinRun:
         config: the options; run_dir names the folder, which is made where it is not there.
         source: the images.
         stop: whether the run shall leave after the step at hand; what its epoch had come to is then lost.
+
+    Raises:
+        ValueError: the folder holds a run on other images, one that another process trains, or a broken state.
     """
 
     def __init__(self, config: Config, source: Source, stop: Callable[[], bool] = lambda: False) -> None:
@@ -52,9 +59,16 @@ class TwinRun:
         path = Path(str(config.run_dir))
         begun = (path / CONFIG).is_file()
         self.folder = RunFolder(path) if begun else RunFolder.create(config, source)
-        if begun:
-            self.folder.hold()
-        self.folder.check_data(source)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.folder.close)
+            if begun:
+                self.folder.hold()
+            self.folder.check_data(source)
+            self._prepare(config, source)
+            undo.pop_all()
+
+    def _prepare(self, config: Config, source: Source) -> None:
+        check_batch_size(config.batch_size, source.train)
         layout = Layout(config.batch_size)
         self._feed = open_feed(source, config, layout)
         self._key = layout.copy(jax.random.key(config.seed))
@@ -113,7 +127,10 @@ class TwinRun:
         with torch.no_grad():
             for fed, (x, y) in zip(feds, self._batches(tests, TEST, 0), strict=True):
                 p, label = self._twin(x)[0][fed.real], y[fed.real]
-                tally.add(error_of(p, label).item(), share_right(p, label), len(label))
+                error = error_of(p, label).item()
+                if not np.isfinite(error):
+                    raise NonFiniteError(f"PyTorch's loss is {error} in a test")
+                tally.add(error, share_right(p, label), len(label))
         return tally
 
     def _batches(self, feds: Iterator[Fed], split: int, epoch: int) -> Batches:
@@ -125,9 +142,20 @@ class TwinRun:
             yield images.to(self._device), labels.to(self._device)
 
     def _save(self, epochs: int) -> None:
-        states = {"network": self._twin.state_dict(), "optimizer": self._optimizer.state_dict()}
+        self.folder.sync()  # the state counts on the logs
         unfinished = self.folder.path / f".{STATE}.unfinished"
-        torch.save({"epochs": epochs, "random": torch.get_rng_state(), **states}, unfinished)
+        with unfinished.open("wb") as file:
+            torch.save(
+                {
+                    "epochs": epochs,
+                    "network": self._twin.state_dict(),
+                    "optimizer": self._optimizer.state_dict(),
+                    "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+                },
+                file,
+            )
+            file.flush()
+            os.fsync(file.fileno())
         unfinished.replace(self.folder.path / STATE)
 
     def _restore(self) -> int:
@@ -135,11 +163,15 @@ class TwinRun:
         if not file.is_file():
             self.folder.go_back_to(0, 0)
             return 0
-        state = torch.load(file, weights_only=True)
-        self._twin.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        epochs = int(state["epochs"])
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            self._twin.load_state_dict(state["network"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            epochs, (here, *devices) = int(state["epochs"]), state["random"]
+            torch.set_rng_state(here)
+            torch.cuda.set_rng_state_all(devices[: torch.cuda.device_count()])
+        except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{file} must be the state of this twin, got another or a broken one: {error}") from error
         self.folder.go_back_to(epochs, epochs * self._steps)
         return epochs
 

@@ -11,6 +11,7 @@ import jax
 from rich.console import Console
 
 from ..data import Source
+from ..data.stream import DataError
 from ..loop import NonFiniteError, StoppedError
 from ..run_folder import CONFIG
 from ..signals import Stop, status
@@ -23,7 +24,7 @@ Train = Callable[[list[str]], int]
 
 
 class Log:
-    """A line per try at a run: which one, whether it came to its end, how long it took, and where.
+    """A line per try at a run: which one, its exit status, how long it took, and where. Who is killed leaves none.
 
     Args:
         folder: of the report's runs.
@@ -44,12 +45,17 @@ class Log:
 
     def done(self) -> set[str]:
         """The names of the runs that came to their end."""
-        return {line["run"] for line in self.lines() if line["finished"]}
+        return {line["run"] for line in self.lines() if line["status"] == 0}
 
-    def add(self, run: Planned, *, finished: bool, seconds: float) -> None:
+    def failed(self) -> set[str]:
+        """The names of those that failed when they were last tried."""
+        last = {line["run"]: line["status"] for line in self.lines()}
+        return {name for name, code in last.items() if 0 < code < status(0)}
+
+    def add(self, run: Planned, *, code: int, seconds: float) -> None:
         """Appends a try."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        line = {"run": run.name, "finished": finished, "seconds": seconds, "where": where(run.side)}
+        line = {"run": run.name, "status": code, "seconds": seconds, "where": where(run.side)}
         cut_off = self._path.exists() and not self._path.read_text().endswith("\n")
         with self._path.open("a") as file:
             file.write("\n" * cut_off + json.dumps(line) + "\n")
@@ -60,8 +66,8 @@ def is_done(run: Planned, done: set[str]) -> bool:
     return run.name in done and (run.path / "localisation.json").is_file()
 
 
-def work(runs: list[Planned], source: Source, log: Log, train: Train, console: Console) -> tuple[int, list[str]]:
-    """Does the runs that are not done.
+def work(runs: list[Planned], source: Source, log: Log, train: Train, console: Console) -> int:
+    """Does the runs that are not done; whether one fails is in the log.
 
     Args:
         runs: all of them.
@@ -71,23 +77,22 @@ def work(runs: list[Planned], source: Source, log: Log, train: Train, console: C
         console: to say what goes on.
 
     Returns:
-        The status of the signal that stopped the work, or 0; and the names of runs that failed.
+        The exit status of the signal that stopped the work, or 0.
     """
-    done, failed = log.done(), []
-    for number, run in enumerate(runs, start=1):
-        if is_done(run, done):
-            continue
-        console.rule(f"{number} of {len(runs)}: {run.name}")
-        began = time.perf_counter()
-        code = train_ours(run, train) if run.side == "ours" else train_twin(run, source, console)
-        log.add(run, finished=code == 0, seconds=time.perf_counter() - began)
-        if code >= status(0):
-            return code, failed
-        if code:
-            failed.append(run.name)
-        jax.clear_caches()  # the next network shares no program with this one
-        gc.collect()
-    return 0, failed
+    done = log.done()
+    with Stop() as stop:  # hears of a signal that a run had no more use for, too
+        for number, run in enumerate(runs, start=1):
+            if is_done(run, done):
+                continue
+            console.rule(f"{number} of {len(runs)}: {run.name}")
+            began = time.perf_counter()
+            code = train_ours(run, train) if run.side == "ours" else train_twin(run, source, console)
+            log.add(run, code=code, seconds=time.perf_counter() - began)
+            if stop.signal is not None:
+                return status(stop.signal)
+            jax.clear_caches()  # the next network shares no program with this one
+            gc.collect()
+    return 0
 
 
 def train_ours(run: Planned, train: Train) -> int:
@@ -114,7 +119,7 @@ def train_twin(run: Planned, source: Source, console: Console) -> int:
             )
         except StoppedError:
             return status(stop.signal or 0)
-        except (NonFiniteError, OSError) as error:
+        except (NonFiniteError, DataError, OSError, ValueError, RuntimeError) as error:  # CUDA's, among the last
             console.print(f"error: {error}", soft_wrap=True, highlight=False)
             return 1
     return 0

@@ -27,13 +27,14 @@ def write_report(folder: Path, report: Report) -> list[Path]:
     return [folder / name for name in (PAGE, PICTURE, NUMBERS)]
 
 
-def write_docs(report: Report, root: Path = ROOT) -> list[Path]:
+def write_docs(report: Report, root: Path | None = None) -> list[Path]:
     """Writes all three into a checkout's ``docs``, and README's table; returns their paths.
 
     Raises:
         ValueError: the README lacks its marks; nothing is written then.
         OSError: a file cannot be written.
     """
+    root = root or ROOT
     text = readme(report, (root / "README.md").read_text())
     paths = write_report(root / "docs", report)
     write_whole(root / "README.md", text)

@@ -21,7 +21,7 @@ def outcome(row, error, *, protocol="per_image", side="ours", seed=0, pointing=0
     )
 
 
-def report(*outcomes, planned=None):
+def report(*outcomes, planned=None, failed=()):
     options = {"data": "npz:photos.npz", "epochs": 2, "batch_size": 10, "learning_rate": 1e-3, "seeds": [0, 1]}
     images = {"images": 50, "train": [0, 40], "test": [40, 50], "image_size": [32, 36]}
-    return Report(options, images, len(outcomes) if planned is None else planned, list(outcomes))
+    return Report(options, images, len(outcomes) if planned is None else planned, list(failed), list(outcomes))

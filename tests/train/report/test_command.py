@@ -1,9 +1,12 @@
 """``python -m train report`` from its arguments to its page and its exit status."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from train.__main__ import main
@@ -31,7 +34,7 @@ def finished(small_archive, tmp_path_factory):
 def test_every_run_is_done_once(finished):
     names = [line["run"] for line in log_of(finished)]
     assert names == [f"per_image/{row}/{side}/seed-0" for row in ("cnn", "cbam") for side in ("ours", "pytorch")]
-    assert all(line["finished"] and line["seconds"] > 0 for line in log_of(finished))
+    assert all(line["status"] == 0 and line["seconds"] > 0 for line in log_of(finished))
 
 
 def test_the_page_shows_what_the_folders_hold(finished):
@@ -62,18 +65,22 @@ def test_what_was_stopped_goes_on_and_what_fails_is_named(finished, small_archiv
 
     def train_ours(run, train):
         asked.append(run.name)
-        return 143 if len(asked) == 2 else 0
+        run.path.mkdir(parents=True, exist_ok=True)
+        if len(asked) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)  # too late for this run to heed it
+        return 0
 
     monkeypatch.setattr(work, "train_ours", train_ours)
     monkeypatch.setattr(work, "train_twin", lambda run, source, console: 1)
     assert report(small_archive, tmp_path) == 143
     assert not (tmp_path / "out").exists()
     assert report(small_archive, tmp_path) == 1
-    assert asked == [f"per_image/{row}/ours/seed-0" for row in ("cnn", "cbam", "cbam")]
+    assert asked == [f"per_image/{row}/ours/seed-0" for row in ("cnn", "cbam")]
     shown = capsys.readouterr().err
     assert "stopped; the same command goes on" in shown
     assert "these runs failed, for the reasons above: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch" in shown
-    assert "2 runs of 4, 2 not done yet" in (tmp_path / "out" / "results.md").read_text()
+    page = (tmp_path / "out" / "results.md").read_text()
+    assert "2 runs of 4, failed: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch/seed-0, in" in page
 
 
 def test_the_words_for_a_run_of_ours(tmp_path):
@@ -94,13 +101,25 @@ def test_the_words_for_a_run_of_ours(tmp_path):
     [
         (["--seeds", "1", "1"], "error: --seeds must be at least one, none of them twice, got '1 1'"),
         (["--data", "npz:nowhere.npz"], "error: "),
-        (["--no-train"], "must hold runs of this report, got none that is done"),
+        (["--no-train"], "must hold runs that are done, got none; failed: none that was tried"),
+        (["--batch-size", "32"], "--batch-size must be at most the number of training images, 31, got 32"),
     ],
 )
 def test_bad_input(small_archive, tmp_path, capsys, options, message):
     assert report(small_archive, tmp_path, *options) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_other_images_are_noticed_before_anything_is_trained(finished, tmp_path, capsys, other_source):
+    np.savez(tmp_path / "small.npz", images=other_source.images)
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    for file in (tmp_path / "runs").rglob("config.json"):
+        config = json.loads(file.read_text())
+        file.write_text(json.dumps({**config, "data": f"npz:{tmp_path / 'small.npz'}"}))
+    assert report(tmp_path / "small.npz", tmp_path) == 2
+    assert "is not what the run in" in capsys.readouterr().err
+    assert log_of(tmp_path) == log_of(finished)
 
 
 def test_another_configuration_in_the_folder_is_refused(finished, small_archive, capsys):

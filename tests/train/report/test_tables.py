@@ -42,15 +42,18 @@ def test_distance_is_in_standard_deviations_of_both_sides():
     theirs = [outcome("cnn", error, side="pytorch") for error in (0.5, 0.9)]  # variance 0.08
     assert distance(ours, theirs) == pytest.approx(-0.5 / math.sqrt(0.05))
     assert distance(ours, theirs[:1]) is None
-    assert distance(ours[:1] * 2, ours[1:] * 2) == math.inf
+    assert distance(ours[:1] * 2, ours[1:] * 2) == -math.inf
     assert distance(ours[:1] * 2, ours[:1] * 2) == 0
 
 
 def test_ours_beside_pytorchs():
     sides = {"ours": (1, 2), "pytorch": (1, 3)}
-    runs = [outcome("cnn", error, side=side) for side, errors in sides.items() for error in errors]
-    _, _, line = lines_of(twin_table(report(*runs, outcome("cbam", 0.1)), "per_image"))
-    assert line[:4] == ["CNN alone", "1.5 ± 0.71", "2 ± 1.4", "-0.45 sd"]
+    runs = [
+        outcome("cnn", error, side=side, seed=n) for side, errors in sides.items() for n, error in enumerate(errors)
+    ]
+    alone = outcome("cnn", 9, seed=7), outcome("cbam", 0.1)  # without a twin
+    _, _, line = lines_of(twin_table(report(*runs, *alone), "per_image"))
+    assert line[:5] == ["CNN alone", "2", "1.5 ± 0.71", "2 ± 1.4", "-0.45 sd"]
 
 
 def test_every_map_has_its_line():

@@ -1,6 +1,7 @@
 """The twin's runs: the same training as ours, in a run folder that holds the same."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -68,17 +69,34 @@ def test_the_weights_are_those_of_the_twin(finished):
     assert all(torch.equal(tensor, state[name]) for name, tensor in written.items() if "num_batches" not in name)
 
 
-def test_a_stopped_run_goes_on_from_its_last_epoch(finished, config, small_source, tmp_path):
-    config = dataclasses.replace(config, run_dir=str(tmp_path / "run"))
+def test_a_stopped_run_goes_on_from_its_last_epoch_with_its_masks(config, small_source, tmp_path, monkeypatch):
+    monkeypatch.setattr(TwinRun, "_finish", lambda self: None)
+    config = dataclasses.replace(config, network="multi_head", position="learned")
+    names = ("whole", "parts")
+    whole, parts = (dataclasses.replace(config, run_dir=str(tmp_path / name)) for name in names)
+    expected = train(whole, small_source)
     count = iter(range(100))
     with pytest.raises(StoppedError):
-        train(config, small_source, lambda: next(count) == 7)  # in the second epoch
-    folder = RunFolder(tmp_path / "run")
+        train(parts, small_source, lambda: next(count) == 7)  # in the second epoch
+    folder = RunFolder(tmp_path / "parts")
     assert (len(folder.history()), len(folder.step_errors())) == (1, 8)
-    again = train(config, small_source)
-    assert again.folder.step_errors() == finished.folder.step_errors()
-    errors = [[metrics.test_error for metrics in run.folder.history()] for run in (again, finished)]
+    torch.manual_seed(99)
+    again = train(parts, small_source)
+    assert again.folder.step_errors() == expected.folder.step_errors()
+    errors = [[metrics.test_error for metrics in run.folder.history()] for run in (again, expected)]
     assert errors[0] == errors[1]
+
+
+def test_a_broken_state_is_named_and_the_folder_free_again(config, finished, small_source, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder.path, folder)
+    config = dataclasses.replace(config, run_dir=str(folder))
+    whole = (folder / "twin.pt").read_bytes()
+    (folder / "twin.pt").write_bytes(whole[:1000])
+    with pytest.raises(ValueError, match=r"twin.pt must be the state of this twin, got another or a broken one"):
+        TwinRun(config, small_source)
+    (folder / "twin.pt").write_bytes(whole)
+    TwinRun(config, small_source).train(lambda metrics: None)
 
 
 def test_a_loss_that_is_no_number_stops_it(config, small_source, tmp_path):
