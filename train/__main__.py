@@ -13,10 +13,8 @@ from rich.console import Console
 from .checkpoint import Checkpoints
 from .cli import PROGRAM, Arguments, parse
 from .config import check
-from .data import open_source
 from .data.stream import DataError
 from .devices import use_all_cores
-from .look import finish
 from .loop import NonFiniteError, Run, StoppedError
 from .metrics import Tally
 from .plots import save_curves
@@ -25,6 +23,7 @@ from .run_folder import RunFolder, check_run_dir
 from .show import ProgressBar, heading, summary
 from .signals import Stop, status
 from .state import network_of
+from .tasks import task_of
 
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 
@@ -87,7 +86,7 @@ def prepare(arguments: Arguments) -> tuple[Run, RunFolder, list[str]]:
     check(config)
     if arguments.resume is None:
         check_run_dir(config)
-    run = Run(config, open_source(config.data))
+    run = Run(config, task_of(config).open(config.data))
     if arguments.resume is not None:
         folder, notes = resume(run, Path(arguments.resume), older=arguments.resume_older)
         return run, folder, [*run.source.notes, *notes]
@@ -114,9 +113,10 @@ def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> No
             bar.epoch(metrics)
     run.save_weights(folder.path / "model.safetensors")
     save_curves(folder.path / "curves.png", run.config, folder.history(), folder.step_errors())
-    found = finish(folder.path, run.config, network_of(run.state), run.source)
+    found = run.task.finish(folder.path, run.config, network_of(run.state), run.source)
     console.print(summary(folder.history(), folder, time.perf_counter() - began))
-    console.print(found, soft_wrap=True, highlight=False)
+    for line in found:
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def run_and_leave() -> None:

@@ -75,10 +75,9 @@ class ProgressBar:
 def heading(run: Run) -> str:
     """What is about to happen, in a line."""
     source, config = run.source, run.config
-    height, width = source.shape
     return (
         f"{config.network}, {run.parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
-        f"images of {height}x{width}; batches of {config.batch_size} on {run.devices} x {jax.devices()[0].device_kind}"
+        f"{source.described}; batches of {config.batch_size} on {run.devices} x {jax.devices()[0].device_kind}"
     )
 
 

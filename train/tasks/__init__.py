@@ -1,0 +1,20 @@
+"""What a network can be trained for. A task is one file here and one line below.
+
+`task` says what every task has to answer. Nothing else in `train` knows one task from another, but for `train.compare`
+and the parts of `train.look` that are about patches.
+"""
+
+from ..config import Config
+from .patch import PatchTask as PatchTask
+from .task import Batch as Batch
+from .task import Task as Task
+
+
+def task_of(config: Config) -> Task:
+    """The task that ``config`` names.
+
+    Example:
+        >>> task_of(Config(patches="article"))
+        PatchTask(patches='article')
+    """
+    return PatchTask(config.patches)
