@@ -1,4 +1,4 @@
-"""``python -m train``: trains a network on the patch task and leaves a run folder. See ``--help``."""
+"""``python -m train``: trains a network on a task and leaves a run folder. See ``--help``."""
 
 import importlib
 import os
@@ -114,7 +114,7 @@ def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> No
     run.save_weights(folder.path / "model.safetensors")
     save_curves(folder.path / "curves.png", run.config, folder.history(), folder.step_errors())
     found = run.task.finish(folder.path, run.config, network_of(run.state), run.source)
-    console.print(summary(folder.history(), folder, time.perf_counter() - began))
+    console.print(summary(folder.history(), folder, time.perf_counter() - began, run.source.unit))
     for line in found:
         console.print(line, soft_wrap=True, highlight=False)
 

@@ -5,7 +5,9 @@ and the parts of `train.look` that are about patches.
 """
 
 from ..config import Config
+from .channel import ChannelTask as ChannelTask
 from .patch import PatchTask as PatchTask
+from .sensor import SensorTask as SensorTask
 from .task import Batch as Batch
 from .task import Task as Task
 
@@ -17,4 +19,5 @@ def task_of(config: Config) -> Task:
         >>> task_of(Config(patches="article"))
         PatchTask(patches='article')
     """
-    return PatchTask(config.patches)
+    tasks: dict[str, Task] = {"patch": PatchTask(config.patches), "channel": ChannelTask(), "sensor": SensorTask()}
+    return tasks[config.task]
