@@ -38,7 +38,7 @@ class Task(Hashable, Protocol):
             ValueError: options and data that make no network.
         """
 
-    def draw(self, inputs: jax.Array, labels: jax.Array | None, indices: jax.Array, key: jax.Array) -> Batch:
+    def draw(self, inputs: jax.Array, labels: Any, indices: jax.Array, key: jax.Array) -> Batch:
         """Makes a batch.
 
         Args:
@@ -48,7 +48,7 @@ class Task(Hashable, Protocol):
             key: of the split and the epoch, for what is drawn at random.
         """
 
-    def answer(self, network: nnx.Module, x: jax.Array) -> jax.Array:
+    def answer(self, network: Any, x: jax.Array) -> jax.Array:
         """What ``network`` says of x, (b,) or (b, classes)."""
 
     def error(self, answer: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
@@ -57,5 +57,5 @@ class Task(Hashable, Protocol):
     def is_right(self, answer: jax.Array, y: jax.Array) -> jax.Array:
         """Which records are judged rightly, (b,)."""
 
-    def finish(self, folder: Path, config: Config, network: nnx.Module, source: Any) -> list[str]:
+    def finish(self, folder: Path, config: Config, network: Any, source: Any) -> list[str]:
         """Shows in ``folder`` what a trained network does, and says it in lines."""
