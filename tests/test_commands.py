@@ -68,11 +68,11 @@ def started(words, monkeypatch):
     """Runs a command as far as its bad input would stop it; returns its exit status."""
     assert words[:2] == [".venv/bin/python", "-m"]
     module, *given = words[2:]
-    for work in ("train.__main__.train", "train.compare.command.run", "train.report.command.run"):
+    for work in ("train.training.train", "train.compare.command.run", "train.report.command.run"):
         monkeypatch.setattr(work, lambda *arguments: 0)
     monkeypatch.setattr("train.data.opening.synthetic_images", lambda: photos(53))
     run = SimpleNamespace(close=lambda: None)
-    monkeypatch.setattr("train.__main__.go_on", lambda *arguments: (run, run, []))
+    monkeypatch.setattr("train.training.go_on", lambda *arguments: (run, run, []))
     monkeypatch.setattr(torch_ref.__main__, "parity", lambda options: 0)
     return {"train": train.__main__, "torch_ref": torch_ref.__main__}[module].main(given)
 

@@ -1,1 +1,1 @@
-"""The patch task, end to end: ``python -m train``."""
+"""Training, end to end: ``python -m train``."""

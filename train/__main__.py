@@ -1,35 +1,12 @@
-"""``python -m train``: trains a network on the patch task and leaves a run folder. See ``--help``."""
+"""``python -m train``: trains a network on a task and leaves a run folder. See ``--help``."""
 
-import contextlib
-import dataclasses
 import importlib
 import os
-import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from rich.console import Console
-
-from .checkpoint import Checkpoints
-from .cli import FREE, PROGRAM, Arguments, parse
-from .config import check
-from .data import Source, open_source
-from .data.stream import DataError
 from .devices import use_all_cores
-from .events import NoEvents, import_writer, open_events
-from .look import finish
-from .loop import NonFiniteError, Run, StoppedError
-from .metrics import Tally
-from .plots import save_curves
-from .resume import resume
-from .run_folder import RunFolder, check_run_dir, read_config
-from .show import ProgressBar, heading, looking, summary
-from .signals import Stop, status
-from .state import network_of
-
-INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
+from .signals import status
 
 # By the first word: what does something other than to train. Each is a module, loaded when it is asked for, whose
 # ``main`` takes the words after the first and returns the exit status.
@@ -38,120 +15,16 @@ COMMANDS = {
     "compare": "train.compare.command",
     "report": "train.report.command",
 }
+TRAINING = "train.training"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status.
-
-    0; 1 for a loss that is no number, an image that breaks or a full disk; 2 for bad input; 128 and the signal's number
-    where the run was told to stop. The commands of `COMMANDS` say what theirs mean.
-    """
-    began = time.perf_counter()
+    """Runs the command and returns its exit status."""
     use_all_cores()
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] in COMMANDS:
-        command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS[words[0]]).main
-        return command(words[1:])
-    try:
-        arguments = parse(words)
-        run, folder, notes = prepare(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped before the first step", file=sys.stderr)
-        return INTERRUPTED
-    with Stop() as stop:
-        run.stop = lambda: stop.signal is not None
-        try:
-            train(run, folder, notes, began)
-        except StoppedError:
-            print(f"stopped after step {run.place.step}; of the checkpoints {run.last_good()}", file=sys.stderr)
-            print(f"to go on: {PROGRAM} --resume {shlex.quote(str(folder.path))}", file=sys.stderr)
-            return status(stop.signal or 0)
-        except (NonFiniteError, DataError, OSError) as error:
-            run.close()  # after a save that is under way
-            what = "an image cannot be read: " if isinstance(error, DataError) else ""
-            print(f"error: {what}{error}; of the checkpoints {run.last_good()}", file=sys.stderr)
-            return 1
-        finally:
-            run.close()
-            folder.close()
-    return 0
-
-
-def prepare(arguments: Arguments) -> tuple[Run, RunFolder, list[str]]:
-    """Does all that bad input can stop, and makes the folder last, or opens that of the run that goes on.
-
-    Returns:
-        The run, its folder, and lines for its reader.
-
-    Raises:
-        ValueError: an option or a file that cannot be used.
-        FileNotFoundError: no such file.
-    """
-    config = arguments.config
-    check(config)
-    if config.tensorboard:
-        import_writer()
-    if arguments.resume is not None:
-        return go_on(arguments, RunFolder(Path(arguments.resume)))
-    check_run_dir(config)
-    run = Run(config, open_images(config.data))
-    folder = RunFolder.create(config, run.source)
-    run.checkpoints = Checkpoints(folder.checkpoints, config.keep)
-    return run, folder, [*run.source.notes]
-
-
-def open_images(data: str) -> Source:
-    """`train.data.open_source`, with a bar while a folder is looked through."""
-    with looking(Console()) as progress:
-        return open_source(data, progress)
-
-
-def go_on(arguments: Arguments, folder: RunFolder) -> tuple[Run, RunFolder, list[str]]:
-    """What `prepare` does with ``--resume``; the folder is held from the beginning, or closed again."""
-    with contextlib.ExitStack() as undo:
-        undo.callback(folder.close)
-        folder.hold()
-        run = Run(arguments.config, open_images(arguments.config.data))
-        notes = resume(run, folder, older=arguments.resume_older)
-        changed = {name: getattr(run.config, name) for name in FREE}  # for the next time
-        folder.write_config(dataclasses.replace(read_config(folder.path), **changed))
-        undo.pop_all()
-    return run, folder, [*run.source.notes, *notes]
-
-
-def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> None:
-    """Trains and fills the folder."""
-    console = Console()
-    for line in (heading(run), *notes):
-        console.print(line, soft_wrap=True, highlight=False)
-    with contextlib.closing(open_events(run, folder)) as events:
-        train_epochs(run, folder, events, console)
-        run.save_weights(folder.path / "model.safetensors")
-        save_curves(folder.path / "curves.png", run.config, folder.history(), folder.step_errors())
-        found = finish(folder.path, run.config, network_of(run.state), run.source)
-        events.pictures()
-    console.print(summary(folder.history(), folder, time.perf_counter() - began))
-    console.print(found, soft_wrap=True, highlight=False)
-
-
-def train_epochs(run: Run, folder: RunFolder, events: NoEvents, console: Console) -> None:
-    """Trains, shows it and writes it down."""
-    with ProgressBar(run, console) as bar:
-        run.warn, run.before_save = bar.note, folder.sync
-
-        def batch(split: str, tally: Tally, error: float) -> None:
-            if split == "train":
-                folder.add_step(run.place.step, error)
-                events.step(run.place.step, error)
-            bar.batch(split, tally)
-
-        for metrics in run.epochs(batch):
-            folder.add_epoch(metrics)
-            events.epoch(metrics)
-            bar.epoch(metrics)
+    name = COMMANDS.get(words[0]) if words else None
+    command: Callable[[Sequence[str]], int] = importlib.import_module(name or TRAINING).main
+    return command(words[1:] if name else words)
 
 
 def run_and_leave() -> None:

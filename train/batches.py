@@ -31,7 +31,7 @@ def eval_batches(images: range, batch_size: int) -> Iterator[tuple[np.ndarray, n
         yield np.minimum(places, images.stop - 1), places < images.stop
 
 
-def check_batch_size(batch_size: int, images: range) -> None:
-    """Raises ``ValueError`` where there are not enough training images for one batch."""
+def check_batch_size(batch_size: int, images: range, unit: str = "images") -> None:
+    """Raises ``ValueError`` where there are not enough training images, or what they are, for one batch."""
     if batch_size > len(images):
-        raise ValueError(f"--batch-size must be at most the number of training images, {len(images)}, got {batch_size}")
+        raise ValueError(f"--batch-size must be at most the number of training {unit}, {len(images)}, got {batch_size}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from .config import PRESETS, Config
+from .config import OWN_OPTIONS, TASK_PRESETS, Config, check_owner
 from .run_folder import read_config
 
 PROGRAM = "python -m train"
@@ -19,7 +19,7 @@ FREE = ("workers", "save_steps", "keep", "tensorboard")  # may change when a run
 
 @dataclass(frozen=True)
 class Arguments(Config):
-    """Trains a small network to tell whether an image holds a white patch.
+    """Trains a small network: to tell whether an image holds a white patch, or the class of arrays or sensor windows.
 
     Other first words are commands of their own, each with a --help: attend draws what a trained network looks at,
     compare holds the training against PyTorch's, report trains all networks and writes the results as a page.
@@ -37,24 +37,25 @@ class Arguments(Config):
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """Reads the options; ``--preset`` says what the others default to, wherever it stands.
+    """Reads the options; ``--preset`` and ``--task`` say what the others default to, wherever they stand.
 
     With ``--resume`` the others default to those of that run, and may not differ from them.
 
     Raises:
         SystemExit: with status 2 after a message and the usage line, where an option or value is unknown; with status 0
             after ``--help``.
-        ValueError: no run to resume, or options that differ from its own.
+        ValueError: no run to resume, options that differ from its own, or that belong to another task.
     """
-    preset, resume = _first(argv)
+    preset, task, resume = _first(argv)
     stored = None if resume is None else {**vars(read_config(Path(resume))), "run_dir": resume}
     try:
-        default = Arguments(**(stored or vars(PRESETS.get(preset, PRESETS["quick"]))))
+        default = Arguments(**(stored or vars(_defaults(preset, task))))
         arguments = tyro.cli(Arguments, prog=PROGRAM, args=list(argv), default=default)
     except SystemExit as stop:
         if stop.code:
             print(usage(), file=sys.stderr)
         raise
+    _check_named(argv, arguments.task)
     if stored is not None:
         _check_same(stored, vars(arguments.config), resume)
     elif arguments.resume_older:
@@ -62,16 +63,31 @@ def parse(argv: Sequence[str]) -> Arguments:
     return arguments
 
 
-def _first(argv: Sequence[str]) -> tuple[str, str | None]:
-    """The two options on which the defaults of all others depend."""
+def _first(argv: Sequence[str]) -> tuple[str, str, str | None]:
+    """The options on which the defaults of all others depend."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset", default="quick")
+    first.add_argument("--task", default="patch")
     first.add_argument("--resume")
     try:
         found = first.parse_known_args(argv)[0]
     except argparse.ArgumentError:  # one of them without a value: tyro says so
-        return "quick", None
-    return found.preset, found.resume
+        return "quick", "patch", None
+    return found.preset, found.task, found.resume
+
+
+def _defaults(preset: str, task: str) -> Config:
+    """Those of a preset and a task; of an unknown one, which tyro will tell, those of the first."""
+    presets = TASK_PRESETS.get(task, TASK_PRESETS["patch"])
+    return presets.get(preset, presets["quick"])
+
+
+def _check_named(argv: Sequence[str], task: str) -> None:
+    """Refuses another task's options also where they have the value that they have anyway."""
+    given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in argv if word.startswith("--")}
+    for option in (option for own in OWN_OPTIONS.values() for option in own):
+        if option in given:
+            check_owner(option, task)
 
 
 def _check_same(stored: dict[str, Any], given: dict[str, Any], folder: str | None) -> None:

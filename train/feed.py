@@ -1,4 +1,4 @@
-"""Where a run's batches come from: images that lie on the device whole, or a stream of them."""
+"""Where a run's batches come from: records that lie on the device whole, or a stream of them."""
 
 import contextlib
 import itertools
@@ -16,19 +16,21 @@ from .devices import Layout
 
 
 class Fed(NamedTuple):
-    """A batch before its patches are painted, on the device.
+    """A batch as the source has it, on the device, before its task makes x and y of it.
 
     Attributes:
-        images: uint8 (n, h, w, 3).
-        places: (b,), where in ``images`` those of the batch lie.
-        indices: (b,), of the batch's images in their source.
+        inputs: (n, ...), for the patch task images, uint8 (n, h, w, 3).
+        places: (b,), where in ``inputs`` those of the batch lie.
+        indices: (b,), of the batch's records in their source.
         real: (b,), False for what only fills up the batch.
+        labels: (b,), where the source has them, else None.
     """
 
-    images: jax.Array
+    inputs: jax.Array
     places: jax.Array
     indices: jax.Array
     real: np.ndarray
+    labels: jax.Array | None
 
 
 class Feed(Protocol):
@@ -52,13 +54,13 @@ class Feed(Protocol):
 
 
 class ResidentFeed:
-    """All images on the device, once; a batch is a list of their indices."""
+    """All records on the device, once; a batch is a list of their indices."""
 
     waited = 0.0
 
     def __init__(self, source: Source, config: Config, layout: Layout) -> None:
         self._source, self._config, self._layout = source, config, layout
-        self._images = layout.copy(source.images)
+        self._inputs = layout.copy(source.inputs)
 
     def train(self, epoch: int, first: int) -> Iterator[Fed]:
         """The training batches of an epoch from number ``first`` on."""
@@ -80,17 +82,17 @@ class ResidentFeed:
 
     def _fed(self, indices: np.ndarray, real: np.ndarray) -> Fed:
         cut = self._layout.cut(indices)
-        return Fed(self._images, cut, cut, real)
+        return Fed(self._inputs, cut, cut, real, _labels(self._source, indices, self._layout))
 
 
 class StreamedFeed:
-    """Each batch comes with its own images, decoded by worker processes while the steps before it run."""
+    """Each batch comes with its own records, decoded by worker processes while the steps before it run."""
 
     def __init__(self, source: Source, config: Config, layout: Layout) -> None:
         self._stream = Stream(
             source, config.batch_size, seed=config.seed, shuffle=config.shuffle, workers=config.workers
         )
-        self._cut = layout.cut
+        self._source, self._layout = source, layout
         self._places = layout.cut(np.arange(config.batch_size, dtype=np.int32))
         self._next = 0
         self._batches: Generator[tuple[np.ndarray, np.ndarray], None, None] | None = None
@@ -106,15 +108,15 @@ class StreamedFeed:
         if self._batches is None or self._next != start:  # else the workers go on from one epoch to the next
             self.close()
             self._next, self._batches = start, self._stream.batches(start)
-        for images, indices in itertools.islice(self._batches, self._stream.steps - first):
+        for inputs, indices in itertools.islice(self._batches, self._stream.steps - first):
             self._next += 1
-            yield self._fed(images, indices, np.ones(len(indices), np.bool_))
+            yield self._fed(inputs, indices, np.ones(len(indices), np.bool_))
 
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""
         with contextlib.closing(self._stream.tests()) as batches:
-            for images, indices, real in batches:
-                yield self._fed(images, indices, real)
+            for inputs, indices, real in batches:
+                yield self._fed(inputs, indices, real)
 
     def close(self) -> None:
         """Ends the workers."""
@@ -122,10 +124,15 @@ class StreamedFeed:
             self._batches.close()
             self._batches = None
 
-    def _fed(self, images: np.ndarray, indices: np.ndarray, real: np.ndarray) -> Fed:
-        return Fed(self._cut(images), self._places, self._cut(indices), real)
+    def _fed(self, inputs: np.ndarray, indices: np.ndarray, real: np.ndarray) -> Fed:
+        cut, labels = self._layout.cut, _labels(self._source, indices, self._layout)
+        return Fed(cut(inputs), self._places, cut(indices), real, labels)
 
 
 def open_feed(source: Source, config: Config, layout: Layout) -> Feed:
-    """The feed that suits a source: its images on the device if they are few enough."""
+    """The feed that suits a source: its records on the device if they are few enough."""
     return (ResidentFeed if source.resident else StreamedFeed)(source, config, layout)
+
+
+def _labels(source: Source, indices: np.ndarray, layout: Layout) -> jax.Array | None:
+    return None if source.labels is None else layout.cut(source.labels[indices])

@@ -20,9 +20,9 @@ from .data import Source
 from .devices import Layout
 from .feed import Fed, open_feed
 from .metrics import EpochMetrics, Tally
-from .networks import build_network
 from .state import TrainState, create_state, learning_rate, network_of
 from .step import Scores, eval_step, train_step
+from .tasks import task_of
 
 # Gets, after each batch, the split's name, its scores so far and the error of the batch.
 Progress = Callable[[str, Tally, float], None]
@@ -39,17 +39,18 @@ class StoppedError(Exception):
 
 
 class Run:
-    """A network in training, and the images it sees.
+    """A network in training, and the records it sees.
 
     Args:
         config: the options; `train.config.check` has seen them.
-        source: the images.
+        source: the records.
         checkpoints: where the run saves; None for a run that does not.
 
     Raises:
         ValueError: a batch larger than the training set.
 
     Attributes:
+        task: what is trained for.
         state: changes with every step.
         place: where in the run that is.
         steps: training steps per epoch.
@@ -61,8 +62,9 @@ class Run:
     """
 
     def __init__(self, config: Config, source: Source, checkpoints: Checkpoints | None = None) -> None:
-        check_batch_size(config.batch_size, source.train)
+        check_batch_size(config.batch_size, source.train, source.unit)
         self.config, self.source, self.checkpoints = config, source, checkpoints
+        self.task = task_of(config)
         self.steps = len(source.train) // config.batch_size
         self.batches = self.steps + math.ceil(len(source.test) / config.batch_size)
         self.place = Place()
@@ -70,7 +72,7 @@ class Run:
         self.before_save: Callable[[], None] = lambda: None
         self.warn: Callable[[str], None] = lambda _: None
         self._rate = learning_rate(config, config.epochs * self.steps)
-        network = build_network(config, *source.shape)
+        network = self.task.build(config, source)
         layout = Layout(config.batch_size)
         self.devices = layout.devices
         self.state = layout.copy(create_state(network, adam(self._rate)))
@@ -114,7 +116,7 @@ class Run:
         began, timed, waited = time.perf_counter(), self.steps - first, feed.waited
         for fed in feed.train(epoch, first):
             self.state, scores = train_step(
-                self.state, fed.images, fed.places, fed.indices, epoch, self._key, rule=self.config.patches
+                self.state, fed.inputs, fed.places, fed.indices, epoch, self._key, task=self.task, labels=fed.labels
             )
             error = self._read(
                 scores, fed, tally, f"epoch {epoch + 1}, step {self.place.step - epoch * self.steps + 1}"
@@ -189,12 +191,13 @@ class Run:
                 self._leave_if_asked()
             scores = eval_step(
                 self.state,
-                fed.images,
+                fed.inputs,
                 fed.places,
                 fed.indices,
                 self._cut(fed.real),
                 self._key,
-                rule=self.config.patches,
+                task=self.task,
+                labels=fed.labels,
             )
             error = self._read(scores, fed, tally, f"the test after step {self.place.step}")
             progress("test", tally, error)

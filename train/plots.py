@@ -17,7 +17,8 @@ COLOURS = {"train": "tab:blue", "test": "tab:orange"}
 def save_curves(path: Path, config: Config, history: Sequence[EpochMetrics], step_errors: Sequence[float] = ()) -> None:
     """Draws error and accuracy over the epochs, and behind the error that of every training step."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
-    figure.suptitle(f"{config.network} on {config.data}, {config.patches} patches, preset {config.preset}")
+    patches = f"{config.patches} patches, " if config.task == "patch" else ""
+    figure.suptitle(f"{config.title} on {config.data}, {patches}preset {config.preset}")
     errors, accuracies = figure.subplots(1, 2, sharex=True)
     at = (np.arange(len(step_errors)) + 1) * len(history) / max(len(step_errors), 1)
     errors.plot(at, step_errors, color=COLOURS["train"], alpha=0.25, linewidth=0.8, label="train, each step")

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, get_args, get_origin, get_type_hints
 
-from .config import Config, check
+from .config import Config, check, options_of
 from .data import Source
 from .metrics import EpochMetrics
 
@@ -79,7 +79,7 @@ class RunFolder:
 
     def write_config(self, config: Config) -> None:
         """Writes ``config.json``."""
-        write_whole(self.path / CONFIG, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        write_whole(self.path / CONFIG, json.dumps(options_of(config), indent=2) + "\n")
 
     @property
     def checkpoints(self) -> Path:
@@ -209,7 +209,7 @@ def check_run_dir(config: Config) -> Path:
         ValueError: there is a file of that name, or a folder that holds something.
     """
     if config.run_dir is None:
-        return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{config.network}"
+        return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{config.title}"
     if not config.run_dir:
         raise ValueError("--run-dir must name a folder, got ''")
     path = Path(config.run_dir)

@@ -23,7 +23,7 @@ class ProgressBar:
     """
 
     def __init__(self, run: Run, console: Console) -> None:
-        self._epochs = run.config.epochs
+        self._epochs, self._unit = run.config.epochs, run.source.unit
         self._console = console
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -64,7 +64,7 @@ class ProgressBar:
             f"epoch {metrics.epoch:{len(str(self._epochs))}}/{self._epochs}"
             f"  train error {metrics.train_error:<9.4g} accuracy {metrics.train_accuracy:.3f}"
             f"  test error {metrics.test_error:<9.4g} accuracy {metrics.test_accuracy:.3f}"
-            f"  {metrics.images_per_second:.0f} images/s",
+            f"  {metrics.images_per_second:.0f} {self._unit}/s",
             soft_wrap=True,
             highlight=False,
         )
@@ -87,21 +87,20 @@ def looking(console: Console) -> Iterator[Callable[[int, int], None]]:
 def heading(run: Run) -> str:
     """What is about to happen, in a line."""
     source, config = run.source, run.config
-    height, width = source.shape
     return (
-        f"{config.network}, {run.parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
-        f"images of {height}x{width}; batches of {config.batch_size} on {run.devices} x {jax.devices()[0].device_kind}"
+        f"{config.title}, {run.parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
+        f"{source.described}; batches of {config.batch_size} on {run.devices} x {jax.devices()[0].device_kind}"
     )
 
 
-def summary(history: Sequence[EpochMetrics], folder: RunFolder, seconds: float) -> Table:
+def summary(history: Sequence[EpochMetrics], folder: RunFolder, seconds: float, unit: str = "images") -> Table:
     """The table at the end: the smallest errors over the epochs, which the tutorial reports, and the last accuracy."""
     table = Table(show_header=False)
     rows = {
         "min train error": f"{min(m.train_error for m in history):.3g}",
         "min test error": f"{min(m.test_error for m in history):.3g}",
         "test accuracy": f"{history[-1].test_accuracy:.3f}",
-        "images/s": f"{statistics.median(m.images_per_second for m in history):.0f}",
+        f"{unit}/s": f"{statistics.median(m.images_per_second for m in history):.0f}",
         "time": time.strftime("%H:%M:%S", time.gmtime(seconds)),
         "run folder": str(folder.path),
     }

@@ -1,7 +1,7 @@
-"""One step of training and one of evaluation: pure functions, each compiled once for a run.
+"""One step of training and one of evaluation, of any task: pure functions, each compiled once for a run.
 
-Images are on the device as uint8, all of a source or those of a batch; a step gets the places of the batch in them.
-Nothing global is read, and randomness comes from the key alone.
+The records are on the device as the source has them, all of them or those of a batch; a step gets the places of the
+batch in them. Nothing global is read, and randomness comes from the key alone.
 """
 
 from functools import partial
@@ -13,16 +13,17 @@ import optax
 from flax import nnx
 
 from .state import TrainState, network_of
-from .task import TEST, TRAIN, article_patches, paint, per_image_patches, split_key
-
-TINY = 1e-8  # keeps the logarithms of the loss finite
+from .task import TEST, TRAIN, split_key
+from .tasks import Task
+from .tasks.patch import TINY as TINY
+from .tasks.patch import draw_batch as draw_batch
 
 
 class Scores(NamedTuple):
     """What a batch came to.
 
     Attributes:
-        error: the mean loss over the batch's images.
+        error: the mean loss over the batch's records.
         accuracy: the share of them that is judged rightly.
     """
 
@@ -30,113 +31,74 @@ class Scores(NamedTuple):
     accuracy: jax.Array
 
 
-class Batch(NamedTuple):
-    """Images with patches: x (b, h, w, 3) in float32, and y (b,), 1 where there is a patch, else 0."""
-
-    x: jax.Array
-    y: jax.Array
-
-
-@partial(jax.jit, static_argnames="rule", donate_argnames="state")
+@partial(jax.jit, static_argnames="task", donate_argnames="state")
 def train_step(
     state: TrainState,
-    images: jax.Array,
+    inputs: jax.Array,
     places: jax.Array,
     indices: jax.Array,
     epoch: jax.Array,
     key: jax.Array,
     *,
-    rule: str,
+    task: Task,
+    labels: jax.Array | None = None,
 ) -> tuple[TrainState, Scores]:
     """Draws a batch, takes one optimizer step on it and scores it as it was before that step.
 
     Args:
         state: given up; its memory goes to the new one.
-        images: uint8 (n, h, w, 3), among them those of the batch.
+        inputs: (n, ...), records of the source, among them those of the batch.
         places: where those are, (b,).
-        indices: their indices in the source, (b,), from which their patches follow.
+        indices: their indices in the source, (b,), from which follows what is drawn for them.
         epoch: a scalar.
-        key: of the run's patches.
-        rule: of the patches, "per_image" or "article".
+        key: of all that the run draws for its records.
+        task: says what a batch is, and what its loss.
+        labels: (b,), where the source has them.
 
     Returns:
         The new state and the scores.
     """
-    batch = draw_batch(images[places], indices, split_key(key, TRAIN, epoch), rule)
+    batch = task.draw(inputs[places], labels, indices, split_key(key, TRAIN, epoch))
 
     def loss(params: nnx.State) -> tuple[jax.Array, tuple[nnx.State, jax.Array]]:
         network = nnx.merge(state.graph, params, state.rest, copy=True)
-        p, _ = network(batch.x)
+        answer = task.answer(network, batch.x)
         # BatchNorm's statistics and the random streams have moved on inside the call.
-        return mean_error(p, batch.y), (nnx.state(network, nnx.Not(nnx.Param)), p)
+        return task.error(answer, batch.y), (nnx.state(network, nnx.Not(nnx.Param)), answer)
 
-    (error, (rest, p)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+    (error, (rest, answer)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
     updates, opt_state = state.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    scores = Scores(error, jnp.mean(is_right(p, batch.y)))
+    scores = Scores(error, jnp.mean(task.is_right(answer, batch.y)))
     return TrainState(params, rest, opt_state, state.graph, state.optimizer), scores
 
 
-@partial(jax.jit, static_argnames="rule")
+@partial(jax.jit, static_argnames="task")
 def eval_step(
     state: TrainState,
-    images: jax.Array,
+    inputs: jax.Array,
     places: jax.Array,
     indices: jax.Array,
     real: jax.Array,
     key: jax.Array,
     *,
-    rule: str,
+    task: Task,
+    labels: jax.Array | None = None,
 ) -> Scores:
-    """Lets the network judge a batch of test images in eval mode.
+    """Lets the network judge a batch of test records in eval mode.
 
     Args:
         state: the network's.
-        images: uint8 (n, h, w, 3), among them those of the batch.
+        inputs: (n, ...), records of the source, among them those of the batch.
         places: where those are, (b,).
-        indices: their indices in the source, (b,), from which their patches follow.
+        indices: their indices in the source, (b,), from which follows what is drawn for them.
         real: (b,), False for what only fills up the batch and is not scored.
-        key: of the run's patches.
-        rule: of the patches, "per_image" or "article".
+        key: of all that the run draws for its records.
+        task: says what a batch is, and what its loss.
+        labels: (b,), where the source has them.
     """
-    batch = draw_batch(images[places], indices, split_key(key, TEST, 0), rule)
+    batch = task.draw(inputs[places], labels, indices, split_key(key, TEST, 0))
     network = network_of(state)
     network.eval()
-    p, _ = network(batch.x)
-    return Scores(mean_error(p, batch.y, real), jnp.mean(is_right(p, batch.y), where=real))
-
-
-def draw_batch(images: jax.Array, indices: jax.Array, key: jax.Array, rule: str) -> Batch:
-    """Paints the patches of one of the rules on images, uint8 (b, h, w, 3)."""
-    batch_size, height, width, _ = images.shape
-    if rule == "article":
-        patches = article_patches(batch_size, height, width)
-    else:
-        patches = per_image_patches(key, indices, height, width)
-    return Batch(paint(images, patches), patches.label.astype(jnp.float32))
-
-
-def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
-    """The tutorial's binary cross-entropy, ``-mean(y log(p + 1e-8) + (1 - y) log(1 - p + 1e-8))``.
-
-    In float32 for narrower probabilities, in float64 for those.
-
-    Args:
-        p: (b,), the probability of a patch.
-        y: (b,), 1 where there is one, else 0.
-        where: (b,), which images count.
-
-    Example:
-        >>> float(mean_error(jnp.array([1.0, 0.5]), jnp.array([1.0, 0.0]))).__round__(4)
-        0.3466
-    """
-    p = p.astype(jnp.promote_types(p.dtype, jnp.float32))
-    # One logarithm, of the probability given to the truth: as y is 0 or 1 the other has no weight. XLA turns
-    # 1 - p + 1e-8 into (1 + 1e-8) - p, which is 0 for p = 1 in float32, and then 0 * log(0) is NaN.
-    truth = jnp.where(y == 1, p, 1 - p)
-    return -jnp.mean(jnp.log(truth + TINY), where=where)
-
-
-def is_right(p: jax.Array, y: jax.Array) -> jax.Array:
-    """Whether the prediction, p rounded, is the label."""
-    return jnp.round(p) == y
+    answer = task.answer(network, batch.x)
+    return Scores(task.error(answer, batch.y, real), jnp.mean(task.is_right(answer, batch.y), where=real))

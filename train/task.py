@@ -1,4 +1,4 @@
-"""The patch task: half of the images get a white 16x16 patch, and the network has to say which.
+"""The patches of `train.tasks.patch`: half of the images get a white 16x16 one, and the network has to say which.
 
 Where a patch is follows from (seed, split, epoch, image index), never from the batch or the device; or, by the
 tutorial's rule, from the place in the batch alone. Patches are drawn where the step runs, from images that stay uint8.

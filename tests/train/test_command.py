@@ -171,6 +171,7 @@ BAD_VALUES = {
     "--learning-rate -1": "--learning-rate must be a positive number, got -1.0",
     "--seed -1": "--seed must lie in [0, 2**32), got -1",
     "--network cnn --position sine": "--position belongs to the network multi_head, got --network cnn",
+    "--ratio 3": "--ratio belongs to --task channel, got --task patch",
     "--network cbam --position sine": "--position belongs to the network multi_head, got --network cbam",
     "--network cbam --token-order article": "--token-order belongs to the network multi_head, got --network cbam",
     "--data npz:missing.npz": "npz:missing.npz: no such file",
@@ -201,7 +202,7 @@ def test_unknown_options_get_the_usage_line(options, capsys, tmp_path, monkeypat
     with pytest.raises(SystemExit) as stop:
         main(options.split())
     assert stop.value.code == 2
-    assert "usage: python -m train [--help] [--preset ...] [--network ...]" in capsys.readouterr().err
+    assert "usage: python -m train [--help] [--preset ...] [--task ...] [--network ...]" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -43,7 +43,7 @@ def test_both_feeds_give_the_same_images(shuffle):
 
 def check_same(resident, streamed):
     for one, other in zip(resident, streamed, strict=True):
-        np.testing.assert_array_equal(one.images[one.places], other.images[other.places])
+        np.testing.assert_array_equal(one.inputs[one.places], other.inputs[other.places])
         np.testing.assert_array_equal(one.indices, other.indices)
         np.testing.assert_array_equal(one.real, other.real)
 
@@ -94,7 +94,7 @@ class Broken:
 
 @pytest.mark.usefixtures("nothing_is_resident")
 def test_an_image_that_breaks_ends_the_run_with_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("train.__main__.open_source", lambda data, progress: Source(data, Broken()))
+    monkeypatch.setattr("train.tasks.patch.open_source", lambda data, progress: Source(data, Broken()))
     folder = tmp_path / "run"
     options = ["--data", "npz:any", "--batch-size", "8", "--save-steps", "1", "--no-shuffle", "--workers", "0"]
     assert main([*options, "--run-dir", str(folder)]) == 1

@@ -6,14 +6,15 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from train.__main__ import open_images
+from train.config import Config
 from train.data import folder
+from train.training import open_data
 
 
 def shown(monkeypatch, photos, **options):
     console = Console(file=io.StringIO(), width=97, **options)
-    monkeypatch.setattr("train.__main__.Console", lambda: console)
-    assert len(open_images(f"folder:{photos}").records) == 7
+    monkeypatch.setattr("train.training.Console", lambda: console)
+    assert len(open_data(Config(data=f"folder:{photos}")).records) == 7
     return console.file.getvalue()
 
 

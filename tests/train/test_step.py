@@ -12,10 +12,12 @@ from flax_attn.testing import tolerance
 from train.config import Config
 from train.networks import build_network
 from train.state import create_state, learning_rate, network_of
-from train.step import draw_batch, eval_step, is_right, mean_error, train_step
+from train.step import eval_step, train_step
+from train.tasks.patch import PatchTask, draw_batch, is_right, mean_error
 
 CLOSE = tolerance("output", "float32")
 KEY = jax.random.key(0)
+PER_IMAGE = PatchTask("per_image")
 OPTIMIZER = optax.adam(1e-3)  # one for all tests: a step is compiled for its optimizer
 
 
@@ -79,7 +81,7 @@ def test_train_step_compiles_once_and_moves_everything(source):
     state = new_state(source, network="cbam")
     before = copied(state)
     for epoch, start in ((0, 0), (0, 8), (1, 0)):
-        state, _ = train_step(state, source.images, *twice(np.arange(start, start + 8)), epoch, KEY, rule="per_image")
+        state, _ = train_step(state, source.images, *twice(np.arange(start, start + 8)), epoch, KEY, task=PER_IMAGE)
     assert train_step._cache_size() == 1
     for name in ("params", "rest", "opt_state"):
         old, new = leaves(getattr(before, name)), leaves(getattr(state, name))
@@ -91,9 +93,7 @@ def test_eval_step_compiles_once_and_leaves_the_state_alone(source):
     state = new_state(source, network="cbam")
     before = leaves(state)
     real = np.ones(8, bool)
-    first, second = (
-        eval_step(state, source.images, *twice(np.arange(8)), real, KEY, rule="per_image") for _ in range(2)
-    )
+    first, second = (eval_step(state, source.images, *twice(np.arange(8)), real, KEY, task=PER_IMAGE) for _ in range(2))
     assert eval_step._cache_size() == 1
     assert float(first.error) == float(second.error)
     assert all(np.array_equal(a, b) for a, b in zip(before, leaves(state), strict=True))
@@ -101,8 +101,8 @@ def test_eval_step_compiles_once_and_leaves_the_state_alone(source):
 
 def test_what_fills_up_a_test_batch_does_not_count(source):
     state = new_state(source)
-    whole = eval_step(state, source.images, *twice([32, 33, 34]), np.ones(3, bool), KEY, rule="per_image")
-    filled = eval_step(state, source.images, *twice([32, 33, 34, 39, 39]), np.arange(5) < 3, KEY, rule="per_image")
+    whole = eval_step(state, source.images, *twice([32, 33, 34]), np.ones(3, bool), KEY, task=PER_IMAGE)
+    filled = eval_step(state, source.images, *twice([32, 33, 34, 39, 39]), np.arange(5) < 3, KEY, task=PER_IMAGE)
     assert abs(float(whole.error) - float(filled.error)) < CLOSE * float(whole.error)
     assert float(whole.accuracy) == float(filled.accuracy)
 
@@ -112,10 +112,10 @@ def test_dropout_follows_from_the_seed_and_the_number_of_steps(source):
     indices = np.arange(8)
 
     def two_errors(state):
-        state, first = train_step(state, source.images, *twice(indices), 0, KEY, rule="per_image")
+        state, first = train_step(state, source.images, *twice(indices), 0, KEY, task=PER_IMAGE)
         # the same weights again: whatever differs comes from the random streams
         again = type(state)(*map(copied, (start.params, state.rest, start.opt_state)), state.graph, state.optimizer)
-        _, second = train_step(again, source.images, *twice(indices), 0, KEY, rule="per_image")
+        _, second = train_step(again, source.images, *twice(indices), 0, KEY, task=PER_IMAGE)
         return float(first.error), float(second.error)
 
     first, second = two_errors(copied(start))
@@ -143,7 +143,7 @@ def test_the_one_cycle_schedule_rises_and_falls():
 def test_bfloat16_computes_narrow_and_keeps_parameters_wide(source):
     state = new_state(source, dtype="bfloat16")
     batch = np.arange(8)
-    new, scores = jax.eval_shape(partial(train_step, rule="per_image"), state, source.images, *twice(batch), 0, KEY)
+    new, scores = jax.eval_shape(partial(train_step, task=PER_IMAGE), state, source.images, *twice(batch), 0, KEY)
     assert {x.dtype.name for x in jax.tree.leaves(new.params)} == {"float32"}
     assert scores.error.dtype == jnp.float32
     p, attended = jax.eval_shape(lambda state, x: network_of(state)(x), state, jnp.zeros(source.images.shape))

@@ -10,6 +10,7 @@ from rich.console import Console
 from ..batches import check_batch_size
 from ..data import Source, open_source
 from ..run_folder import check_run_dir
+from ..show import looking
 from .options import Options, check, parse
 
 INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
@@ -54,7 +55,8 @@ def prepare(options: Options) -> tuple[Source, Path]:
     folder = check_run_dir(options.config)
     if options.run_dir is None:
         folder = folder.with_name(f"{folder.name}-compare")
-    source = open_source(options.data)
+    with looking(Console()) as progress:
+        source = open_source(options.data, progress)
     check_batch_size(options.batch_size, source.train)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from flax_attn import to_torch
 from ..adam import adam
 from ..state import create_state, network_of
 from ..step import train_step
+from ..tasks import PatchTask
 from .problem import Problem, Progress, Trajectory
 
 NAME = "ours"
@@ -20,12 +21,10 @@ def train_ours(problem: Problem, progress: Progress) -> Trajectory:
     """Trains our network."""
     state = problem.layout.copy(create_state(problem.network, adam(problem.rate)))
     state = jax.tree.map(jnp.copy, state)  # a step gives its state's memory away; the twins still need the network
-    losses, seconds = [], []
+    task, losses, seconds = PatchTask(problem.options.patches), [], []
     for epoch, fed in problem.batches():
         began = time.perf_counter()
-        state, scores = train_step(
-            state, fed.images, fed.places, fed.indices, epoch, problem.key, rule=problem.options.patches
-        )
+        state, scores = train_step(state, fed.inputs, fed.places, fed.indices, epoch, problem.key, task=task)
         losses.append(float(scores.error))
         # Its parameters may still be on their way.
         jax.block_until_ready(state.params)

@@ -17,8 +17,8 @@ from ..devices import Layout
 from ..feed import Fed, ResidentFeed
 from ..networks import build_network
 from ..state import learning_rate
-from ..step import draw_batch
 from ..task import TRAIN, split_key
+from ..tasks.patch import draw_batch
 from .options import Options
 
 PRECISION = "highest"  # of matrix products; off the CPU the default would round what it multiplies
@@ -88,7 +88,7 @@ class Problem:
     def painted(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields, for every step, x (b, h, w, 3) and y (b,) as the training step sees them."""
         for epoch, fed in self.batches():
-            batch = _paint(fed.images, fed.places, fed.indices, epoch, self.key, rule=self.options.patches)
+            batch = _paint(fed.inputs, fed.places, fed.indices, epoch, self.key, rule=self.options.patches)
             yield np.asarray(batch.x), np.asarray(batch.y)
 
 

@@ -27,7 +27,7 @@ def read_npz(path: str) -> Source:
         ValueError: a damaged archive, missing or wrongly shaped arrays, a JPEG that does not decode.
     """
     name = f"npz:{path}"
-    arrays = _load(name, path)
+    arrays = load_arrays(name, path, {"images"}, {"jpeg", "offset"})
     if "images" in arrays:
         return Source(name, arrays["images"])
     if "jpeg" not in arrays or "offset" not in arrays:
@@ -36,15 +36,22 @@ def read_npz(path: str) -> Source:
     return Source(name, _decode_all(name, arrays["jpeg"], arrays["offset"]))
 
 
-def _load(name: str, path: str) -> dict[str, np.ndarray]:
+def load_arrays(name: str, path: str, *choices: set[str]) -> dict[str, np.ndarray]:
+    """Reads one of the choices of arrays, the first that the archive has, or of the last one what it has.
+
+    Other arrays are not looked into, and come out empty: some archives hold pickled extras.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a damaged archive, or one of anything but plain arrays.
+    """
     try:
         with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):
                 raise ValueError("a file that is cut off or of another kind")
         # Pickled objects could run code; numpy refuses them unless told otherwise.
         with np.load(path, allow_pickle=False) as archive:
-            wanted = {"images"} if "images" in archive else {"jpeg", "offset"}
-            # Other arrays are not looked into: some archives hold pickled extras.
+            wanted = next((names for names in choices if names <= set(archive.files)), choices[-1])
             return {key: archive[key] if key in wanted else np.empty(0) for key in archive.files}
     except FileNotFoundError:
         raise FileNotFoundError(f"{name}: no such file") from None

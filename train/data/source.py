@@ -42,6 +42,8 @@ class Source:
 
     Attributes:
         shape: height and width of every image.
+        labels: None; the task makes them.
+        unit: what the records are.
 
     Raises:
         ValueError: another dtype or shape, fewer than 5 images, images smaller than 16x16, or a split that has no
@@ -52,6 +54,9 @@ class Source:
         >>> source.train, source.test, source.shape, source.resident
         (range(0, 4000), range(4000, 5000), (96, 96), True)
     """
+
+    labels: np.ndarray | None = None
+    unit = "images"
 
     def __init__(
         self,
@@ -105,6 +110,16 @@ class Source:
         """Whether the images are few enough to live on the device whole."""
         height, width = self.shape
         return len(self.records) * height * width * 3 <= RESIDENT_BYTES
+
+    @property
+    def described(self) -> str:
+        """What the records are, in words."""
+        return f"{self.unit} of {self.shape[0]}x{self.shape[1]}"
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """What lies on the device where the source is `resident`: its `images`."""
+        return self.images
 
     @cached_property
     def images(self) -> np.ndarray:

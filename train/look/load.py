@@ -31,6 +31,8 @@ def load_run(folder: str | Path) -> TrainedRun:
     """
     folder = Path(folder)
     config = read_config(folder)
+    if config.task != "patch":
+        raise ValueError(f"{folder} must hold a run of --task patch to be looked at, got one of --task {config.task}")
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise ValueError(f"{folder} holds no {weights.name}: the run is not finished")

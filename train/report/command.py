@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..__main__ import main as train
-from ..__main__ import open_images
 from ..batches import check_batch_size
 from ..data import Source
 from ..run_folder import CONFIG, RunFolder
+from ..training import main as train
+from ..training import open_data
 from .options import Options, parse
 from .plan import Planned, check, check_same, plan
 from .work import Log, work
@@ -61,7 +61,7 @@ def prepare(options: Options) -> tuple[list[Planned], Source | None]:
         return runs, None
     if any(each.side == "pytorch" for each in runs) and importlib.util.find_spec("torch") is None:
         raise ImportError("--twins needs PyTorch: pip install 'flax_attn[torch]'; without any after it, it needs none")
-    source = open_images(options.data)
+    source = open_data(runs[0].config)
     for each in runs:
         check_batch_size(each.config.batch_size, source.train)
         if (each.path / CONFIG).is_file():

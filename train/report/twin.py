@@ -136,7 +136,7 @@ class TwinRun:
     def _batches(self, feds: Iterator[Fed], split: int, epoch: int) -> Batches:
         for fed in feds:
             x, y = _paint(
-                fed.images, fed.places, fed.indices, self._key, split=split, epoch=epoch, rule=self.config.patches
+                fed.inputs, fed.places, fed.indices, self._key, split=split, epoch=epoch, rule=self.config.patches
             )
             images, labels = tensors(np.asarray(x), np.asarray(y), "float32", torch.channels_last)
             yield images.to(self._device), labels.to(self._device)

@@ -16,8 +16,8 @@ from train.compare.result import make_result, to_dict
 from train.compare.twin import OurMasks, train_twin
 from train.compare.verdict import judge
 from train.data import Source
-from train.step import draw_batch, mean_error
 from train.task import TRAIN, split_key
+from train.tasks.patch import draw_batch, mean_error
 from train.twin import error_of, twin_of
 
 from ..conftest import small_images
@@ -82,7 +82,7 @@ def test_batches_are_those_of_the_training_loop(problem):
     assert not np.array_equal(np.sort(seen[0][1]), np.sort(seen[3][1]))
     for (epoch, indices), (x, y) in zip(seen, problem.painted(), strict=True):
         with jax.enable_x64(False):
-            images = np.asarray(next(problem.batches())[1].images)[indices]
+            images = np.asarray(next(problem.batches())[1].inputs)[indices]
             batch = draw_batch(images, indices, split_key(jax.random.key(0), TRAIN, epoch), "per_image")
         assert np.array_equal(x, batch.x)
         assert np.array_equal(y, batch.y)

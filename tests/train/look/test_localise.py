@@ -16,8 +16,8 @@ from train.look.ending import choose, finish, save_scores
 from train.look.places import painted
 from train.look.scores import Localisation, combine, judge
 from train.networks import build_network
-from train.step import draw_batch
 from train.task import TEST, WHITE, Patches, split_key
+from train.tasks.patch import draw_batch
 
 HEIGHT, WIDTH = 20, 28  # of the images; maps have 5 by 7 places
 

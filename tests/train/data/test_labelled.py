@@ -1,0 +1,159 @@
+"""Arrays with labels: what is made of them, and what is said about those that are none."""
+
+import re
+
+import numpy as np
+import pytest
+
+from flax_attn.testing import tolerance
+from train.config import Config
+from train.data import source
+from train.data.labelled import Labelled
+from train.devices import Layout
+from train.feed import ResidentFeed, StreamedFeed
+from train.tasks import ChannelTask, SensorTask
+from train.tasks.channel import ARRAYS
+from train.tasks.sensor import WINDOWS
+
+COUNT, CLASSES = 23, 3
+WINDOWS_OF = np.random.default_rng(0).normal(5, 2, (COUNT, 13, 7))
+ARRAYS_OF = np.random.default_rng(0).normal(5, 2, (COUNT, 5, 7, 11))
+LABELS = np.arange(COUNT) % CLASSES
+CLOSE = tolerance("output", "float32")
+
+
+def changed(array, place, value):
+    array = array.copy()
+    array[place] = value
+    return array
+
+
+def saved(tmp_path, **arrays):
+    np.savez(tmp_path / "a.npz", **arrays)
+    return f"npz:{tmp_path / 'a.npz'}"
+
+
+def test_the_first_four_fifths_train(tmp_path):
+    opened = SensorTask().open(saved(tmp_path, inputs=WINDOWS_OF, labels=LABELS))
+    assert (opened.train, opened.test, opened.classes) == (range(18), range(18, 23), 3)
+    assert opened.labels.tolist() == LABELS.tolist()
+    assert opened.described == "windows of 13x7 in 3 classes"
+
+
+def test_sensors_are_normalised_by_the_training_windows_alone(tmp_path):
+    later = np.concatenate([WINDOWS_OF[:18], 100 * WINDOWS_OF[18:]])
+    opened = [Labelled("a", WINDOWS, inputs, LABELS) for inputs in (WINDOWS_OF, later)]
+    for one in opened:
+        train = one.records[:18].astype(np.float64)
+        np.testing.assert_allclose(train.mean((0, 1)), 0, atol=CLOSE)
+        np.testing.assert_allclose(train.std((0, 1)), 1, atol=CLOSE)
+    np.testing.assert_array_equal(opened[0].records[:18], opened[1].records[:18])
+
+
+def test_channels_are_scaled_and_keep_their_zero():
+    inputs = ARRAYS_OF * (np.arange(11) > 0)
+    opened = Labelled("a", ARRAYS, inputs, LABELS)
+    assert (opened.records[..., 0] == 0).all()  # and nothing is divided by zero
+    squares = np.square(opened.records[:18], dtype=np.float64).mean((0, 1, 2))
+    np.testing.assert_allclose(squares[1:], 1, atol=CLOSE)
+    assert (np.sign(opened.records) == np.sign(inputs)).all()
+    assert opened.records.dtype == np.float32
+
+
+def test_whole_numbers_are_numbers(tmp_path):
+    opened = SensorTask().open(saved(tmp_path, inputs=(WINDOWS_OF * 9).astype(np.int16), labels=LABELS / 1))
+    assert (opened.records.dtype, opened.labels.dtype) == (np.float32, np.int32)
+
+
+BAD = {
+    "no labels": ({"inputs": WINDOWS_OF}, "the archive must hold inputs and labels, got inputs"),
+    "images": ({"images": WINDOWS_OF}, "the archive must hold inputs and labels, got images"),
+    "objects": ({"inputs": np.array([None]), "labels": LABELS}, "plain arrays is needed, got: Object arrays"),
+    "maps": (
+        {"inputs": ARRAYS_OF, "labels": LABELS},
+        "inputs must have shape (n, series, sensors), got (23, 5, 7, 11)",
+    ),
+    "no sensors": (
+        {"inputs": WINDOWS_OF[..., :0], "labels": LABELS},
+        "must have shape (n, series, sensors), got (23, 13",
+    ),
+    "words": ({"inputs": WINDOWS_OF.astype(str), "labels": LABELS}, "inputs must be real or whole numbers, got <U"),
+    "complex": ({"inputs": WINDOWS_OF * 1j, "labels": LABELS}, "inputs must be real or whole numbers, got complex128"),
+    "NaN": (
+        {"inputs": changed(WINDOWS_OF, (7, 2, 3), np.nan), "labels": LABELS},
+        "inputs must be finite in float32, got NaN or infinity in 1 of 23 windows, first in number 7",
+    ),
+    "too large": (
+        {"inputs": WINDOWS_OF * 1e300, "labels": LABELS},
+        "NaN or infinity in 23 of 23 windows, first in number 0",
+    ),
+    "count": ({"inputs": WINDOWS_OF, "labels": LABELS[:19]}, "labels must be 23, one for each of the windows, got 19"),
+    "label axes": ({"inputs": WINDOWS_OF, "labels": LABELS[:, None]}, "with one axis, got int64 of (23, 1)"),
+    "named": (
+        {"inputs": WINDOWS_OF, "labels": LABELS.astype(str)},
+        "labels must be whole numbers with one axis, got <U",
+    ),
+    "halves": ({"inputs": WINDOWS_OF, "labels": LABELS / 2}, "labels must be whole numbers, got 0.5"),
+    "NaN label": ({"inputs": WINDOWS_OF, "labels": changed(LABELS / 1, 4, np.nan)}, "must be whole numbers, got nan"),
+    "negative": (
+        {"inputs": WINDOWS_OF, "labels": LABELS - 1},
+        "from 0 to 2 for 3 classes, none left out, got -1, 0, 1",
+    ),
+    "a gap": ({"inputs": WINDOWS_OF, "labels": LABELS * 2}, "from 0 to 2 for 3 classes, none left out, got 0, 2, 4"),
+    "one class": ({"inputs": WINDOWS_OF, "labels": LABELS * 0}, "labels must name at least 2 classes, got 0"),
+    "none": ({"inputs": WINDOWS_OF[:0], "labels": LABELS[:0]}, "labels must name at least 2 classes, got nothing"),
+    "few": ({"inputs": WINDOWS_OF[:4], "labels": LABELS[:4]}, "at least 5 windows are needed, got 4"),
+    "sorted": (
+        {"inputs": WINDOWS_OF, "labels": np.where(np.arange(COUNT) < 18, LABELS % 2, 2)},
+        "must have every class, got none of 2; windows that are sorted by class have to be shuffled first",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_an_archive_of_something_else_is_an_error_of_one_line(tmp_path, name):
+    arrays, message = BAD[name]
+    data = saved(tmp_path, **arrays)
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        SensorTask().open(data)
+    assert str(caught.value).startswith(f"{data}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_class_that_is_not_tested_is_told():
+    opened = Labelled("mine", WINDOWS, WINDOWS_OF, np.where(np.arange(COUNT) < 18, LABELS, LABELS % 2))
+    assert opened.notes == ("mine: the last 20 % of the windows, which test, have none of 2",)
+    assert Labelled("mine", WINDOWS, WINDOWS_OF, LABELS).notes == ()
+
+
+@pytest.mark.parametrize("data", ["stl10", "folder:photos", "npz:", "npz", "synthetic:3", ""])
+def test_other_kinds_are_for_images(data):
+    with pytest.raises(ValueError, match=f"^--data must be synthetic or npz:PATH for arrays, got '{data}'$"):
+        ChannelTask().open(data)
+    with pytest.raises(FileNotFoundError, match=r"^npz:none\.npz: no such file$"):
+        ChannelTask().open("npz:none.npz")
+
+
+def test_another_label_or_number_is_another_set():
+    digests = {
+        Labelled("a", WINDOWS, inputs, labels).identity["digest"]
+        for inputs in (WINDOWS_OF, changed(WINDOWS_OF, (22, 12, 6), 0.0))
+        for labels in (LABELS, changed(LABELS, 22, 0))
+    }
+    assert len(digests) == 4
+
+
+def test_labels_come_with_their_records_resident_or_streamed(monkeypatch):
+    opened, config = Labelled("a", WINDOWS, WINDOWS_OF, LABELS), Config(task="sensor", batch_size=5, workers=0)
+    assert opened.resident
+    monkeypatch.setattr(source, "RESIDENT_BYTES", opened.records.nbytes - 1)
+    assert not opened.resident
+    feeds = [kind(opened, config, Layout(5)) for kind in (ResidentFeed, StreamedFeed)]
+    batches = [[*feed.train(1, 0), *feed.test()] for feed in feeds]
+    feeds[1].close()
+    assert [len(fed.labels) for fed in batches[0]] == [5] * 4
+    for fed in (*batches[0], *batches[1]):
+        indices = np.asarray(fed.indices)
+        np.testing.assert_array_equal(fed.inputs[fed.places], opened.records[indices])
+        np.testing.assert_array_equal(fed.labels, LABELS[indices])
+    assert [fed.indices.tolist() for fed in batches[0]] == [fed.indices.tolist() for fed in batches[1]]

@@ -1,0 +1,200 @@
+"""Arrays with labels: what the tasks that tell classes apart learn from."""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import source as images
+from .npz import load_arrays
+from .source import FEWEST
+
+INPUTS, LABELS = "inputs", "labels"  # in an archive
+
+
+class Kind(NamedTuple):
+    """What the records of a task are.
+
+    Attributes:
+        unit: their name, in the plural.
+        axes: of the array that holds them all, the last one that of the channels or sensors.
+        centred: whether each channel loses its mean before it is divided; else it is divided alone.
+    """
+
+    unit: str
+    axes: str
+    centred: bool
+
+
+class Normalisation(NamedTuple):
+    """What was done to each channel of the inputs: ``(inputs - shift) / scale``, all (c,) in float32."""
+
+    shift: np.ndarray
+    scale: np.ndarray
+
+
+class Labelled:
+    """Records in file order, each with its class; the first 80 % are for training, the last 20 % for testing.
+
+    Args:
+        name: what messages call it.
+        kind: of the records.
+        inputs: numbers (n, ..., c); they become float32.
+        labels: (n,), whole numbers from 0 on, none left out.
+        names: of the classes; their numbers by default.
+
+    Attributes:
+        records: the inputs, normalised by what the training records are like: float32 (n, ..., c).
+        labels: int32 (n,).
+        normalisation: how.
+        classes: how many.
+        notes: what the user should know, a line each.
+
+    Raises:
+        ValueError: another shape, values that are not finite in float32, labels that are no classes, fewer than 5
+            records, or a class that no training record has.
+
+    Example:
+        >>> kind = Kind("windows", "n time sensor", centred=True)
+        >>> windows = Labelled("mine", kind, np.ones((10, 64, 6)), np.arange(10) % 2)
+        >>> windows.train, windows.test, windows.classes, windows.described
+        (range(0, 8), range(8, 10), 2, 'windows of 64x6 in 2 classes')
+    """
+
+    def __init__(
+        self, name: str, kind: Kind, inputs: np.ndarray, labels: np.ndarray, names: Sequence[str] | None = None
+    ) -> None:
+        self.name, self.kind, self.unit = name, kind, kind.unit
+        inputs = _as_inputs(name, kind, inputs)
+        self.labels, self.classes = _as_labels(name, labels)
+        if len(inputs) != len(self.labels):
+            raise ValueError(
+                f"{name}: {LABELS} must be {len(inputs)}, one for each of the {self.unit}, got {len(labels)}"
+            )
+        if len(inputs) < FEWEST:
+            raise ValueError(f"{name}: at least {FEWEST} {self.unit} are needed, got {len(inputs)}")
+        count = len(inputs)
+        self.train, self.test = range(count * 4 // 5), range(count * 4 // 5, count)
+        self.names = tuple(map(str, range(self.classes))) if names is None else tuple(names)
+        self.notes = self._check_split()
+        self._digest = _digest(inputs, self.labels)
+        self.normalisation = _normalisation(inputs[: self.train.stop], centred=kind.centred)
+        self.records = (inputs - self.normalisation.shift) / self.normalisation.scale
+
+    def _check_split(self) -> tuple[str, ...]:
+        train, test = (np.unique(self.labels[part.start : part.stop]) for part in (self.train, self.test))
+        unseen, untested = (np.setdiff1d(np.arange(self.classes), part) for part in (train, test))
+        if len(unseen):
+            raise ValueError(
+                f"{self.name}: the first 80 % of the {self.unit}, which train, must have every class, got none of "
+                f"{_listed(unseen)}; {self.unit} that are sorted by class have to be shuffled first"
+            )
+        if not len(untested):
+            return ()
+        return (f"{self.name}: the last 20 % of the {self.unit}, which test, have none of {_listed(untested)}",)
+
+    @property
+    def described(self) -> str:
+        """What the records are, in words."""
+        return f"{self.unit} of {'x'.join(map(str, self.records.shape[1:]))} in {self.classes} classes"
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What tells these records from others, as JSON has it."""
+        return {
+            self.unit: len(self.records),
+            "train": [self.train.start, self.train.stop],
+            "test": [self.test.start, self.test.stop],
+            "shape": list(self.records.shape[1:]),
+            "classes": self.classes,
+            "digest": self._digest,
+        }
+
+    @property
+    def resident(self) -> bool:
+        """Whether the records are few enough to live on the device whole."""
+        return self.records.nbytes <= images.RESIDENT_BYTES
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """What lies on the device where they do."""
+        return self.records
+
+
+def open_labelled(data: str, kind: Kind, synthetic: Any) -> Labelled:
+    """Opens what ``--data`` names.
+
+    Args:
+        data: ``synthetic``, or ``npz:PATH``, an archive with ``inputs`` (n, ..., c) and ``labels`` (n,).
+        kind: what the inputs have to be.
+        synthetic: makes inputs, labels and the classes' names.
+
+    Raises:
+        ValueError: an unknown kind, or an archive that does not hold what it should.
+        FileNotFoundError: no such file.
+    """
+    start, _, path = data.partition(":")
+    if data == "synthetic":
+        return Labelled(data, kind, *synthetic())
+    if start != "npz" or not path:
+        raise ValueError(f"--data must be synthetic or npz:PATH for {kind.unit}, got {data!r}")
+    arrays = load_arrays(data, path, {INPUTS, LABELS})
+    if not {INPUTS, LABELS} <= arrays.keys():
+        raise ValueError(f"{data}: the archive must hold {INPUTS} and {LABELS}, got {', '.join(arrays) or 'nothing'}")
+    return Labelled(data, kind, arrays[INPUTS], arrays[LABELS])
+
+
+def _as_inputs(name: str, kind: Kind, inputs: np.ndarray) -> np.ndarray:
+    if inputs.dtype.kind not in "fiu":
+        raise ValueError(f"{name}: {INPUTS} must be real or whole numbers, got {inputs.dtype}")
+    if inputs.ndim != len(kind.axes.split()) or 0 in inputs.shape[1:]:
+        axes = ", ".join(kind.axes.split())
+        raise ValueError(f"{name}: {INPUTS} must have shape ({axes}), got {inputs.shape}")
+    with np.errstate(over="ignore"):
+        narrow = inputs.astype(np.float32)
+    broken = ~np.isfinite(narrow).all(tuple(range(1, narrow.ndim)))
+    if broken.any():
+        first = int(np.argmax(broken))
+        raise ValueError(
+            f"{name}: {INPUTS} must be finite in float32, got NaN or infinity in {broken.sum()} of {len(inputs)} "
+            f"{kind.unit}, first in number {first}"
+        )
+    return narrow
+
+
+def _as_labels(name: str, labels: np.ndarray) -> tuple[np.ndarray, int]:
+    if labels.ndim != 1 or labels.dtype.kind not in "fiu":
+        raise ValueError(f"{name}: {LABELS} must be whole numbers with one axis, got {labels.dtype} of {labels.shape}")
+    values = np.unique(labels)
+    if not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+        raise ValueError(f"{name}: {LABELS} must be whole numbers, got {labels[labels != np.floor(labels)][0]}")
+    if len(values) < 2:
+        raise ValueError(f"{name}: {LABELS} must name at least 2 classes, got {_listed(values)}")
+    if not np.array_equal(values, np.arange(len(values))):
+        raise ValueError(
+            f"{name}: {LABELS} must be the numbers from 0 to {len(values) - 1} for {len(values)} classes, none left "
+            f"out, got {_listed(values)}"
+        )
+    return labels.astype(np.int32), len(values)
+
+
+def _normalisation(inputs: np.ndarray, *, centred: bool) -> Normalisation:
+    axes = tuple(range(inputs.ndim - 1))
+    shift = np.mean(inputs, axes, dtype=np.float64) if centred else np.zeros(inputs.shape[-1])
+    # A channel at a time: squares in float64 of all at once would take twice the memory of the inputs.
+    scale = np.array([np.sqrt(np.mean(np.square(inputs[..., c] - shift[c]))) for c in range(len(shift))])
+    # A channel that is everywhere the same has nothing to divide by.
+    return Normalisation(shift.astype(np.float32), np.where(scale > 0, scale, 1).astype(np.float32))
+
+
+def _digest(inputs: np.ndarray, labels: np.ndarray) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(inputs))
+    digest.update(labels)
+    return digest.hexdigest()
+
+
+def _listed(values: np.ndarray, most: int = 8) -> str:
+    shown = [f"{value:g}" for value in values[:most]]
+    return ", ".join([*shown, "..."] if len(values) > most else shown) or "nothing"

@@ -1,0 +1,23 @@
+"""What a network can be trained for. A task is one file here and one line below.
+
+`task` says what every task has to answer. Nothing else in `train` knows one task from another, but for `train.compare`
+and the parts of `train.look` that are about patches.
+"""
+
+from ..config import Config
+from .channel import ChannelTask as ChannelTask
+from .patch import PatchTask as PatchTask
+from .sensor import SensorTask as SensorTask
+from .task import Batch as Batch
+from .task import Task as Task
+
+
+def task_of(config: Config) -> Task:
+    """The task that ``config`` names.
+
+    Example:
+        >>> task_of(Config(patches="article"))
+        PatchTask(patches='article')
+    """
+    tasks: dict[str, Task] = {"patch": PatchTask(config.patches), "channel": ChannelTask(), "sensor": SensorTask()}
+    return tasks[config.task]

@@ -1,0 +1,61 @@
+"""The sensor task: which class is a window of sensor data of? Convolutions and attention along time."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
+
+from ..config import Config
+from ..data.folder import Progress
+from ..data.labelled import Kind, Labelled, open_labelled
+from ..data.synthetic_windows import synthetic_windows
+from .classes import cross_entropy, is_largest
+from .task import Batch
+
+WINDOWS = Kind("windows", "n series sensors", centred=True)
+
+
+@dataclass(frozen=True)
+class SensorTask:
+    """Windows (series, sensors) of any size, with one label each."""
+
+    def open(self, data: str, progress: Progress | None = None) -> Labelled:
+        """Opens windows."""
+        return open_labelled(data, WINDOWS, synthetic_windows)
+
+    def build(self, config: Config, source: Labelled) -> SpatialAttentionNeuralNetwork:
+        """The network for so many sensors and classes."""
+        model = SpatialAttentionNeuralNetwork(
+            source.records.shape, source.classes, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed)
+        )
+        model.train()
+        return model
+
+    def draw(self, inputs: jax.Array, labels: jax.Array, indices: jax.Array, key: jax.Array) -> Batch:
+        """Takes the windows as they are, as maps of one channel (b, series, sensors, 1)."""
+        return Batch(inputs[..., None], labels)
+
+    def answer(self, network: SpatialAttentionNeuralNetwork, x: jax.Array) -> jax.Array:
+        """The logits (b, classes)."""
+        logits: jax.Array = network(x)
+        return logits
+
+    def error(self, answer: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
+        """The cross-entropy."""
+        return cross_entropy(answer, y, where)
+
+    def is_right(self, answer: jax.Array, y: jax.Array) -> jax.Array:
+        """Whether the label has the largest logit."""
+        return is_largest(answer, y)
+
+    def finish(
+        self, folder: Path, config: Config, network: SpatialAttentionNeuralNetwork, source: Labelled
+    ) -> list[str]:
+        """Writes ``confusion.json``, ``normalisation.json`` and ``attention.png``, gates beside the signal."""
+        from ..look.windows import finish
+
+        return finish(folder, self, config, network, source)
