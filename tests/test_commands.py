@@ -49,7 +49,10 @@ def workplace(tmp_path, monkeypatch):
     """Where the files lie that the commands name."""
     monkeypatch.chdir(tmp_path)
     np.savez("photos.npz", images=photos(53))
-    for name in ("photo.jpg", "other.png"):
+    windows = np.random.default_rng(0).standard_normal((53, 23, 3))
+    np.savez("windows.npz", inputs=windows, labels=np.arange(53) % 4)
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.jpg", "other.png", *(f"photos/{number}.webp" for number in range(53))):
         Image.fromarray(photos(1)[0]).save(name)
     for name in ("RUN", "runs/mine"):
         write_run(tmp_path / name)

@@ -25,7 +25,7 @@ import sys
 for name in ("grain", "tensorflow", "tensorflow_datasets"):
     sys.modules[name] = None
 import numpy as np
-import train.__main__
+import train.training
 from train.data import open_source
 from train.data.stream import Stream
 np.savez("a.npz", images=np.zeros((7, 17, 19, 3), np.uint8))
