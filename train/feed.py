@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import time
 from collections.abc import Generator, Iterator
 from typing import NamedTuple, Protocol
 
@@ -37,7 +38,7 @@ class Feed(Protocol):
     """The batches of a run; those of a training epoch start anywhere, the same as if they had started at 0.
 
     Attributes:
-        waited: seconds for which the run has waited for training batches.
+        waited: seconds for which the run has waited for training batches that were not on the device already.
     """
 
     @property
@@ -94,13 +95,13 @@ class StreamedFeed:
         )
         self._source, self._layout = source, layout
         self._places = layout.cut(np.arange(config.batch_size, dtype=np.int32))
-        self._next = 0
+        self._next, self._travelled = 0, 0.0
         self._batches: Generator[tuple[np.ndarray, np.ndarray], None, None] | None = None
 
     @property
     def waited(self) -> float:
-        """Seconds for which the run has waited for training batches."""
-        return self._stream.waited
+        """Seconds for which the run has waited for training batches: to be decoded, and to reach the device."""
+        return self._stream.waited + self._travelled
 
     def train(self, epoch: int, first: int) -> Iterator[Fed]:
         """The training batches of an epoch from number ``first`` on."""
@@ -110,7 +111,11 @@ class StreamedFeed:
             self._next, self._batches = start, self._stream.batches(start)
         for inputs, indices in itertools.islice(self._batches, self._stream.steps - first):
             self._next += 1
-            yield self._fed(inputs, indices, np.ones(len(indices), np.bool_))
+            began = time.perf_counter()
+            fed = self._fed(inputs, indices, np.ones(len(indices), np.bool_))
+            jax.block_until_ready(fed.inputs)  # nothing else is under way: the step before has given its loss
+            self._travelled += time.perf_counter() - began
+            yield fed
 
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""

@@ -137,8 +137,8 @@ class Run:
         longer = waited / max(seconds - waited, 1e-9)
         if longer > WAITING:
             self.warn(
-                f"steps took {longer:.0%} longer than on images that are there already, as the run waited for their "
-                "decoding; --workers sets the number of processes that decode"
+                f"steps took {longer:.0%} longer than on data that is there already, as the run waited for it to be "
+                "decoded and to reach the device; --workers sets the number of processes that decode"
             )
 
     def _save_between(self, done: int) -> None:

@@ -1,6 +1,8 @@
 """Where batches come from makes no difference to a run."""
 
+import contextlib
 import json
+import time
 
 import numpy as np
 import pytest
@@ -78,6 +80,21 @@ def test_a_run_that_waits_for_its_images_says_so(waited, told):
     run._warn_of_waiting(waited, seconds=1.0)
     assert len(lines) == len(told)
     assert all(part in line for part, line in zip(told, lines, strict=True))
+
+
+def test_the_way_to_the_device_counts_as_waiting(monkeypatch):
+    config = Config(batch_size=8, workers=0)
+    feed = StreamedFeed(Source("a", small_images()), config, Layout(8))
+    cut = feed._layout.cut
+    monkeypatch.setattr(feed._layout, "cut", lambda array: (time.sleep(0.02), cut(array))[1])
+    with contextlib.closing(feed):
+        batches = feed.train(0, 0)
+        next(batches)
+        assert feed.waited >= 0.04  # inputs and indices
+        time.sleep(0.5)  # the step
+        before = feed.waited
+        next(batches)
+        assert 0.04 <= feed.waited - before < 0.5
 
 
 class Broken:
