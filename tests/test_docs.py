@@ -4,9 +4,12 @@ import contextlib
 import doctest
 import io
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from train.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "docs/porting.md")
@@ -28,6 +31,21 @@ def test_the_python_runs(page, tmp_path, monkeypatch):
             printed = stdout.getvalue()
         elif language == "text":
             assert doctest.OutputChecker().check_output(text, printed, FLAGS), f"{text}\n--- is not ---\n{printed}"
+
+
+def test_the_windows_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("train.__main__.use_all_cores", lambda: None)
+    text = (ROOT / "docs/data.md").read_text()
+    namespace = {}
+    for language, code in FENCED.findall(text[text.index("## Arrays and windows") :]):
+        if language == "python":
+            exec(compile(code, "docs/data.md", "exec"), namespace)
+        else:
+            words = shlex.split(code)
+            assert words[:3] == [".venv/bin/python", "-m", "train"]
+            assert main([*words[3:], "--epochs", "1", "--batch-size", "50"]) == 0
+    assert "twin" in namespace
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "docs/parity.md", "docs/data.md", "docs/results.md"])
