@@ -98,23 +98,32 @@ def test_the_way_to_the_device_counts_as_waiting(monkeypatch):
 
 
 class Broken:
-    """Images of which one can no longer be read when its turn comes."""
+    """Images of which one can no longer be read, once it has been read some times."""
+
+    def __init__(self, index, times):
+        self.images, self.index, self.times = small_images(), index, times
 
     def __len__(self):
-        return 40
+        return len(self.images)
 
     def __getitem__(self, index):
-        if index == 30:
-            raise ValueError("photo.jpg could be read at first, but no longer")
-        return small_images()[index]
+        if index == self.index:
+            self.times -= 1
+            if self.times < 0:
+                raise ValueError("photo.jpg could be read at first, but no longer")
+        return self.images[index]
 
 
 @pytest.mark.usefixtures("nothing_is_resident")
-def test_an_image_that_breaks_ends_the_run_with_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("train.tasks.patch.open_source", lambda data, progress: Source(data, Broken()))
+@pytest.mark.parametrize(
+    ("index", "times", "good"), [(30, 0, 3), (37, 0, 3), (37, 1, 4)], ids=["training", "the test", "the finish"]
+)
+def test_an_image_that_breaks_ends_the_run_with_one_line(index, times, good, tmp_path, monkeypatch, capsys):
+    broken = Source("broken", Broken(index, times))
+    monkeypatch.setattr("train.tasks.patch.open_source", lambda data, progress: broken)
     folder = tmp_path / "run"
     options = ["--data", "npz:any", "--batch-size", "8", "--save-steps", "1", "--no-shuffle", "--workers", "0"]
-    assert main([*options, "--run-dir", str(folder)]) == 1
+    assert main([*options, "--epochs", "1", "--run-dir", str(folder)]) == 1
     told = capsys.readouterr().err
     assert told.startswith("error: an image cannot be read: photo.jpg could be read at first, but no longer; of the ")
-    assert told.endswith(f"the last good one is {folder / 'checkpoints' / '3'}\n")
+    assert told.endswith(f"the last good one is {folder / 'checkpoints' / str(good)}\n")

@@ -81,6 +81,9 @@ class Stream:
 
         Yields:
             Images, uint8 (b, h, w, 3), and their indices, int32 (b,).
+
+        Raises:
+            DataError: one of them cannot be read.
         """
         if first_step < 0:
             raise ValueError(f"first_step must be at least 0, got {first_step}")
@@ -92,14 +95,18 @@ class Stream:
         Yields:
             Images, uint8 (b, h, w, 3), their indices, int32 (b,), and which of them are real: the last batch is filled
             up.
+
+        Raises:
+            DataError: one of them cannot be read.
         """
-        return self._serve(self._tests, 0, 0)
+        with contextlib.closing(self._serve(self._tests, 0, 0)) as batches, as_data_errors():
+            yield from batches
 
     def _timed(self, batches: Generator[Any, None, None]) -> Generator[Any, None, None]:
         with contextlib.closing(batches):
             while True:
                 began = time.perf_counter()
-                with _as_data_errors():
+                with as_data_errors():
                     batch = next(batches)
                 self.waited += time.perf_counter() - began
                 yield batch
@@ -169,7 +176,7 @@ def _check(source: Source, batch_size: int, workers: int, process_index: int, pr
 
 
 @contextlib.contextmanager
-def _as_data_errors() -> Iterator[None]:
+def as_data_errors() -> Iterator[None]:
     """A file that broke after it was looked at, or a worker that was killed."""
     try:
         yield
