@@ -15,7 +15,7 @@ from .cli import FREE, PROGRAM, Arguments, parse
 from .config import Config, check
 from .data import Source
 from .data.stream import DataError
-from .events import NoEvents, import_writer, open_events
+from .events import NoEvents, import_library, open_events
 from .loop import NonFiniteError, Run, StoppedError
 from .metrics import Tally
 from .plots import save_curves
@@ -77,7 +77,7 @@ def prepare(arguments: Arguments) -> tuple[Run, RunFolder, list[str]]:
     config = arguments.config
     check(config)
     if config.tensorboard:
-        import_writer()
+        import_library()
     if arguments.resume is not None:
         return go_on(arguments, RunFolder(Path(arguments.resume)))
     check_run_dir(config)
