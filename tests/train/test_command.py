@@ -30,6 +30,7 @@ from .conftest import small_images, wait_for
 
 KEYS = ["epoch", "train_error", "train_accuracy", "test_error", "test_accuracy", "images_per_second"]
 FILES = [
+    ".lock",
     "attention.png",
     "checkpoints",
     "config.json",
@@ -233,7 +234,7 @@ def test_a_run_is_no_other_process_s_and_says_how_to_go_on_when_interrupted(arch
     wait_for(shell, (folder / "steps.jsonl").exists)
     config = (folder / "config.json").read_text()
     assert main(["--resume", str(folder), "--keep", "7"]) == 2
-    refused = f"--resume must name a run that is not being trained, got {folder}, which another process trains"
+    refused = f"--run-dir or --resume must name a folder in which no other process trains, got {folder}, in which one does"
     assert capsys.readouterr().err == f"error: {refused}\n"
     assert (folder / "config.json").read_text() == config
     shell.send_signal(signal.SIGINT)

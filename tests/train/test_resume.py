@@ -257,16 +257,52 @@ def test_what_changes_no_number_may_change(stopped, whole):
 
 def test_a_folder_is_free_when_the_process_that_held_it_was_killed(stopped):
     hold = "file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
-    words = [sys.executable, "-c", f"import fcntl, sys, time; {hold}", str(stopped / "data.json")]
+    words = [sys.executable, "-c", f"import fcntl, sys, time; {hold}", str(stopped / ".lock")]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as holder:
         holder.stdout.readline()
-        with pytest.raises(ValueError, match="which another process trains"):
+        with pytest.raises(ValueError, match="in which no other process trains"):
             RunFolder(stopped).hold()
         holder.kill()
     for _ in range(2):  # and so it is when the one that held it lets go
         folder = RunFolder(stopped)
         folder.hold()
         folder.close()
+
+
+def two_that_begin(folder):
+    return Config(run_dir=str(folder)), Source("a", np.zeros((5, 16, 17, 3), np.uint8))
+
+
+def test_a_folder_is_made_by_one_process_alone(tmp_path, monkeypatch):
+    config, source = two_that_begin(tmp_path / "run")
+    refused = []
+
+    def another_begins(path, text):
+        if path.name == "config.json":  # the last file: the folder looks as if no run had begun
+            with pytest.raises(ValueError, match="in which no other process trains") as caught:
+                RunFolder.create(config, source)
+            refused.append(caught)
+        write_whole(path, text)
+
+    monkeypatch.setattr("train.run_folder.write_whole", another_begins)
+    RunFolder.create(config, source).close()
+    assert len(refused) == 1
+
+
+def test_a_folder_that_was_filled_meanwhile_is_taken(tmp_path, monkeypatch):
+    config, source = two_that_begin(tmp_path / "run")
+    hold = RunFolder.hold
+
+    def hold_late(folder):
+        (folder.path / "config.json").write_text("{}")
+        hold(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "hold", hold_late)
+        with pytest.raises(ValueError, match="must be new or an empty folder"):
+            RunFolder.create(config, source)
+    (tmp_path / "run" / "config.json").unlink()
+    RunFolder.create(config, source).close()  # the one that was refused has let go
 
 
 def test_a_resume_that_fails_lets_go_of_the_folder(stopped):

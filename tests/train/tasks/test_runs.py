@@ -23,6 +23,7 @@ from train.step import train_step
 from train.tasks import task_of
 
 FILES = [
+    ".lock",
     "attention.png",
     "checkpoints",
     "config.json",
