@@ -26,7 +26,8 @@ class Arguments(Config):
     """
 
     resume: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Goes on with the run in this folder, to the bit as if it had not been stopped, with the options that it has."""
+    """Goes on with the run in this folder, with the options that it has; on as many devices of the same kind, with the
+    same versions, to the bit as if it had not been stopped."""
     resume_older: bool = False
     """With --resume: if the newest checkpoint is damaged, go on from the one before it."""
 

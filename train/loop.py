@@ -105,7 +105,7 @@ class Run:
             yield EpochMetrics(epoch + 1, train.error, train.accuracy, test.error, test.accuracy, speed)
             self.place = Place(self.place.step, epoch + 1)
             self._save(test.error)
-            self._leave_if_asked()
+            self.leave_if_asked()
         self._wait()
 
     def _train(self, epoch: int, progress: Progress) -> tuple[Tally, float]:
@@ -145,9 +145,10 @@ class Run:
         """Saves within an epoch, where that is due or the run shall stop."""
         if self.stop() or (self.config.save_steps and done % self.config.save_steps == 0):
             self._save()
-            self._leave_if_asked()
+            self.leave_if_asked()
 
-    def _leave_if_asked(self) -> None:
+    def leave_if_asked(self) -> None:
+        """Raises `StoppedError` where the run was asked to stop, after the save that has begun."""
         if self.stop():
             self._wait()
             raise StoppedError
@@ -188,7 +189,7 @@ class Run:
         for fed in self._feed.test():
             if self.stop():  # the state is that of before the test, which begins anew
                 self._save()
-                self._leave_if_asked()
+                self.leave_if_asked()
             scores = eval_step(
                 self.state,
                 fed.inputs,

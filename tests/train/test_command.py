@@ -37,6 +37,7 @@ FILES = [
     "curves.png",
     "data.json",
     "localisation.json",
+    "machine.json",
     "metrics.jsonl",
     "model.safetensors",
     "steps.jsonl",
@@ -234,7 +235,9 @@ def test_a_run_is_no_other_process_s_and_says_how_to_go_on_when_interrupted(arch
     wait_for(shell, (folder / "steps.jsonl").exists)
     config = (folder / "config.json").read_text()
     assert main(["--resume", str(folder), "--keep", "7"]) == 2
-    refused = f"--run-dir or --resume must name a folder in which no other process trains, got {folder}, in which one does"
+    refused = (
+        f"--run-dir or --resume must name a folder in which no other process trains, got {folder}, in which one does"
+    )
     assert capsys.readouterr().err == f"error: {refused}\n"
     assert (folder / "config.json").read_text() == config
     shell.send_signal(signal.SIGINT)
