@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import flax_attn
 
@@ -135,11 +136,14 @@ class Run:
 
     def _warn_of_waiting(self, waited: float, seconds: float) -> None:
         longer = waited / max(seconds - waited, 1e-9)
-        if longer > WAITING:
-            self.warn(
-                f"steps took {longer:.0%} longer than on data that is there already, as the run waited for it to be "
-                "decoded and to reach the device; --workers sets the number of processes that decode"
-            )
+        if longer <= WAITING:
+            return
+        decoded = not isinstance(self.source.records, np.ndarray)
+        self.warn(
+            f"steps took {longer:.0%} longer than on data that is there already, as the run waited for its "
+            f"{self.source.unit} to {'be decoded and to ' if decoded else ''}reach the device"
+            + ("; --workers sets the number of processes that decode" if decoded else "")
+        )
 
     def _save_between(self, done: int) -> None:
         """Saves within an epoch, where that is due or the run shall stop."""

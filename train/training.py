@@ -56,7 +56,7 @@ def main(words: Sequence[str]) -> int:
             return status(stop.signal or 0)
         except (NonFiniteError, DataError, OSError) as error:
             run.close()  # after a save that is under way
-            what = "an image cannot be read: " if isinstance(error, DataError) else ""
+            what = f"one of the {run.source.unit} cannot be read: " if isinstance(error, DataError) else ""
             print(f"error: {what}{error}; of the checkpoints {run.last_good()}", file=sys.stderr)
             return 1
         finally:

@@ -80,6 +80,14 @@ def test_a_run_that_waits_for_its_images_says_so(waited, told):
     run._warn_of_waiting(waited, seconds=1.0)
     assert len(lines) == len(told)
     assert all(part in line for part, line in zip(told, lines, strict=True))
+    assert all("for its images to reach the device" in line and "--workers" not in line for line in lines)
+
+
+def test_where_records_are_decoded_more_processes_may_help():
+    run, lines = Run(Config(batch_size=8), Source("a", Broken(0, times=99))), []
+    run.warn = lines.append
+    run._warn_of_waiting(0.2, seconds=1.0)
+    assert "for its images to be decoded and to reach the device; --workers sets" in lines[0]
 
 
 def test_the_way_to_the_device_counts_as_waiting(monkeypatch):
@@ -125,5 +133,7 @@ def test_an_image_that_breaks_ends_the_run_with_one_line(index, times, good, tmp
     options = ["--data", "npz:any", "--batch-size", "8", "--save-steps", "1", "--no-shuffle", "--workers", "0"]
     assert main([*options, "--epochs", "1", "--run-dir", str(folder)]) == 1
     told = capsys.readouterr().err
-    assert told.startswith("error: an image cannot be read: photo.jpg could be read at first, but no longer; of the ")
+    assert told.startswith(
+        "error: one of the images cannot be read: photo.jpg could be read at first, but no longer; of the "
+    )
     assert told.endswith(f"the last good one is {folder / 'checkpoints' / str(good)}\n")
