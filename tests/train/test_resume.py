@@ -279,6 +279,21 @@ def test_another_configuration_is_refused_key_by_key(stopped, capsys):
     assert "got elsewhere" in capsys.readouterr().err
 
 
+def test_a_folder_of_an_older_version_goes_on_to_the_bit(stopped, whole):
+    config = json.loads((stopped / "config.json").read_text())
+    (stopped / "config.json").write_text(json.dumps({n: config[n] for n in config.keys() - {"task", "tensorboard"}}))
+    for name in ("machine.json", ".lock"):
+        (stopped / name).unlink()
+    (metadata,) = checkpoint_of(stopped, 6).glob("place/metadata")
+    place = json.loads(metadata.read_text())
+    del place["speed"]
+    metadata.write_text(json.dumps(place))
+    digests = checkpoint._digests(checkpoint_of(stopped, 6))
+    (checkpoint_of(stopped, 6) / checkpoint.DIGESTS).write_text(json.dumps(digests))
+    assert resume(stopped) == 0
+    assert results(stopped) == results(whole)
+
+
 def test_a_run_that_goes_on_elsewhere_says_so(whole, tmp_path, capsys):
     again = shutil.copytree(whole, tmp_path / "moved")
     began = json.loads((again / "machine.json").read_text())

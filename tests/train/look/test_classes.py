@@ -35,7 +35,7 @@ def watched(request):
     config = Config(task=request.param, batch_size=3, ratio=2 if request.param == "channel" else None)
     task, source = task_of(config), labelled(request.param)
     network = task.build(config, source)
-    for norm in [module for _, module in network.iter_modules() if hasattr(module, "use_running_average")]:
+    for norm in [module for _, module in nnx.iter_modules(network) if hasattr(module, "use_running_average")]:
         norm.mean[...] = jnp.asarray(RNG.normal(0, 0.1, norm.mean.shape), jnp.float32)  # as training leaves it
     alone = task.build(config, source)
     nnx.update(alone, nnx.state(network))
@@ -67,9 +67,12 @@ def drawn(watched, tmp_path, monkeypatch, module):
     return arguments, line
 
 
-def test_a_class_shows_the_mean_gate_of_its_records(watched, tmp_path, monkeypatch):
-    if watched[0].task != "channel":
-        pytest.skip("the gates of channels")
+def test_what_is_drawn_is_what_was_watched(watched, tmp_path, monkeypatch):
+    check = {"channel": a_class_shows_the_mean_gate_of_its_records, "sensor": a_row_is_a_window_and_its_gates}
+    check[watched[0].task](watched, tmp_path, monkeypatch)
+
+
+def a_class_shows_the_mean_gate_of_its_records(watched, tmp_path, monkeypatch):
     (path, _, means, names), _ = drawn(watched, tmp_path, monkeypatch, gates)
     each = np.stack([np.asarray(next(iter(maps.values()))).ravel() for _, maps in watched[4]])
     assert each.shape == (TEST, 11)
@@ -78,9 +81,7 @@ def test_a_class_shows_the_mean_gate_of_its_records(watched, tmp_path, monkeypat
     assert (path, names) == (tmp_path / "attention.png", NAMES)
 
 
-def test_a_row_is_a_window_the_gates_of_its_stages_and_what_it_is_taken_for(watched, tmp_path, monkeypatch):
-    if watched[0].task != "sensor":
-        pytest.skip("the gates along time")
+def a_row_is_a_window_and_its_gates(watched, tmp_path, monkeypatch):
     (path, _, rows), _ = drawn(watched, tmp_path, monkeypatch, windows)
     assert path == tmp_path / "attention.png"
     order = [1, 3, 0, 2, 4]  # the first of each class, then the second
