@@ -178,6 +178,11 @@ def take_back(folder: Path) -> None:
         (folder / DELETED / str(last)).rename(folder / str(last))
 
 
+def forget_replaced(folder: Path) -> None:
+    """Deletes what is to go whatever it is: a run that has chosen its checkpoint must not find a newer one later."""
+    shutil.rmtree(folder / DELETED, ignore_errors=True)
+
+
 def problems_of(checkpoint: Path) -> list[str]:
     """What is wrong with the files of a checkpoint; nothing if they are what was written."""
     try:

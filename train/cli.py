@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from .config import OWN_OPTIONS, TASK_PRESETS, Config, check_owner
+from .config import OWN_OPTIONS, TASK_PRESETS, Config, check_owner, told_default
 from .run_folder import read_config
 
 PROGRAM = "python -m train"
@@ -23,12 +23,15 @@ class Arguments(Config):
 
     Other first words are commands of their own, each with a --help: attend draws what a trained network looks at,
     compare holds the training against PyTorch's, report trains all networks and writes the results as a page.
+
+    Attributes:
+        resume: Goes on with the run in this folder, with the options that it has; on as many devices of the same kind,
+            with the same versions, to the bit as if it had not been stopped.
+        resume_older: With --resume: if the newest checkpoint is damaged, go on from the one before it.
     """
 
-    resume: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """Goes on with the run in this folder, to the bit as if it had not been stopped, with the options that it has."""
+    resume: Annotated[str | None, told_default("a new run", "DIR")] = None
     resume_older: bool = False
-    """With --resume: if the newest checkpoint is damaged, go on from the one before it."""
 
     @property
     def config(self) -> Config:
@@ -49,13 +52,15 @@ def parse(argv: Sequence[str]) -> Arguments:
     preset, task, resume = _first(argv)
     stored = None if resume is None else {**vars(read_config(Path(resume))), "run_dir": resume}
     try:
-        default = Arguments(**(stored or vars(_defaults(preset, task))))
-        arguments = tyro.cli(Arguments, prog=PROGRAM, args=list(argv), default=default)
+        named = task if stored is None else stored["task"]
+        shown = without_others(named) if named in TASK_PRESETS else Arguments
+        default = shown(**(stored or vars(_defaults(preset, task or "patch"))))
+        _check_named(argv, default.task)
+        arguments = tyro.cli(shown, prog=PROGRAM, args=list(argv), default=default)
     except SystemExit as stop:
         if stop.code:
             print(usage(), file=sys.stderr)
         raise
-    _check_named(argv, arguments.task)
     if stored is not None:
         _check_same(stored, vars(arguments.config), resume)
     elif arguments.resume_older:
@@ -63,16 +68,30 @@ def parse(argv: Sequence[str]) -> Arguments:
     return arguments
 
 
-def _first(argv: Sequence[str]) -> tuple[str, str, str | None]:
-    """The options on which the defaults of all others depend."""
+def without_others(task: str) -> type[Arguments]:
+    """`Arguments` without the options that other tasks alone read: those keep their defaults."""
+    hints = get_type_hints(Config, include_extras=True)
+    others = {option for owner, own in OWN_OPTIONS.items() if owner != task for option in own}
+    hidden = [
+        (field.name, tyro.conf.Suppress[hints[field.name]], dataclasses.field(default=field.default))
+        for field in dataclasses.fields(Config)
+        if field.name in others
+    ]
+    shown = dataclasses.make_dataclass("Arguments", hidden, bases=(Arguments,), frozen=True)
+    shown.__doc__ = Arguments.__doc__
+    return shown
+
+
+def _first(argv: Sequence[str]) -> tuple[str, str | None, str | None]:
+    """The options on which the defaults of all others, and the help, depend."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset", default="quick")
-    first.add_argument("--task", default="patch")
+    first.add_argument("--task")
     first.add_argument("--resume")
     try:
         found = first.parse_known_args(argv)[0]
     except argparse.ArgumentError:  # one of them without a value: tyro says so
-        return "quick", "patch", None
+        return "quick", None, None
     return found.preset, found.task, found.resume
 
 

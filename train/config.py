@@ -13,57 +13,66 @@ NetworkName = Literal[
 ]
 
 
+def told_default(text: str, metavar: str | None = None) -> Any:
+    """For an option whose default, None, stands for something that the help names."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {text})")
+
+
 @dataclass(frozen=True)
 class Config:
-    """Trains a small network: on images, on arrays, or on windows of sensor data."""
+    """Trains a small network: on images, on arrays, or on windows of sensor data.
+
+    Attributes:
+        preset: The defaults of all other options: quick, minutes on a CPU; article, the tutorial's, where it has any.
+        task: What is learned. patch: whether an image holds a white patch; channel: the class of an array, behind a
+            gate for its channels; sensor: the class of a window of sensor data, with gates along time.
+        network: Of the patch task: what attends to the map before the classifier. cnn: nothing; cbam: the channel gate
+            alone, as in the tutorial.
+        data: The images, arrays or windows: synthetic, generated from a seed; npz:PATH, an archive. Images also:
+            folder:PATH, photos; stl10 or stl10:FOLDER; stl10-unlabelled or stl10-unlabelled:FOLDER, for its 100,000
+            images (docs/data.md). The first 80 % train.
+        workers: Processes that decode the images of a set too large for the device; 0 for threads of this one.
+        patches: Of the patch task: patches by image, fresh each epoch for training and fixed for testing; or by the
+            place in the batch alone.
+        token_order: Of the patch task: what a token of multi_head is: a pixel with its channels, or the tutorial's
+            reshape.
+        position: Of the patch task: the position encoding of multi_head.
+        ratio: Of the channel task: the gate's hidden layer has so many times fewer channels than the arrays.
+        epochs: Passes over what trains.
+        batch_size: Images, arrays or windows per step. Training leaves out, each epoch, the last ones that do not fill
+            a batch.
+        shuffle: Whether training takes them in a new order each epoch, or in file order.
+        learning_rate: Adam's, or its maximum under a schedule.
+        schedule: The learning rate over the run: constant, or up over the first fifth and down along a cosine.
+        dtype: Of the network's computation; parameters and loss are float32 always.
+        seed: Of the weights, the patches, the order in training and dropout.
+        save_steps: Checkpoints within an epoch, every so many steps; 0: only after each epoch, and when the run is told
+            to stop.
+        keep: How many of the last checkpoints are kept, beside the one with the smallest test error.
+        tensorboard: Whether event files for TensorBoard are written, into the folder tensorboard of the run's.
+        run_dir: The folder for results, new or empty; named after the network by default, or after a task but patch.
+    """
 
     preset: Literal["quick", "article"] = "quick"
-    """The defaults of all other options: quick, minutes on a CPU; article, the tutorial's, where it has any."""
     task: Literal["patch", "channel", "sensor"] = "patch"
-    """What is learned. patch: whether an image holds a white patch; channel: the class of an array, behind a gate for
-    its channels; sensor: the class of a window of sensor data, with gates along time."""
     network: NetworkName = "cbam"
-    """Of the patch task: what attends to the map before the classifier. cnn: nothing; cbam: the channel gate alone, as
-    in the tutorial."""
     data: Annotated[str, tyro.conf.arg(metavar="KIND[:PATH]")] = "synthetic"
-    """The images, arrays or windows: synthetic, generated from a seed; npz:PATH, an archive. Images also: folder:PATH,
-    photos; stl10 or stl10:FOLDER; stl10-unlabelled or stl10-unlabelled:FOLDER, for its 100,000 images (docs/data.md).
-    The first 80 % train."""
-    workers: int | None = None
-    """Processes that decode the images of a set too large for the device; 0 for threads of this one. All cores but one,
-    at most 4, by default."""
+    workers: Annotated[int | None, told_default("all cores but one, at most 4")] = None
     patches: Literal["per_image", "article"] = "per_image"
-    """Of the patch task: patches by image, fresh each epoch for training and fixed for testing; or by the place in the
-    batch alone."""
     token_order: Literal["pixels", "article"] = "pixels"
-    """Of the patch task: what a token of multi_head is: a pixel with its channels, or the tutorial's reshape."""
     position: Literal["none", "sine", "learned"] = "none"
-    """Of the patch task: the position encoding of multi_head."""
-    ratio: int | None = None
-    """Of the channel task: the gate's hidden layer has so many times fewer channels than the arrays. 16 by default, or
-    the number of channels where that is smaller."""
+    ratio: Annotated[int | None, told_default("16, or the number of channels where that is smaller")] = None
     epochs: int = 3
-    """Passes over what trains."""
     batch_size: int = 32
-    """Images, arrays or windows per step. Training leaves out, each epoch, the last ones that do not fill a batch."""
     shuffle: bool = True
-    """Whether training takes them in a new order each epoch, or in file order."""
     learning_rate: float = 3e-3
-    """Adam's, or its maximum under a schedule."""
     schedule: Literal["constant", "one_cycle"] = "one_cycle"
-    """The learning rate over the run: constant, or up over the first fifth and down along a cosine."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the network's computation; parameters and loss are float32 always."""
     seed: int = 0
-    """Of the weights, the patches, the order in training and dropout."""
     save_steps: int = 0
-    """Checkpoints within an epoch, every so many steps; 0: only after each epoch, and when the run is told to stop."""
     keep: int = 3
-    """How many of the last checkpoints are kept, beside the one with the smallest test error."""
     tensorboard: bool = False
-    """Whether event files for TensorBoard are written, into the folder tensorboard of the run's."""
-    run_dir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """The folder for results, new or empty; runs/TIME-NETWORK by default, or runs/TIME-TASK for tasks but patch."""
+    run_dir: Annotated[str | None, told_default("runs/TIME-NETWORK, or runs/TIME-TASK", "DIR")] = None
 
     @property
     def title(self) -> str:

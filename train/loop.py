@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import flax_attn
 
@@ -105,7 +106,7 @@ class Run:
             yield EpochMetrics(epoch + 1, train.error, train.accuracy, test.error, test.accuracy, speed)
             self.place = Place(self.place.step, epoch + 1)
             self._save(test.error)
-            self._leave_if_asked()
+            self.leave_if_asked()
         self._wait()
 
     def _train(self, epoch: int, progress: Progress) -> tuple[Tally, float]:
@@ -135,19 +136,23 @@ class Run:
 
     def _warn_of_waiting(self, waited: float, seconds: float) -> None:
         longer = waited / max(seconds - waited, 1e-9)
-        if longer > WAITING:
-            self.warn(
-                f"steps took {longer:.0%} longer than on data that is there already, as the run waited for it to be "
-                "decoded and to reach the device; --workers sets the number of processes that decode"
-            )
+        if longer <= WAITING:
+            return
+        decoded = not isinstance(self.source.records, np.ndarray)
+        self.warn(
+            f"steps took {longer:.0%} longer than on data that is there already, as the run waited for its "
+            f"{self.source.unit} to {'be decoded and to ' if decoded else ''}reach the device"
+            + ("; --workers sets the number of processes that decode" if decoded else "")
+        )
 
     def _save_between(self, done: int) -> None:
         """Saves within an epoch, where that is due or the run shall stop."""
         if self.stop() or (self.config.save_steps and done % self.config.save_steps == 0):
             self._save()
-            self._leave_if_asked()
+            self.leave_if_asked()
 
-    def _leave_if_asked(self) -> None:
+    def leave_if_asked(self) -> None:
+        """Raises `StoppedError` where the run was asked to stop, after the save that has begun."""
         if self.stop():
             self._wait()
             raise StoppedError
@@ -188,7 +193,7 @@ class Run:
         for fed in self._feed.test():
             if self.stop():  # the state is that of before the test, which begins anew
                 self._save()
-                self._leave_if_asked()
+                self.leave_if_asked()
             scores = eval_step(
                 self.state,
                 fed.inputs,

@@ -11,10 +11,11 @@ class EpochMetrics:
     Attributes:
         epoch: from 1, as the progress bar and the plots count.
         train_error: the mean loss over the training batches, each before its step, in training mode.
-        train_accuracy: the share of images judged rightly in the same passes.
-        test_error: the mean loss over the test images after the epoch, in eval mode.
+        train_accuracy: the share of records judged rightly in the same passes.
+        test_error: the mean loss over the test records after the epoch, in eval mode.
         test_accuracy: the share of them judged rightly.
-        images_per_second: training speed, without the steps that compile.
+        images_per_second: training speed, without the steps that compile; where the records are arrays or windows, so
+            many of those.
     """
 
     epoch: int

@@ -1,6 +1,6 @@
 """Going on with a run that was stopped, was killed or lost its machine."""
 
-from .checkpoint import Checkpoints, DamagedError, problems_of, set_aside, steps_in, take_back
+from .checkpoint import Checkpoints, DamagedError, forget_replaced, problems_of, set_aside, steps_in, take_back
 from .loop import Run
 from .run_folder import RunFolder
 
@@ -18,7 +18,8 @@ def resume(run: Run, folder: RunFolder, *, older: bool) -> list[str]:
 
     Raises:
         ValueError: the images are not those with which the run began, or a log is cut off.
-        DamagedError: the newest checkpoint is not what was written, and ``older`` is False. Nothing is changed then.
+        DamagedError: the newest checkpoint is not what was written, and ``older`` is False. Nothing is changed then,
+            but that a checkpoint which was about to be replaced has its name again.
     """
     folder.check_data(run.source)
     take_back(folder.checkpoints)
@@ -34,6 +35,7 @@ def resume(run: Run, folder: RunFolder, *, older: bool) -> list[str]:
             f"checkpoint {paths[newest]} is damaged: {'; '.join(damaged[newest])}; with --resume-older {then}"
         )
     notes = [f"{paths[step]} is damaged and was set aside as {set_aside(paths[step])}" for step in damaged]
+    forget_replaced(folder.checkpoints)
     run.checkpoints = Checkpoints(folder.checkpoints, run.config.keep)
     if sound:
         run.restore(sound[-1])

@@ -1,5 +1,6 @@
 """The folder of a run: what was asked for, what came of it, epoch by epoch and step by step."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,6 +19,7 @@ except ImportError:  # Windows
     fcntl = None
 
 CONFIG, DATA, EPOCHS, STEPS = "config.json", "data.json", "metrics.jsonl", "steps.jsonl"
+LOCK = ".lock"  # empty; stays, as another process may be about to hold it
 Lines = list[dict[str, Any]]
 
 
@@ -40,37 +42,42 @@ class RunFolder:
         """Makes the folder and writes ``data.json`` and ``config.json``.
 
         Raises:
-            ValueError: the folder cannot be made, or holds something already.
+            ValueError: the folder cannot be made, or holds something already, or another process makes it.
         """
-        path = check_run_dir(config)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            write_whole(path / DATA, json.dumps(source.identity, indent=2) + "\n")
-            folder = cls(path)
-            folder.hold()
-            folder.write_config(config)
-        except OSError as error:
-            raise ValueError(f"--run-dir must be a folder that can be written to, got {path}: {error}") from error
+        folder = cls(check_run_dir(config))
+        path = folder.path
+        with contextlib.ExitStack() as undo:
+            undo.callback(folder.close)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                folder.hold()
+                _check_free(path)  # another process may have begun meanwhile, and even ended
+                write_whole(path / DATA, json.dumps(source.identity, indent=2) + "\n")
+                folder.write_config(config)
+            except OSError as error:
+                raise ValueError(f"--run-dir must be a folder that can be written to, got {path}: {error}") from error
+            undo.pop_all()
         return folder
 
     def hold(self) -> None:
         """Keeps other processes from training in this folder, until it is closed or this process ends, however it does.
 
-        The lock is the operating system's, on ``data.json``, which is written once. Windows has none of this kind, and
-        some network file systems have none at all; there nothing is held.
+        The lock is the operating system's, on a file that nothing replaces. Windows has none of this kind, and some
+        network file systems have none at all; there nothing is held.
 
         Raises:
             ValueError: another process trains in it.
         """
-        if fcntl is None or not (self.path / DATA).is_file():
+        if fcntl is None or not self.path.is_dir():
             return
-        held = (self.path / DATA).open("r+b")  # for writing, without which NFS gives no lock
+        held = (self.path / LOCK).open("ab")  # for writing, without which NFS gives no lock
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             held.close()
             raise ValueError(
-                f"--resume must name a run that is not being trained, got {self.path}, which another process trains"
+                f"--run-dir or --resume must name a folder in which no other process trains, got {self.path}, in which "
+                "one does"
             ) from None
         except OSError:  # no locks on this file system
             held.close()
@@ -213,17 +220,22 @@ def check_run_dir(config: Config) -> Path:
     if not config.run_dir:
         raise ValueError("--run-dir must name a folder, got ''")
     path = Path(config.run_dir)
+    _check_free(path)
+    return path
+
+
+def _check_free(path: Path) -> None:
+    # What is left of a run that was killed before it began.
+    nothing = {LOCK, DATA, _unfinished(DATA), _unfinished(CONFIG)}
     try:
         held = {file.name for file in path.iterdir()} if path.is_dir() else set()
-        # What is left of a run that was killed before it began.
-        taken = path.exists() and (not path.is_dir() or bool(held - {DATA, _unfinished(DATA), _unfinished(CONFIG)}))
+        taken = path.exists() and (not path.is_dir() or bool(held - nothing))
         is_run = taken and (path / CONFIG).is_file()
     except OSError as error:
         raise ValueError(f"--run-dir must be a folder that can be written to, got {path}: {error}") from error
     if taken:
         hint = f"; to go on with the run in it: --resume {shlex.quote(str(path))}" if is_run else ""
         raise ValueError(f"--run-dir must be new or an empty folder, got {path}, which is there already{hint}")
-    return path
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -2,8 +2,8 @@
 
 import contextlib
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from types import TracebackType
 
 import jax
@@ -101,7 +101,7 @@ def summary(history: Sequence[EpochMetrics], folder: RunFolder, seconds: float, 
         "min test error": f"{min(m.test_error for m in history):.3g}",
         "test accuracy": f"{history[-1].test_accuracy:.3f}",
         f"{unit}/s": f"{statistics.median(m.images_per_second for m in history):.0f}",
-        "time": time.strftime("%H:%M:%S", time.gmtime(seconds)),
+        "time": str(timedelta(seconds=int(seconds))),
         "run folder": str(folder.path),
     }
     for name, value in rows.items():

@@ -15,8 +15,6 @@ from flax import nnx
 from .state import TrainState, network_of
 from .task import TEST, TRAIN, split_key
 from .tasks import Task
-from .tasks.patch import TINY as TINY
-from .tasks.patch import draw_batch as draw_batch
 
 
 class Scores(NamedTuple):

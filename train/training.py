@@ -15,8 +15,9 @@ from .cli import FREE, PROGRAM, Arguments, parse
 from .config import Config, check
 from .data import Source
 from .data.stream import DataError
-from .events import NoEvents, import_writer, open_events
+from .events import NoEvents, import_library, open_events
 from .loop import NonFiniteError, Run, StoppedError
+from .machine import compare_machine, write_machine
 from .metrics import Tally
 from .plots import save_curves
 from .resume import resume
@@ -55,7 +56,7 @@ def main(words: Sequence[str]) -> int:
             return status(stop.signal or 0)
         except (NonFiniteError, DataError, OSError) as error:
             run.close()  # after a save that is under way
-            what = "an image cannot be read: " if isinstance(error, DataError) else ""
+            what = f"one of the {run.source.unit} cannot be read: " if isinstance(error, DataError) else ""
             print(f"error: {what}{error}; of the checkpoints {run.last_good()}", file=sys.stderr)
             return 1
         finally:
@@ -77,12 +78,13 @@ def prepare(arguments: Arguments) -> tuple[Run, RunFolder, list[str]]:
     config = arguments.config
     check(config)
     if config.tensorboard:
-        import_writer()
+        import_library()
     if arguments.resume is not None:
         return go_on(arguments, RunFolder(Path(arguments.resume)))
     check_run_dir(config)
     run = Run(config, open_data(config))
     folder = RunFolder.create(config, run.source)
+    write_machine(folder.path, run.devices)
     run.checkpoints = Checkpoints(folder.checkpoints, config.keep)
     return run, folder, [*run.source.notes]
 
@@ -104,19 +106,22 @@ def go_on(arguments: Arguments, folder: RunFolder) -> tuple[Run, RunFolder, list
         changed = {name: getattr(run.config, name) for name in FREE}  # for the next time
         folder.write_config(dataclasses.replace(read_config(folder.path), **changed))
         undo.pop_all()
-    return run, folder, [*run.source.notes, *notes]
+    return run, folder, [*run.source.notes, *notes, *compare_machine(folder.path, run.devices)]
 
 
 def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> None:
-    """Trains and fills the folder."""
+    """Trains and fills the folder; a stop that is asked for meanwhile leaves the rest to a resume."""
     console = Console()
     for line in (heading(run), *notes):
         console.print(line, soft_wrap=True, highlight=False)
     with contextlib.closing(open_events(run, folder)) as events:
         train_epochs(run, folder, events, console)
+        run.leave_if_asked()
         run.save_weights(folder.path / "model.safetensors")
         save_curves(folder.path / "curves.png", run.config, folder.history(), folder.step_errors())
+        run.leave_if_asked()
         found = run.task.finish(folder.path, run.config, network_of(run.state), run.source)
+        run.leave_if_asked()
         events.pictures()
     console.print(summary(folder.history(), folder, time.perf_counter() - began, run.source.unit))
     for line in found:

@@ -9,7 +9,7 @@ from torch_ref.networks import patch
 
 from .config import Config
 from .networks import NETWORKS
-from .step import TINY
+from .tasks.patch import TINY
 
 
 def twin_of(network: PatchNetwork, config: Config, height: int, width: int) -> torch.nn.Module:

@@ -17,11 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
+from train.data.synthetic_arrays import synthetic_arrays
+from train.data.synthetic_windows import synthetic_windows
+
 from .conftest import small_images, wait_for
 
 ROOT = Path(__file__).parents[2]
 TRAIN = [sys.executable, "-m", "train"]
-STEPS = 30
+RECORDS, STEPS = 100, 30
 LATE = 0.1  # seconds after a step, about what one takes with its checkpoint
 
 
@@ -30,12 +33,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--network", default="multi_head", help="multi_head has dropout")
+    parser.add_argument("--task", choices=("patch", "channel", "sensor"), default="patch")
+    parser.add_argument("--network", default="multi_head", help="of the patch task; multi_head has dropout")
     options = parser.parse_args()
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
-        words = first_words(here, options.network)
+        words = first_words(here, options.task, options.network)
         run([*words, "--run-dir", str(here / "whole")])
         found = [
             kill_and_resume(
@@ -51,11 +55,17 @@ def main() -> int:
     return 0 if same == options.kills else 1
 
 
-def first_words(folder: Path, network: str) -> list[str]:
+def first_words(folder: Path, task: str, network: str) -> list[str]:
     """The command of a run of seconds: 30 steps, each with a checkpoint."""
-    np.savez(folder / "images.npz", images=small_images(80))
-    data = ["--data", f"npz:{folder / 'images.npz'}", "--network", network]
-    return [*TRAIN, *data, "--batch-size", "8", "--epochs", "3", "--save-steps", "1"]
+    own = ["--task", task]
+    if task == "patch":
+        np.savez(folder / "data.npz", images=small_images(RECORDS))
+        own += ["--network", network]
+    else:
+        inputs, labels, _ = {"channel": synthetic_arrays, "sensor": synthetic_windows}[task](RECORDS)
+        np.savez(folder / "data.npz", inputs=inputs, labels=labels)
+    data = ["--data", f"npz:{folder / 'data.npz'}"]
+    return [*TRAIN, *own, *data, "--batch-size", "8", "--epochs", "3", "--save-steps", "1"]
 
 
 def run(words: list[str]) -> bool:

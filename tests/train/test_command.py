@@ -20,7 +20,7 @@ from flax_attn.testing import relative_error, tolerance
 from torch_ref.networks import patch as pt
 from train.__main__ import main
 from train.cli import Arguments
-from train.config import PRESETS, Config
+from train.config import OWN_OPTIONS, PRESETS, Config
 from train.data import open_source
 from train.data.opening import KINDS
 from train.networks import NETWORKS, build_network
@@ -30,12 +30,14 @@ from .conftest import small_images, wait_for
 
 KEYS = ["epoch", "train_error", "train_accuracy", "test_error", "test_accuracy", "images_per_second"]
 FILES = [
+    ".lock",
     "attention.png",
     "checkpoints",
     "config.json",
     "curves.png",
     "data.json",
     "localisation.json",
+    "machine.json",
     "metrics.jsonl",
     "model.safetensors",
     "steps.jsonl",
@@ -206,13 +208,31 @@ def test_unknown_options_get_the_usage_line(options, capsys, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-def test_help_tells_of_every_option(capsys):
+def help_of(capsys, *words):
     with pytest.raises(SystemExit) as stop:
-        main(["--help"])
+        main([*words, "--help"])
     assert not stop.value.code
-    shown = capsys.readouterr().out
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", OWN_OPTIONS)
+def test_the_help_for_a_task_leaves_out_the_options_of_others(task, capsys):
+    shown = help_of(capsys, "--task", task)
+    assert "--data KIND[:PATH]" in shown
+    assert "images, arrays or windows" in shown  # what each option is
+    for owner, own in OWN_OPTIONS.items():
+        for option in own:
+            assert (f"--{option.replace('_', '-')} " in shown) == (owner == task)
+
+
+def test_the_help_is_whole_sentences_and_tells_what_none_stands_for(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    shown = " ".join(help_of(capsys).split())
     for field in dataclasses.fields(Arguments):
         assert f"--{field.name.replace('_', '-')}" in shown
+    assert "the class of an array, behind a gate for its channels; sensor:" in shown
+    assert "threads of this one. (default: all cores but one, at most 4)" in shown
+    assert "(default: None)" not in shown
 
 
 def test_a_loss_that_is_no_number_stops_the_run(archive, tmp_path, capsys):
@@ -233,7 +253,9 @@ def test_a_run_is_no_other_process_s_and_says_how_to_go_on_when_interrupted(arch
     wait_for(shell, (folder / "steps.jsonl").exists)
     config = (folder / "config.json").read_text()
     assert main(["--resume", str(folder), "--keep", "7"]) == 2
-    refused = f"--resume must name a run that is not being trained, got {folder}, which another process trains"
+    refused = (
+        f"--run-dir or --resume must name a folder in which no other process trains, got {folder}, in which one does"
+    )
     assert capsys.readouterr().err == f"error: {refused}\n"
     assert (folder / "config.json").read_text() == config
     shell.send_signal(signal.SIGINT)

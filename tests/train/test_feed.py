@@ -80,6 +80,14 @@ def test_a_run_that_waits_for_its_images_says_so(waited, told):
     run._warn_of_waiting(waited, seconds=1.0)
     assert len(lines) == len(told)
     assert all(part in line for part, line in zip(told, lines, strict=True))
+    assert all("for its images to reach the device" in line and "--workers" not in line for line in lines)
+
+
+def test_where_records_are_decoded_more_processes_may_help():
+    run, lines = Run(Config(batch_size=8), Source("a", Broken(0, times=99))), []
+    run.warn = lines.append
+    run._warn_of_waiting(0.2, seconds=1.0)
+    assert "for its images to be decoded and to reach the device; --workers sets" in lines[0]
 
 
 def test_the_way_to_the_device_counts_as_waiting(monkeypatch):
@@ -98,23 +106,34 @@ def test_the_way_to_the_device_counts_as_waiting(monkeypatch):
 
 
 class Broken:
-    """Images of which one can no longer be read when its turn comes."""
+    """Images of which one can no longer be read, once it has been read some times."""
+
+    def __init__(self, index, times):
+        self.images, self.index, self.times = small_images(), index, times
 
     def __len__(self):
-        return 40
+        return len(self.images)
 
     def __getitem__(self, index):
-        if index == 30:
-            raise ValueError("photo.jpg could be read at first, but no longer")
-        return small_images()[index]
+        if index == self.index:
+            self.times -= 1
+            if self.times < 0:
+                raise ValueError("photo.jpg could be read at first, but no longer")
+        return self.images[index]
 
 
 @pytest.mark.usefixtures("nothing_is_resident")
-def test_an_image_that_breaks_ends_the_run_with_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("train.tasks.patch.open_source", lambda data, progress: Source(data, Broken()))
+@pytest.mark.parametrize(
+    ("index", "times", "good"), [(30, 0, 3), (37, 0, 3), (37, 1, 4)], ids=["training", "the test", "the finish"]
+)
+def test_an_image_that_breaks_ends_the_run_with_one_line(index, times, good, tmp_path, monkeypatch, capsys):
+    broken = Source("broken", Broken(index, times))
+    monkeypatch.setattr("train.tasks.patch.open_source", lambda data, progress: broken)
     folder = tmp_path / "run"
     options = ["--data", "npz:any", "--batch-size", "8", "--save-steps", "1", "--no-shuffle", "--workers", "0"]
-    assert main([*options, "--run-dir", str(folder)]) == 1
+    assert main([*options, "--epochs", "1", "--run-dir", str(folder)]) == 1
     told = capsys.readouterr().err
-    assert told.startswith("error: an image cannot be read: photo.jpg could be read at first, but no longer; of the ")
-    assert told.endswith(f"the last good one is {folder / 'checkpoints' / '3'}\n")
+    assert told.startswith(
+        "error: one of the images cannot be read: photo.jpg could be read at first, but no longer; of the "
+    )
+    assert told.endswith(f"the last good one is {folder / 'checkpoints' / str(good)}\n")

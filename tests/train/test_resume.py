@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train import checkpoint
+from train import checkpoint, training
 from train.__main__ import main
 from train.checkpoint import problems_of, steps_in
 from train.config import Config
 from train.data import Source
+from train.devices import Layout
 from train.loop import NonFiniteError, Run
+from train.machine import compare_machine
 from train.run_folder import RunFolder, read_config, write_whole
 from train.show import ProgressBar
 from train.step import train_step
@@ -188,6 +191,25 @@ def test_a_finished_run_that_is_resumed_only_fills_its_folder(whole, tmp_path):
     assert (again / "attention.png").exists()
 
 
+@pytest.mark.parametrize("part", ["train_epochs", "save_curves"])
+def test_a_stop_leaves_the_rest_of_the_folder_to_a_resume(part, whole, tmp_path, monkeypatch, capsys):
+    run, call = shutil.copytree(whole, tmp_path / "moved"), getattr(training, part)
+    (run / "attention.png").unlink()
+
+    def call_and_stop(*arguments):
+        call(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, part, call_and_stop)
+        assert resume(run) == 128 + signal.SIGTERM
+    assert f"stopped after step {STEPS}; of the checkpoints " in capsys.readouterr().err
+    assert not (run / "attention.png").exists()
+    assert resume(run) == 0
+    assert results(run) == results(whole)
+    assert (run / "attention.png").exists()
+
+
 def every_file(folder):
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
@@ -236,6 +258,17 @@ def test_the_one_before_is_taken_when_the_user_agrees(stopped, whole, capsys):
     assert results(stopped) == results(whole)
 
 
+def test_what_a_damaged_one_replaced_does_not_come_back_later(stopped, whole, monkeypatch):
+    # Killed between two moments: the new checkpoint has its name, the old one of the same step is not deleted yet.
+    shutil.copytree(checkpoint_of(stopped, 6), stopped / "checkpoints" / checkpoint.DELETED / "6")
+    flip_a_byte(stopped, 6)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)  # goes on from 4, and its logs are cut there
+        assert resume(stopped, "--resume-older") == 128 + signal.SIGTERM
+    assert resume(stopped) == 0
+    assert results(stopped) == results(whole)
+
+
 def test_another_configuration_is_refused_key_by_key(stopped, capsys):
     assert resume(stopped, "--network", "cnn", "--learning-rate", "0.1") == 2
     told = capsys.readouterr().err
@@ -244,6 +277,40 @@ def test_another_configuration_is_refused_key_by_key(stopped, capsys):
     )
     assert resume(stopped, "--run-dir", "elsewhere") == 2
     assert "got elsewhere" in capsys.readouterr().err
+
+
+def test_a_folder_of_an_older_version_goes_on_to_the_bit(stopped, whole):
+    config = json.loads((stopped / "config.json").read_text())
+    (stopped / "config.json").write_text(json.dumps({n: config[n] for n in config.keys() - {"task", "tensorboard"}}))
+    for name in ("machine.json", ".lock"):
+        (stopped / name).unlink()
+    (metadata,) = checkpoint_of(stopped, 6).glob("place/metadata")
+    place = json.loads(metadata.read_text())
+    del place["speed"]
+    metadata.write_text(json.dumps(place))
+    digests = checkpoint._digests(checkpoint_of(stopped, 6))
+    (checkpoint_of(stopped, 6) / checkpoint.DIGESTS).write_text(json.dumps(digests))
+    assert resume(stopped) == 0
+    assert results(stopped) == results(whole)
+
+
+def test_a_run_that_goes_on_elsewhere_says_so(whole, tmp_path, capsys):
+    again = shutil.copytree(whole, tmp_path / "moved")
+    began = json.loads((again / "machine.json").read_text())
+    assert began == {
+        "devices": Layout(8).devices,
+        "kind": jax.devices()[0].device_kind,
+        **{name: version(name) for name in ("jax", "jaxlib", "flax", "optax")},
+    }
+    told = []
+    for change in ({}, {"devices": 3, "flax": "0.0.1"}):
+        (again / "machine.json").write_text(json.dumps(began | change))
+        assert resume(again) == 0
+        told.append("not to the bit" in capsys.readouterr().out)
+    assert told == [False, True]
+    assert compare_machine(again, 2)[0].endswith(f": devices 3 then, 2 now; flax 0.0.1 then, {began['flax']} now")
+    (again / "machine.json").unlink()  # a run from before there was one
+    assert compare_machine(again, 2) == []
 
 
 def test_what_changes_no_number_may_change(stopped, whole):
@@ -257,16 +324,52 @@ def test_what_changes_no_number_may_change(stopped, whole):
 
 def test_a_folder_is_free_when_the_process_that_held_it_was_killed(stopped):
     hold = "file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
-    words = [sys.executable, "-c", f"import fcntl, sys, time; {hold}", str(stopped / "data.json")]
+    words = [sys.executable, "-c", f"import fcntl, sys, time; {hold}", str(stopped / ".lock")]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as holder:
         holder.stdout.readline()
-        with pytest.raises(ValueError, match="which another process trains"):
+        with pytest.raises(ValueError, match="in which no other process trains"):
             RunFolder(stopped).hold()
         holder.kill()
     for _ in range(2):  # and so it is when the one that held it lets go
         folder = RunFolder(stopped)
         folder.hold()
         folder.close()
+
+
+def two_that_begin(folder):
+    return Config(run_dir=str(folder)), Source("a", np.zeros((5, 16, 17, 3), np.uint8))
+
+
+def test_a_folder_is_made_by_one_process_alone(tmp_path, monkeypatch):
+    config, source = two_that_begin(tmp_path / "run")
+    refused = []
+
+    def another_begins(path, text):
+        if path.name == "config.json":  # the last file: the folder looks as if no run had begun
+            with pytest.raises(ValueError, match="in which no other process trains") as caught:
+                RunFolder.create(config, source)
+            refused.append(caught)
+        write_whole(path, text)
+
+    monkeypatch.setattr("train.run_folder.write_whole", another_begins)
+    RunFolder.create(config, source).close()
+    assert len(refused) == 1
+
+
+def test_a_folder_that_was_filled_meanwhile_is_taken(tmp_path, monkeypatch):
+    config, source = two_that_begin(tmp_path / "run")
+    hold = RunFolder.hold
+
+    def hold_late(folder):
+        (folder.path / "config.json").write_text("{}")
+        hold(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "hold", hold_late)
+        with pytest.raises(ValueError, match="must be new or an empty folder"):
+            RunFolder.create(config, source)
+    (tmp_path / "run" / "config.json").unlink()
+    RunFolder.create(config, source).close()  # the one that was refused has let go
 
 
 def test_a_resume_that_fails_lets_go_of_the_folder(stopped):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ..config import Config, NetworkName
+from ..config import Config, NetworkName, told_default
 from ..config import check as check_config
 
 PROGRAM = "python -m train compare"
@@ -44,8 +44,8 @@ class Options:
     """Of the weights, the patches, the order of the images and dropout."""
     runs: int = 4
     """Further PyTorch runs, that differ in the order of their sums alone; they make the band."""
-    run_dir: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """The folder for results, new or empty; runs/TIME-NETWORK-compare by default."""
+    run_dir: Annotated[str | None, told_default("runs/TIME-NETWORK-compare", "DIR")] = None
+    """The folder for results, new or empty."""
 
     @property
     def config(self) -> Config:

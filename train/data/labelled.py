@@ -167,9 +167,10 @@ def _as_inputs(name: str, kind: Kind, inputs: np.ndarray) -> np.ndarray:
 def _as_labels(name: str, labels: np.ndarray) -> tuple[np.ndarray, int]:
     if labels.ndim != 1 or labels.dtype.kind not in "fiu":
         raise ValueError(f"{name}: {LABELS} must be whole numbers with one axis, got {labels.dtype} of {labels.shape}")
+    broken = ~np.isfinite(labels) | (labels != np.floor(labels))
+    if broken.any():
+        raise ValueError(f"{name}: {LABELS} must be whole numbers, got {labels[broken][0]}")
     values = np.unique(labels)
-    if not (np.isfinite(values).all() and (values == np.floor(values)).all()):
-        raise ValueError(f"{name}: {LABELS} must be whole numbers, got {labels[labels != np.floor(labels)][0]}")
     if len(values) < 2:
         raise ValueError(f"{name}: {LABELS} must name at least 2 classes, got {_listed(values)}")
     if not np.array_equal(values, np.arange(len(values))):

@@ -22,7 +22,7 @@ from .source import Records, Source
 
 
 class DataError(Exception):
-    """An image that could not be read when its turn came."""
+    """A record that could not be read when its turn came."""
 
 
 STEPS = 2**40  # more than anyone takes, where grain wants a length
@@ -81,6 +81,9 @@ class Stream:
 
         Yields:
             Images, uint8 (b, h, w, 3), and their indices, int32 (b,).
+
+        Raises:
+            DataError: one of them cannot be read.
         """
         if first_step < 0:
             raise ValueError(f"first_step must be at least 0, got {first_step}")
@@ -92,14 +95,18 @@ class Stream:
         Yields:
             Images, uint8 (b, h, w, 3), their indices, int32 (b,), and which of them are real: the last batch is filled
             up.
+
+        Raises:
+            DataError: one of them cannot be read.
         """
-        return self._serve(self._tests, 0, 0)
+        with contextlib.closing(self._serve(self._tests, 0, 0)) as batches, as_data_errors():
+            yield from batches
 
     def _timed(self, batches: Generator[Any, None, None]) -> Generator[Any, None, None]:
         with contextlib.closing(batches):
             while True:
                 began = time.perf_counter()
-                with _as_data_errors():
+                with as_data_errors():
                     batch = next(batches)
                 self.waited += time.perf_counter() - began
                 yield batch
@@ -159,17 +166,19 @@ def _epoch(images: range, batch_size: int, seed: int, shuffle: bool, epoch: int)
 
 def _check(source: Source, batch_size: int, workers: int, process_index: int, process_count: int) -> None:
     if not 1 <= batch_size <= len(source.train):
-        raise ValueError(f"batch_size must lie in [1, {len(source.train)}], the training images, got {batch_size}")
+        raise ValueError(
+            f"batch_size must lie in [1, {len(source.train)}], the training {source.unit}, got {batch_size}"
+        )
     if workers < 0:
         raise ValueError(f"workers must be at least 0, got {workers}")
     if process_count < 1 or batch_size % process_count:
-        raise ValueError(f"process_count must divide the batch of {batch_size} images, got {process_count}")
+        raise ValueError(f"process_count must divide the batch of {batch_size} {source.unit}, got {process_count}")
     if not 0 <= process_index < process_count:
         raise ValueError(f"process_index must lie in [0, {process_count}), got {process_index}")
 
 
 @contextlib.contextmanager
-def _as_data_errors() -> Iterator[None]:
+def as_data_errors() -> Iterator[None]:
     """A file that broke after it was looked at, or a worker that was killed."""
     try:
         yield
@@ -195,9 +204,7 @@ def _import_grain() -> Any:
         import grain
         from absl import flags
     except ImportError as error:
-        raise ValueError(
-            "streaming images needs grain, got none; install it with: pip install -e '.[train]'"
-        ) from error
+        raise ValueError("streaming needs grain, got none; install it with: pip install -e '.[train]'") from error
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain's workers look at them; ours is no absl program, so nobody parsed them
     return grain

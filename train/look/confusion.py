@@ -121,5 +121,6 @@ def save_confusion(folder: Path, source: Labelled, judged: np.ndarray) -> str:
     (folder / NORMALISATION).write_text(json.dumps({"shift": shift, "scale": scale}, indent=1) + "\n")
     share, worst = min((share, place) for place, share in enumerate(each) if share is not None)
     return (
-        f"of the {source.classes} classes it knows {source.names[worst]} least: {share:.3f} of its test {source.unit}"
+        f"class {source.names[worst]} is known least: {share:.3f} of its test {source.unit} are judged rightly, of all "
+        f"{found['accuracy']:.3f}"
     )

@@ -13,6 +13,7 @@ from flax_attn.networks.patch import PatchNetwork
 
 from ..config import Config
 from ..data import Source
+from ..data.stream import as_data_errors
 from ..task import Patches
 from .columns import columns
 from .localise import ACTIVATION, localise
@@ -27,7 +28,7 @@ PICTURE = "attention.png"
 
 
 class HeldOutImages:
-    """The images of a source's test split, read when they are asked for."""
+    """The images of a source's test split, read when they are asked for; one that cannot be is a `DataError`."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -36,7 +37,8 @@ class HeldOutImages:
         return len(self._source.test)
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        return self._source.read(np.asarray(self._source.test)[indices])
+        with as_data_errors():
+            return self._source.read(np.asarray(self._source.test)[indices])
 
 
 def finish(folder: Path, config: Config, network: PatchNetwork, source: Source) -> str:

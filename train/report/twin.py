@@ -33,8 +33,8 @@ from ..networks import build_network
 from ..plots import save_curves
 from ..run_folder import CONFIG, RunFolder
 from ..state import learning_rate
-from ..step import draw_batch
 from ..task import TEST, TRAIN, split_key
+from ..tasks.patch import draw_batch
 from ..twin import error_of, share_right, take_step, tensors, twin_of
 
 STATE = "twin.pt"  # after the last epoch that was done

@@ -1,7 +1,9 @@
 """What a network can be trained for. A task is one file here and one line below.
 
-`task` says what every task has to answer. Nothing else in `train` knows one task from another, but for `train.compare`
-and the parts of `train.look` that are about patches.
+`task` says what every task has to answer. Beside these files `train.config` knows the options and presets of a task,
+and what a run is called after it, and `train.plots` how patches were drawn; `train.compare`, `train.report` and the
+parts of `train.look` that are about patches are for the patch task alone. Nothing else in `train` knows one task from
+another.
 """
 
 from ..config import Config

@@ -1,5 +1,6 @@
 """The sensor task: which class is a window of sensor data of? Convolutions and attention along time."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ..data.synthetic_windows import synthetic_windows
 from .classes import cross_entropy, is_largest
 from .task import Batch
 
+SHORTER = 16  # times: each of the four stages halves the series
 WINDOWS = Kind("windows", "n series sensors", centred=True)
 
 
@@ -28,7 +30,16 @@ class SensorTask:
         return open_labelled(data, WINDOWS, synthetic_windows)
 
     def build(self, config: Config, source: Labelled) -> SpatialAttentionNeuralNetwork:
-        """The network for so many sensors and classes."""
+        """The network for so many sensors and classes.
+
+        Raises:
+            ValueError: batches that give BatchNorm a single value in training.
+        """
+        _, series, sensors = source.records.shape
+        if config.batch_size * sensors * math.ceil(series / SHORTER) < 2:
+            raise ValueError(
+                f"--batch-size must be at least 2 for windows of {series}x{sensors}, got {config.batch_size}"
+            )
         model = SpatialAttentionNeuralNetwork(
             source.records.shape, source.classes, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed)
         )

@@ -95,6 +95,7 @@ BAD = {
     ),
     "halves": ({"inputs": WINDOWS_OF, "labels": LABELS / 2}, "labels must be whole numbers, got 0.5"),
     "NaN label": ({"inputs": WINDOWS_OF, "labels": changed(LABELS / 1, 4, np.nan)}, "must be whole numbers, got nan"),
+    "infinite": ({"inputs": WINDOWS_OF, "labels": changed(LABELS / 1, 4, np.inf)}, "must be whole numbers, got inf"),
     "negative": (
         {"inputs": WINDOWS_OF, "labels": LABELS - 1},
         "from 0 to 2 for 3 classes, none left out, got -1, 0, 1",

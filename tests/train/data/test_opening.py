@@ -40,7 +40,7 @@ for use in (lambda: Stream(source, 2, seed=0, shuffle=True), lambda: open_source
     path = {"PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=path, capture_output=True, text=True)
     assert done.stdout.splitlines() == [
-        "streaming images needs grain, got none; install it with: pip install -e '.[train]'",
+        "streaming needs grain, got none; install it with: pip install -e '.[train]'",
         "stl10: tensorflow-datasets is needed, got: import of tensorflow_datasets halted; None in sys.modules; "
         "install it with: pip install -e '.[stl10]'",
     ], done.stderr

@@ -38,6 +38,7 @@ def finished(config, small_source):
 def test_the_folder_holds_what_ours_does(finished):
     names = {path.name for path in finished.folder.path.iterdir()}
     assert names == {
+        ".lock",
         "attention.png",
         "config.json",
         "curves.png",

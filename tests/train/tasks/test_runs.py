@@ -15,6 +15,7 @@ from torch_ref.networks.channel import ChannelAttentionClassifier
 from torch_ref.networks.sensor import SpatialAttentionNeuralNetwork
 from train.__main__ import main
 from train.config import TASK_PRESETS, Config
+from train.data import source
 from train.data.synthetic_arrays import synthetic_arrays
 from train.data.synthetic_windows import synthetic_windows
 from train.look.load import load_run
@@ -23,12 +24,14 @@ from train.step import train_step
 from train.tasks import task_of
 
 FILES = [
+    ".lock",
     "attention.png",
     "checkpoints",
     "config.json",
     "confusion.json",
     "curves.png",
     "data.json",
+    "machine.json",
     "metrics.jsonl",
     "model.safetensors",
     "normalisation.json",
@@ -115,6 +118,8 @@ def test_the_twin_loads_the_weights_and_judges_as_the_confusion_says(run):
 
 def test_a_run_that_was_stopped_goes_on_to_the_bit(run, tmp_path, monkeypatch):
     task, archive, folder, _ = run
+    if task == "channel":  # and where the records stream
+        monkeypatch.setattr(source, "RESIDENT_BYTES", 0)
     add_step = RunFolder.add_step
 
     def add_and_signal(self, at, error):
@@ -197,6 +202,20 @@ def test_what_the_arrays_do_not_allow(options, message, tmp_path, capsys):
     assert main([*words, "--run-dir", str(tmp_path / "run"), *options]) == 2
     assert capsys.readouterr().err == f"error: {message}\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_of_one_window_that_ends_as_one_number(tmp_path, capsys):
+    for series in (16, 17):
+        inputs = np.random.default_rng(0).random((7, series, 1))
+        np.savez(tmp_path / f"{series}.npz", inputs=inputs, labels=np.arange(7) % 2)
+    words = ["--task", "sensor", "--data", f"npz:{tmp_path / '16.npz'}", "--batch-size", "1"]
+    assert main([*words, "--run-dir", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == "error: --batch-size must be at least 2 for windows of 16x1, got 1\n"
+    assert not (tmp_path / "run").exists()
+    config = Config(task="sensor", batch_size=1)
+    task = task_of(config)
+    network = task.build(config, task.open(f"npz:{tmp_path / '17.npz'}"))  # two steps are left
+    assert network(np.zeros((1, 17, 1, 1), np.float32)).shape == (1, 2)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, capsys):

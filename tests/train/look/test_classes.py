@@ -1,0 +1,106 @@
+"""What is shown of networks that tell classes apart is what they make of each test record by itself."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from flax_attn import attention_maps
+from flax_attn.testing import relative_error, tolerance
+from train.config import Config
+from train.data.labelled import Labelled
+from train.look import gates, windows
+from train.look.confusion import save_confusion, watch_all
+from train.tasks import task_of
+from train.tasks.channel import ARRAYS
+from train.tasks.sensor import WINDOWS
+
+CLOSE = tolerance("output", "float32")
+COUNT, TEST = 23, 5  # in batches of three: the last one is filled up
+RNG = np.random.default_rng(0)
+LABELS = np.array([*np.arange(18) % 3, 2, 0, 0, 1, 2])
+NAMES = ("lie", "sit", "run")
+
+
+def labelled(task):
+    kind, shape = {"channel": (ARRAYS, (5, 7, 11)), "sensor": (WINDOWS, (19, 3))}[task]
+    return Labelled("mine", kind, RNG.normal(2, 3, (COUNT, *shape)), LABELS, NAMES)
+
+
+@pytest.fixture(scope="module", params=["channel", "sensor"])
+def watched(request):
+    """A task, its records, its network, and what that makes of each test record alone: logits and recorded arrays."""
+    config = Config(task=request.param, batch_size=3, ratio=2 if request.param == "channel" else None)
+    task, source = task_of(config), labelled(request.param)
+    network = task.build(config, source)
+    for norm in [module for _, module in nnx.iter_modules(network) if hasattr(module, "use_running_average")]:
+        norm.mean[...] = jnp.asarray(RNG.normal(0, 0.1, norm.mean.shape), jnp.float32)  # as training leaves it
+    alone = task.build(config, source)
+    nnx.update(alone, nnx.state(network))
+    alone.eval()
+    expected = []
+    for index in source.test:
+        x = jnp.asarray(source.records[index][None])
+        x = x[..., None] if request.param == "sensor" else x
+        expected.append((np.asarray(task.answer(alone, x))[0], attention_maps(alone, x)))
+    return config, task, source, network, expected
+
+
+def test_each_test_record_is_watched_once_and_alone(watched):
+    config, task, source, network, expected = watched
+    logits, recorded = watch_all(task, network, source, config.batch_size, gates=True)
+    assert relative_error(logits, np.stack([answer for answer, _ in expected])) <= CLOSE
+    assert recorded.keys() == expected[0][1].keys()
+    for path, arrays in recorded.items():
+        assert relative_error(arrays, np.concatenate([maps[path] for _, maps in expected])) <= CLOSE
+    assert watch_all(task, network, source, config.batch_size, gates=False)[1] == {}
+
+
+def drawn(watched, tmp_path, monkeypatch, module):
+    config, task, source, network, _ = watched
+    calls = []
+    monkeypatch.setattr(module, "draw", lambda *arguments: calls.append(arguments))
+    (line,) = module.finish(tmp_path, task, config, network, source)
+    (arguments,) = calls
+    return arguments, line
+
+
+def test_what_is_drawn_is_what_was_watched(watched, tmp_path, monkeypatch):
+    check = {"channel": a_class_shows_the_mean_gate_of_its_records, "sensor": a_row_is_a_window_and_its_gates}
+    check[watched[0].task](watched, tmp_path, monkeypatch)
+
+
+def a_class_shows_the_mean_gate_of_its_records(watched, tmp_path, monkeypatch):
+    (path, _, means, names), _ = drawn(watched, tmp_path, monkeypatch, gates)
+    each = np.stack([np.asarray(next(iter(maps.values()))).ravel() for _, maps in watched[4]])
+    assert each.shape == (TEST, 11)
+    expected = np.stack([each[LABELS[18:] == label].mean(0) for label in range(3)])
+    assert relative_error(means, expected) <= CLOSE
+    assert (path, names) == (tmp_path / "attention.png", NAMES)
+
+
+def a_row_is_a_window_and_its_gates(watched, tmp_path, monkeypatch):
+    (path, _, rows), _ = drawn(watched, tmp_path, monkeypatch, windows)
+    assert path == tmp_path / "attention.png"
+    order = [1, 3, 0, 2, 4]  # the first of each class, then the second
+    assert len(rows) == TEST
+    for row, place in zip(rows, order, strict=True):
+        logits, maps = watched[4][place]
+        np.testing.assert_array_equal(row.window, watched[2].records[18 + place])
+        assert [gate.shape for gate in row.gates] == [(10, 3), (5, 3), (3, 3), (2, 3)]
+        stages = sorted(maps.values(), key=lambda gate: -gate.shape[1])
+        for gate, expected in zip(row.gates, stages, strict=True):
+            assert relative_error(gate, np.asarray(expected)[0, ..., 0]) <= CLOSE
+        label, judged = LABELS[18 + place], logits.argmax()
+        taken = "" if label == judged else f", taken for {NAMES[judged]}"
+        assert (row.caption, row.wrong) == (f"class {NAMES[label]}{taken}", label != judged)
+
+
+def test_the_class_that_is_known_least_is_told_with_its_share(tmp_path):
+    line = save_confusion(tmp_path, labelled("sensor"), np.array([2, 0, 1, 1, 2]))
+    assert line == "class lie is known least: 0.500 of its test windows are judged rightly, of all 0.800"
+    found = json.loads((tmp_path / "confusion.json").read_text())
+    assert found["confusion"] == [[1, 1, 0], [0, 1, 0], [0, 0, 2]]
+    assert found["accuracy_of_class"] == [0.5, 1.0, 1.0]
