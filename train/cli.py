@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import tyro
 
 from .config import OWN_OPTIONS, TASK_PRESETS, Config, check_owner, told_default
 from .run_folder import read_config
+from .usage import telling_usage
 
 PROGRAM = "python -m train"
 FREE = ("workers", "save_steps", "keep", "tensorboard")  # may change when a run is resumed: they change no number
@@ -51,16 +51,12 @@ def parse(argv: Sequence[str]) -> Arguments:
     """
     preset, task, resume = _first(argv)
     stored = None if resume is None else {**vars(read_config(Path(resume))), "run_dir": resume}
-    try:
+    with telling_usage(Arguments, PROGRAM):
         named = task if stored is None else stored["task"]
         shown = without_others(named) if named in TASK_PRESETS else Arguments
         default = shown(**(stored or vars(_defaults(preset, task or "patch"))))
         _check_named(argv, default.task)
         arguments = tyro.cli(shown, prog=PROGRAM, args=list(argv), default=default)
-    except SystemExit as stop:
-        if stop.code:
-            print(usage(), file=sys.stderr)
-        raise
     if stored is not None:
         _check_same(stored, vars(arguments.config), resume)
     elif arguments.resume_older:
@@ -117,9 +113,3 @@ def _check_same(stored: dict[str, Any], given: dict[str, Any], folder: str | Non
     ]
     if differing:
         raise ValueError(f"--resume {folder} holds a run with another configuration: {'; '.join(differing)}")
-
-
-def usage() -> str:
-    """The usage line."""
-    options = " ".join(f"[--{field.name.replace('_', '-')} ...]" for field in dataclasses.fields(Arguments))
-    return f"usage: {PROGRAM} [--help] {options}"

@@ -23,11 +23,9 @@ from .plots import save_curves
 from .resume import resume
 from .run_folder import RunFolder, check_run_dir, read_config
 from .show import ProgressBar, heading, looking, summary
-from .signals import Stop, status
+from .signals import INTERRUPTED, Stop, status
 from .state import network_of
 from .tasks import task_of
-
-INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 
 
 def main(words: Sequence[str]) -> int:

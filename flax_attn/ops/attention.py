@@ -72,7 +72,7 @@ def dot_product_attention(
 def _map_blocks(function: Callable[[Any], jax.Array], arrays: Any, count: int) -> jax.Array:
     """Applies ``function`` to blocks of `QUERY_BLOCK` along the first axis of all arrays, and to what is left over.
 
-    `jax.lax.map` with a ``batch_size`` vectorises over single queries instead, in three times the time on CPUs.
+    `jax.lax.map` with a ``batch_size`` vectorises over single queries instead, which is slower on CPUs.
     """
     blocks, rest = divmod(count, QUERY_BLOCK)
     full = blocks * QUERY_BLOCK

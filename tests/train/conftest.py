@@ -10,9 +10,9 @@ from train.data import Source
 HEIGHT, WIDTH = 32, 36
 
 
-def small_images(count=40, height=HEIGHT, width=WIDTH):
+def small_images(count=40, height=HEIGHT, width=WIDTH, seed=0):
     """Smooth coloured noise: nothing in it looks like a white patch."""
-    coarse = np.random.default_rng(0).integers(20, 200, (count, height // 4, width // 4, 3), np.uint8)
+    coarse = np.random.default_rng(seed).integers(20, 200, (count, height // 4, width // 4, 3), np.uint8)
     return coarse.repeat(4, 1).repeat(4, 2)
 
 

@@ -11,9 +11,9 @@ from ..batches import check_batch_size
 from ..data import Source, open_source
 from ..run_folder import check_run_dir
 from ..show import looking
+from ..signals import INTERRUPTED
 from .options import Options, check, parse
 
-INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 JSON, PICTURE = "compare.json", "compare.png"
 
 

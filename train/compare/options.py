@@ -1,7 +1,5 @@
 """The command line of ``python -m train compare``."""
 
-import dataclasses
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,6 +8,7 @@ import tyro
 
 from ..config import Config, NetworkName, told_default
 from ..config import check as check_config
+from ..usage import read_options
 
 PROGRAM = "python -m train compare"
 
@@ -61,18 +60,7 @@ def parse(argv: Sequence[str]) -> Options:
         SystemExit: with status 2 after a message and the usage line, where an option or value is unknown; with status 0
             after ``--help``.
     """
-    try:
-        return tyro.cli(Options, prog=PROGRAM, args=list(argv))
-    except SystemExit as stop:
-        if stop.code:
-            print(usage(), file=sys.stderr)
-        raise
-
-
-def usage() -> str:
-    """The usage line."""
-    options = " ".join(f"[--{field.name.replace('_', '-')} ...]" for field in dataclasses.fields(Options))
-    return f"usage: {PROGRAM} [--help] {options}"
+    return read_options(Options, PROGRAM, argv)
 
 
 def check(options: Options) -> None:

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +16,8 @@ from ..devices import Layout
 from ..feed import Fed, ResidentFeed
 from ..networks import build_network
 from ..state import learning_rate
-from ..task import TRAIN, split_key
-from ..tasks.patch import draw_batch
+from ..task import TRAIN
+from ..tasks.patch import draw_fed
 from .options import Options
 
 PRECISION = "highest"  # of matrix products; off the CPU the default would round what it multiplies
@@ -88,12 +87,7 @@ class Problem:
     def painted(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields, for every step, x (b, h, w, 3) and y (b,) as the training step sees them."""
         for epoch, fed in self.batches():
-            batch = _paint(fed.inputs, fed.places, fed.indices, epoch, self.key, rule=self.options.patches)
+            batch = draw_fed(
+                fed.inputs, fed.places, fed.indices, epoch, self.key, split=TRAIN, rule=self.options.patches
+            )
             yield np.asarray(batch.x), np.asarray(batch.y)
-
-
-@partial(jax.jit, static_argnames="rule")
-def _paint(
-    images: jax.Array, places: jax.Array, indices: jax.Array, epoch: jax.Array, key: jax.Array, *, rule: str
-) -> tuple[jax.Array, jax.Array]:
-    return draw_batch(images[places], indices, split_key(key, TRAIN, epoch), rule)

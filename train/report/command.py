@@ -10,13 +10,12 @@ from rich.console import Console
 from ..batches import check_batch_size
 from ..data import Source
 from ..run_folder import CONFIG, RunFolder
+from ..signals import INTERRUPTED
 from ..training import main as train
 from ..training import open_data
 from .options import Options, parse
 from .plan import Planned, check, check_same, plan
 from .work import Log, work
-
-INTERRUPTED = 130  # what shells give a command that Ctrl-C ended
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,13 +1,12 @@
 """The command line of ``python -m train report``."""
 
-import dataclasses
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
+from ..usage import read_options
 from .rows import PROTOCOLS, ROWS, Protocol, RowName
 
 PROGRAM = "python -m train report"
@@ -63,15 +62,4 @@ def parse(argv: Sequence[str]) -> Options:
         SystemExit: with status 2 after a message and the usage line, where an option or value is unknown; with status 0
             after ``--help``.
     """
-    try:
-        return tyro.cli(Options, prog=PROGRAM, args=list(argv))
-    except SystemExit as stop:
-        if stop.code:
-            print(usage(), file=sys.stderr)
-        raise
-
-
-def usage() -> str:
-    """The usage line."""
-    options = " ".join(f"[--{field.name.replace('_', '-')} ...]" for field in dataclasses.fields(Options))
-    return f"usage: {PROGRAM} [--help] {options}"
+    return read_options(Options, PROGRAM, argv)

@@ -11,7 +11,6 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -33,8 +32,8 @@ from ..networks import build_network
 from ..plots import save_curves
 from ..run_folder import CONFIG, RunFolder
 from ..state import learning_rate
-from ..task import TEST, TRAIN, split_key
-from ..tasks.patch import draw_batch
+from ..task import TEST, TRAIN
+from ..tasks.patch import draw_fed
 from ..twin import error_of, share_right, take_step, tensors, twin_of
 
 STATE = "twin.pt"  # after the last epoch that was done
@@ -135,8 +134,8 @@ class TwinRun:
 
     def _batches(self, feds: Iterator[Fed], split: int, epoch: int) -> Batches:
         for fed in feds:
-            x, y = _paint(
-                fed.inputs, fed.places, fed.indices, self._key, split=split, epoch=epoch, rule=self.config.patches
+            x, y = draw_fed(
+                fed.inputs, fed.places, fed.indices, epoch, self._key, split=split, rule=self.config.patches
             )
             images, labels = tensors(np.asarray(x), np.asarray(y), "float32", torch.channels_last)
             yield images.to(self._device), labels.to(self._device)
@@ -183,10 +182,3 @@ class TwinRun:
         flax_attn.to_torch(network, path / "model.safetensors")
         save_curves(path / "curves.png", config, self.folder.history(), self.folder.step_errors())
         finish(path, config, network, self.source)
-
-
-@partial(jax.jit, static_argnames=("split", "rule"))
-def _paint(
-    images: jax.Array, places: jax.Array, indices: jax.Array, key: jax.Array, *, split: int, epoch: int, rule: str
-) -> tuple[jax.Array, jax.Array]:
-    return draw_batch(images[places], indices, split_key(key, split, epoch), rule)

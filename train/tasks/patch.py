@@ -1,6 +1,7 @@
 """The patch task: does an image hold a white patch? Its patches are drawn and painted by `train.task`."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,7 +13,7 @@ from ..config import Config
 from ..data import Source, open_source
 from ..data.folder import Progress
 from ..networks import build_network
-from ..task import article_patches, paint, per_image_patches
+from ..task import article_patches, paint, per_image_patches, split_key
 from .task import Batch
 
 TINY = 1e-8  # keeps the logarithms of the loss finite
@@ -72,6 +73,21 @@ def draw_batch(images: jax.Array, indices: jax.Array, key: jax.Array, rule: str)
     else:
         patches = per_image_patches(key, indices, height, width)
     return Batch(paint(images, patches), patches.label.astype(jnp.float32))
+
+
+@partial(jax.jit, static_argnames=("split", "rule"))
+def draw_fed(
+    images: jax.Array,
+    places: jax.Array,
+    indices: jax.Array,
+    epoch: jax.Array | int,
+    key: jax.Array,
+    *,
+    split: int,
+    rule: str,
+) -> Batch:
+    """`draw_batch` for whoever trains otherwise on what a run sees; arguments as `train.step.train_step`'s."""
+    return draw_batch(images[places], indices, split_key(key, split, epoch), rule)
 
 
 def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:

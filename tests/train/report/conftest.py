@@ -5,10 +5,11 @@ import pytest
 
 from train.data import Source
 
+from ..conftest import small_images
+
 
 def coloured_noise(seed):
-    coarse = np.random.default_rng(seed).integers(20, 200, (39, 5, 6, 3), np.uint8)
-    return coarse.repeat(4, 1).repeat(4, 2)
+    return small_images(39, height=20, width=24, seed=seed)
 
 
 @pytest.fixture(scope="session")
