@@ -4,6 +4,7 @@
 # Both make .venv; a second call installs nothing again.
 
 PYTHON ?= python3
+JOBS ?= 2  # processes that test
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: train test lint types tests wheel format parity mutants clean
@@ -21,7 +22,7 @@ types: .venv/.test
 	.venv/bin/mypy
 
 tests: .venv/.test
-	.venv/bin/python -m pytest -n 2 --dist worksteal --durations 15
+	.venv/bin/python -m pytest -n $(JOBS) --dist worksteal --durations 15
 
 wheel: .venv/.test
 	.venv/bin/python tests/check_wheel.py
@@ -35,7 +36,7 @@ parity: .venv/.test
 
 # Hours; goes on where it was stopped. One file: make mutants FILES=flax_attn/ops/pooling.py
 mutants: .venv/.mutants
-	.venv/bin/python tests/mutation/run.py --jobs 2 $(FILES)
+	.venv/bin/python tests/mutation/run.py --jobs $(JOBS) $(FILES)
 
 clean:
 	rm -rf .venv build dist

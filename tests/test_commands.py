@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,7 +81,21 @@ def started(words, monkeypatch):
     return {"train": train.__main__, "torch_ref": torch_ref.__main__}[module].main(given)
 
 
-@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0].endswith("python")], ids=" ".join)
+INSTALLS = [words for words in COMMANDS if words[1:4] == ["-m", "pip", "install"]]
+
+
+@pytest.mark.parametrize("words", INSTALLS, ids=" ".join)
+def test_an_installation_names_extras_and_files_that_there_are(words):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert words[4:7] == ["-c", "constraints.txt", "-e"]
+    assert (ROOT / words[5]).is_file()
+    named = words[7].removeprefix(".[").removesuffix("]").split(",")
+    assert set(named) <= set(extras)
+
+
+@pytest.mark.parametrize(
+    "words", [words for words in COMMANDS if words[0].endswith("python") and words not in INSTALLS], ids=" ".join
+)
 def test_python_understands_the_command(words, workplace, monkeypatch):
     if "--help" in words:
         with pytest.raises(SystemExit) as stop:

@@ -1,4 +1,4 @@
-"""The command line: ``python -m torch_ref parity [NAME...]``."""
+"""The command line of the PyTorch reference."""
 
 import argparse
 import importlib.util
@@ -54,7 +54,7 @@ def parity(options: argparse.Namespace) -> int:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise ImportError("the reference needs PyTorch: pip install 'flax_attn[torch]'") from error
+        raise ImportError("the reference needs PyTorch: pip install -e '.[torch]'") from error
     from .pairs import find_cases  # after parsing: --help need not wait for two frameworks
 
     cases = find_cases(options.names)
@@ -91,7 +91,7 @@ def report_writers(options: argparse.Namespace) -> list[tuple[Path, Callable[[An
     from .report import markdown, page, run
 
     if options.html and importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("--html needs matplotlib: pip install 'flax_attn[train]'")
+        raise ImportError("--html needs matplotlib: pip install -e '.[train]'")
 
     known = ((options.json, run.to_json), (options.markdown, markdown.run_page), (options.html, page.run_html))
     return [(path, text) for path, text in known if path is not None]

@@ -38,7 +38,7 @@ class Config:
             reshape.
         position: Of the patch task: the position encoding of multi_head.
         ratio: Of the channel task: the gate's hidden layer has so many times fewer channels than the arrays.
-        epochs: Passes over what trains.
+        epochs: Passes over the training set.
         batch_size: Images, arrays or windows per step. Training leaves out, each epoch, the last ones that do not fill
             a batch.
         shuffle: Whether training takes them in a new order each epoch, or in file order.
@@ -49,8 +49,8 @@ class Config:
         save_steps: Checkpoints within an epoch, every so many steps; 0: only after each epoch, and when the run is told
             to stop.
         keep: How many of the last checkpoints are kept, beside the one with the smallest test error.
-        tensorboard: Whether event files for TensorBoard are written, into the folder tensorboard of the run's.
-        run_dir: The folder for results, new or empty; named after the network by default, or after a task but patch.
+        tensorboard: Whether event files for TensorBoard are written, into the folder tensorboard in that of the run.
+        run_dir: The folder for results, new or empty.
     """
 
     preset: Literal["quick", "article"] = "quick"

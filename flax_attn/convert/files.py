@@ -49,7 +49,7 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         import torch
     except ImportError as error:
         raise ImportError(
-            f"reading {str(path)!r} needs PyTorch: pip install 'flax_attn[torch]', or save it as .safetensors"
+            f"reading {str(path)!r} needs PyTorch (flax_attn[torch]): pip install torch, or save it as .safetensors"
         ) from error
     try:
         with warnings.catch_warnings():

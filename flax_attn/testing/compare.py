@@ -242,4 +242,5 @@ def _require_torch() -> None:
         import einops  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:
-        raise ImportError("flax_attn.testing needs PyTorch and einops: pip install 'flax_attn[torch]'") from error
+        needed = "PyTorch and einops (flax_attn[torch]): pip install torch einops"
+        raise ImportError(f"flax_attn.testing needs {needed}") from error

@@ -83,4 +83,4 @@ def test_without_pytorch_one_line_names_the_extra(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr == "python -m torch_ref parity: the reference needs PyTorch: pip install 'flax_attn[torch]'\n"
+    assert done.stderr == "python -m torch_ref parity: the reference needs PyTorch: pip install -e '.[torch]'\n"

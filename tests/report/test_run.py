@@ -82,6 +82,9 @@ def test_the_mean_is_geometric_and_judged_over_all_cases(run):
     some = replace(run, cases=cases)
     assert some.mean_ratio("float32") == 2.0
     assert math.isnan(some.mean_ratio("bfloat16"))
+    some = replace(run, cases=[*cases, result("ConvPart", float32=1e-4)])
+    assert some.median_ratio("float32") == 1.0
+    assert math.isnan(some.median_ratio("bfloat16"))
     assert all("in the mean" not in problem for problem in some.problems())
 
 

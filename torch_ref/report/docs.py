@@ -16,13 +16,13 @@ README_RUN = "cpu-highest"
 INTRODUCTION = """\
 # Parity in figures
 
-Written by `python -m torch_ref parity --docs`; a test fails when these figures no longer hold. They are the largest
-relative error, `norm(got - reference) / norm(reference)`, over all tensors of a quantity, in train and eval mode,
-against PyTorch's float64. For the narrower dtypes weights and inputs are rounded first, and both errors stand there,
-ours / PyTorch's own. *Ratio* is ours over PyTorch's own, each the root of the mean square over all tensors of the case
-and at least one unit in the last place: below 1 we are nearer to the truth. After the training steps (optax against
-torch.optim: SGD with momentum, Adam, AdamW with weight decay; dropout included) losses, parameters and buffers are
-compared, in float64."""
+Written by `python -m torch_ref parity --docs`; a test fails where an error is more than 100 times larger or
+smaller than written. Errors are the largest relative error, `norm(got - reference) / norm(reference)`, over all tensors
+of a quantity, in train and eval mode, against PyTorch's float64. For the narrower dtypes weights and inputs are rounded
+first, and both errors stand there, ours / PyTorch's own. *Ratio* is ours over PyTorch's own, each the root of the mean
+square over all tensors of the case and at least one unit in the last place: below 1 we are nearer to the truth. After
+the training steps (optax against torch.optim: SGD with momentum, Adam, AdamW with weight decay; dropout included)
+losses, parameters and buffers are compared, in float64."""
 
 NO_ACCELERATOR = """\
 ## GPU and TPU

@@ -29,10 +29,11 @@ def class_table(run: ParityRun) -> str:
         cells = [f"`{name}`", _error(cases, "float64", QUANTITIES), _error(cases, "float64", TRAINED)]
         for dtype in RATIOS:
             theirs = max(case.torch_worst(dtype) for case in cases)
-            cells += [f"{_error(cases, dtype, QUANTITIES)} / {theirs:.0e}", f"{_mean(cases, dtype):.2f}"]
+            cells += [f"{_error(cases, dtype, QUANTITIES)} / {theirs:.0e}", ratio(_mean(cases, dtype))]
         lines.append(cells)
-    means = [f"**{run.mean_ratio(dtype):.2f}**" for dtype in RATIOS]
-    lines.append(["**geometric mean over cases**", "", "", "", means[0], "", means[1]])
+    for name, over in (("geometric mean", run.mean_ratio), ("median", run.median_ratio)):
+        means = [f"**{ratio(over(dtype))}**" for dtype in RATIOS]
+        lines.append([f"**{name} over cases**", "", "", "", means[0], "", means[1]])
     return table(head, lines)
 
 
@@ -43,8 +44,18 @@ def case_table(run: ParityRun, dtype: str) -> str:
     lines = []
     for case in run.cases:
         cells = [case.name, *(_quantity(case, dtype, quantity) for quantity in quantities)]
-        lines.append([*cells, *([f"{case.ratios[dtype]:.2f}"] if dtype in RATIOS else [])])
+        lines.append([*cells, *([ratio(case.ratios[dtype])] if dtype in RATIOS else [])])
     return table(head, lines)
+
+
+def ratio(value: float) -> str:
+    """A ratio of errors, a tiny one by its power of ten.
+
+    Example:
+        >>> ratio(0.843), ratio(0.00011)
+        ('0.84', '1e-04')
+    """
+    return f"{value:.0e}" if 0 < value < 0.01 else f"{value:.2f}"
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

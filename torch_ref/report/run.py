@@ -3,6 +3,7 @@
 import json
 import math
 import platform
+import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -117,6 +118,11 @@ class ParityRun:
         """The geometric mean of the cases' ratios; NaN where there are none."""
         ratios = [case.ratios[dtype] for case in self.cases if dtype in case.ratios]
         return math.exp(math.fsum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
+
+    def median_ratio(self, dtype: str) -> float:
+        """The median of the cases' ratios, which one case cannot move; NaN where there are none."""
+        ratios = [case.ratios[dtype] for case in self.cases if dtype in case.ratios]
+        return statistics.median(ratios) if ratios else math.nan
 
     def problems(self) -> list[str]:
         """What falls short, one line each."""

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ..batches import check_batch_size
 from ..data import Source, open_source
+from ..data.source import RESIDENT_BYTES
 from ..run_folder import check_run_dir
 from ..show import looking
 from ..signals import INTERRUPTED
@@ -50,13 +51,16 @@ def prepare(options: Options) -> tuple[Source, Path]:
         ImportError: PyTorch is not installed.
     """
     if importlib.util.find_spec("torch") is None:
-        raise ImportError("comparing needs PyTorch: pip install 'flax_attn[torch]'")
+        raise ImportError("comparing needs PyTorch: pip install -e '.[torch]'")
     check(options)
     folder = check_run_dir(options.config)
     if options.run_dir is None:
         folder = folder.with_name(f"{folder.name}-compare")
     with looking(Console()) as progress:
         source = open_source(options.data, progress)
+    if not source.resident:
+        limit = f"at most {RESIDENT_BYTES >> 20} MiB of images, which are held all at once"
+        raise ValueError(f"--data must have {limit}, got {options.data} with {len(source.records)} of them")
     check_batch_size(options.batch_size, source.train)
     try:
         folder.mkdir(parents=True, exist_ok=True)

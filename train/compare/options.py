@@ -19,8 +19,8 @@ class Options:
 
     network: NetworkName = "cbam"
     """What attends to the map before the classifier, as for training."""
-    data: Annotated[str, tyro.conf.arg(metavar="synthetic|npz:PATH")] = "synthetic"
-    """The images, as for training."""
+    data: Annotated[str, tyro.conf.arg(metavar="KIND[:PATH]")] = "synthetic"
+    """The images of the patch task, as for training; few enough to live on the device whole."""
     patches: Literal["per_image", "article"] = "per_image"
     """Patches by image, or by the place in the batch alone."""
     token_order: Literal["pixels", "article"] = "pixels"

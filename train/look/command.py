@@ -39,7 +39,7 @@ def attend(
     """Draws ``images`` and what the network of ``run`` makes of them.
 
     Args:
-        run: the folder of a finished run.
+        run: the folder of a finished run of the patch task.
         images: of any format and size.
         out: the picture, ``attend.png`` in ``run`` by default.
         patch: row and column of the corner of a white patch, or None for the images as they are.

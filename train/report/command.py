@@ -1,5 +1,6 @@
 """The command: parse, train what is missing, write the page."""
 
+import dataclasses
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         options = parse(argv)
         if options.renew:
+            check_alone(options)
             return renew()
         runs, source = prepare(options)
         return run(options, runs, source)
@@ -59,7 +61,7 @@ def prepare(options: Options) -> tuple[list[Planned], Source | None]:
     if not options.train:
         return runs, None
     if any(each.side == "pytorch" for each in runs) and importlib.util.find_spec("torch") is None:
-        raise ImportError("--twins needs PyTorch: pip install 'flax_attn[torch]'; without any after it, it needs none")
+        raise ImportError("--twins needs PyTorch: pip install -e '.[torch]'; without any after it, it needs none")
     source = open_data(runs[0].config)
     for each in runs:
         check_batch_size(each.config.batch_size, source.train)
@@ -91,6 +93,12 @@ def run(options: Options, runs: list[Planned], source: Source | None) -> int:
         print(f"error: these runs failed, for the reasons above: {', '.join(report.failed)}", file=sys.stderr)
         return 1
     return 0
+
+
+def check_alone(options: Options) -> None:
+    """Raises ``ValueError`` where options are given beside ``--renew``, which has those of the kept report."""
+    if dataclasses.replace(options, renew=False) != Options():
+        raise ValueError("--renew must be the only option, as it trains and reads no runs, got others beside it")
 
 
 def renew() -> int:

@@ -59,27 +59,31 @@ def cbam(report: Report, protocol: Protocol) -> str:
 def best_networks(report: Report, protocol: Protocol) -> str:
     """The network with the smallest test error, and the one whose class activation map points best."""
     runs = {name: found for name in ROWS if (found := report.of(name, protocol))}
+    seeds = max(map(len, runs.values()), default=0)
+    runs = {name: found for name, found in runs.items() if len(found) == seeds}  # a lucky seed is no better network
     errors = {name: found.mean for name in runs if (found := spread(run.min_test_error for run in runs[name]))}
     pointing = {name: found.mean for name in runs if (found := spread(run.pointing() for run in runs[name]))}
     if not errors or not pointing:
         return "None of our runs is done yet."
     best, pointer = min(errors, key=lambda name: errors[name]), max(pointing, key=lambda name: pointing[name])
     return (
-        f"The smallest test error is that of {ROWS[best].title}, {errors[best]:.3g}; its class activation map peaks in "
-        f"the patch in {points(runs[best])} of the images with one. That of {ROWS[pointer].title} points best, in "
-        f"{points(runs[pointer])}."
+        f"Among the networks with most seeds ({seeds}) {ROWS[best].title} has the smallest test error, "
+        f"{errors[best]:.3g}; its class activation map peaks in the patch in {points(runs[best])} of the images with "
+        f"one. That of {ROWS[pointer].title} points best, in {points(runs[pointer])}."
     )
 
 
 def twins(report: Report, protocol: Protocol) -> str:
     """Whether ours and PyTorch's are within two seed standard deviations."""
-    found = {name: distance(*both(report, name, protocol)) for name in ROWS}
-    told = {name: apart for name, apart in found.items() if apart is not None}
+    rows = [name for name in ROWS if report.of(name, protocol)]
+    told = {name: apart for name in rows if (apart := distance(*both(report, name, protocol))) is not None}
     if not told:
         return "With one seed there is no standard deviation to measure by."
     far = [ROWS[name].title for name, apart in told.items() if not abs(apart) <= APART]
     line = f"Within {APART} standard deviations of their twin: {len(told) - len(far)} of {len(told)} networks"
-    return f"{line}; not {', '.join(far)}." if far else f"{line}."
+    line += f", not {'; '.join(far)}." if far else "."
+    untold = [ROWS[name].title for name in rows if name not in told]
+    return f"{line} With fewer than two seeds on both sides: {'; '.join(untold)}." if untold else line
 
 
 def points(runs: Sequence[Outcome], kind: str = "class_activation") -> str:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from ..config import told_default
 from ..usage import read_options
 from .rows import PROTOCOLS, ROWS, Protocol, RowName
 
@@ -21,7 +22,7 @@ class Options:
     """
 
     data: Annotated[str, tyro.conf.arg(metavar="KIND[:PATH]")] = "synthetic"
-    """The images, as for training."""
+    """The images of the patch task, as for training."""
     rows: tuple[RowName, ...] = tuple(ROWS)
     """The rows of the table: networks with their options."""
     protocols: tuple[Protocol, ...] = PROTOCOLS
@@ -31,7 +32,7 @@ class Options:
     """The seeds of each row: of the weights, and under per_image of patches and order too."""
     epochs: int = 50
     """Passes over the training images, of each run."""
-    article_epochs: int | None = None
+    article_epochs: Annotated[int | None, told_default("as --epochs")] = None
     """Those under the protocol article, where they are others."""
     batch_size: int = 10
     """Images per step under per_image."""

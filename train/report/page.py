@@ -6,7 +6,7 @@ from . import findings
 from .options import PROGRAM, Options
 from .outcomes import Report
 from .rows import PROTOCOLS, Protocol
-from .tables import APART, map_table, results_table, twin_table
+from .tables import APART, chance, map_table, results_table, twin_table
 
 HEADINGS: dict[Protocol, str] = {
     "per_image": "A patch of its own for each image",
@@ -14,11 +14,11 @@ HEADINGS: dict[Protocol, str] = {
 }
 EXPLANATIONS: dict[Protocol, str] = {
     "per_image": "`--patches per_image`: whether an image has a patch, and where, is drawn for each image, in "
-    "training anew in every epoch. Adam, at most {learning_rate:g} under a one-cycle schedule, batches of {batch_size} "
-    "in random order; {epochs}.",
+    "training anew in every epoch; about half of the images have one. Adam, at most {learning_rate:g} under a "
+    "one-cycle schedule, batches of {batch_size} in random order; {epochs}.",
     "article": "`--patches article`: the place in the batch decides, so that a run knows seven patches in all and the "
-    "answer can be had without looking: a pointing game here says little. Adam 1e-4, batches of 10 in file order; "
-    "{epochs} (the tutorial: 50, on STL-10).",
+    "answer can be had without looking: a pointing game here says little. Seven of ten images have a patch. Adam 1e-4, "
+    "batches of 10 in file order; {epochs} (the tutorial: 50, on STL-10).",
 }
 
 NOWHERE = ("runs", "out", "docs", "renew", "train")  # options that make no other figures
@@ -26,7 +26,8 @@ NOWHERE = ("runs", "out", "docs", "renew", "train")  # options that make no othe
 READING = """\
 Each figure is the mean over the seeds, where there are several ± their standard deviation (of the sample). Errors are
 the smallest over the epochs, as the tutorial reports them; accuracy is that after the last. *Pointing game*: the share
-of test images with a patch in which the peak of the class activation map lies in it; chance is 0.028 at 96x96.
+of test images with a patch in which the peak of the class activation map lies in it; chance is the patch's share of
+the area, {chance:.3f}.
 *images/s* is the speed of training while these runs were made, with whatever else the machine did then."""
 
 
@@ -38,7 +39,8 @@ def page(report: Report, *, picture: str) -> str:
         picture: the file name of the figure beside it.
     """
     protocols = [protocol for protocol in PROTOCOLS if any(run.protocol == protocol for run in report.outcomes)]
-    parts = ["# Results", introduction(report), f"![errors, accuracy and pointing game]({picture})", READING]
+    parts = ["# Results", introduction(report), f"![errors, accuracy and pointing game]({picture})"]
+    parts.append(READING.format(chance=chance(report)))
     for protocol in protocols:
         parts += [f"## {HEADINGS[protocol]}", explanation(report, protocol), results_table(report, protocol)]
         if protocol == "per_image":
@@ -48,7 +50,7 @@ def page(report: Report, *, picture: str) -> str:
             parts += [f"## Ours and PyTorch's: {HEADINGS[protocol].lower()}", _TWINS, twin_table(report, protocol)]
             parts.append(findings.twins(report, protocol))
     parts += questions(report, protocols)
-    parts += ["## Where all maps point", _MAPS]
+    parts += ["## Where all maps point", _MAPS.format(most=1 / chance(report))]
     for protocol in protocols:
         parts += [f"### {HEADINGS[protocol]}", map_table(report, protocol)]
     return "\n\n".join(parts) + "\n"
@@ -58,12 +60,14 @@ _TWINS = f"""\
 Both start from the same weights and see the same images and patches in the same order, with the same learning rates;
 dropout masks and rounding are each side's own. Compared are the seeds that both sides have. *apart* is the mean of our
 smallest test errors minus that of PyTorch's, in standard deviations over the seeds (the root of the mean of both sides'
-variances); within {APART} of them is what is asked for. PyTorch's images/s include that each batch comes from JAX."""
+variances); within {APART} of them is what is asked for."""
 
 _MAPS = """\
 Ours. *Energy*: the share of a map's positive part that lies in the patch, over the patch's share of the area; chance is
-1. *Average precision*: of telling images with a patch from those without by the height of the peak. Maps of attention
-weights say how much attention each place receives."""
+1, all of it {most:.0f}. *Average precision*: of telling images with a patch from those without by the height of the
+peak; chance is the share of images that have one. Maps of attention weights say how much attention each place receives.
+The mean over the channels says little after a LayerNorm, with which multi-head attention ends: it is near 0
+everywhere."""
 
 
 def introduction(report: Report) -> str:
@@ -74,10 +78,10 @@ def introduction(report: Report) -> str:
     train, test = report.images["train"], report.images["test"]
     missing = report.planned - len(report.outcomes) - len(report.failed)
     lines = [
-        f"Written by `{command(report.options)}`: {len(report.outcomes)} runs of {report.planned}, "
+        f"Written by `{command(report.options)}`: {len(report.outcomes)} of {report.planned} runs, "
         + (f"{missing} not done yet, " if missing else "")
         + (f"failed: {', '.join(report.failed)}, " if report.failed else "")
-        + f"in {hours} h {minutes:02d} min, tries that were killed left out.",
+        + f"in {hours} h {minutes:02d} min (without attempts that were killed).",
         f"{report.options['data']}, {images}: {train[1] - train[0]} train, {test[1] - test[0]} test.",
         f"Computed on: {' / '.join(dict.fromkeys(run.where for run in report.outcomes))}.",
     ]

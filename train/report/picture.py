@@ -10,10 +10,11 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from .outcomes import Outcome, Report
 from .rows import PROTOCOLS, ROWS, Protocol
-from .tables import COLUMNS, Value, spread
+from .tables import COLUMNS, Value, chance, spread
 
 SHOWN = COLUMNS[2:5]  # smallest test error, accuracy, pointing game
-SIDES = {"ours": ("tab:orange", -0.14, "ours"), "pytorch": ("tab:blue", 0.14, "PyTorch")}
+POINTING = "pointing game: class activation map"
+SIDES = {"ours": ("tab:orange", -0.14, "ours, a seed each"), "pytorch": ("tab:blue", 0.14, "PyTorch, a seed each")}
 TITLES: dict[Protocol, str] = {"per_image": "a patch of its own for each image", "article": "the tutorial's patches"}
 
 
@@ -29,6 +30,7 @@ def compose(report: Report) -> Figure:
     height = 1.4 + len(protocols) * (0.9 + 0.36 * len(names))
     figure = Figure(figsize=(13, height), layout="constrained")
     parts = figure.subfigures(len(protocols), 1, squeeze=False)[:, 0]
+    all_axes = []
     for protocol, part in zip(protocols, parts, strict=True):
         part.suptitle(TITLES[protocol])
         axes = part.subplots(1, len(SHOWN), sharey=True)
@@ -37,26 +39,36 @@ def compose(report: Report) -> Figure:
             ax.set_title(column.title)
         axes[0].set_yticks(range(len(names)), [ROWS[name].title for name in names])
         axes[0].set_ylim(len(names) - 0.5, -0.5)
-        _scale(axes)
-    handles = [
+        axes[2].axvline(chance(report), color="grey", linestyle=":")
+        axes[2].set_title(POINTING)
+        all_axes.append(axes)
+    _scale(all_axes, report)
+    figure.legend(handles=_handles(report), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def _handles(report: Report) -> list[Line2D]:
+    dots = [
         Line2D([], [], marker="o", linestyle="", color=colour, label=label)
         for side, (colour, _, label) in SIDES.items()
         if any(run.side == side for run in report.outcomes)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
-    return figure
+    mean = Line2D([], [], marker="|", linestyle="", color="black", markersize=13, markeredgewidth=2, label="mean")
+    return [*dots, mean, Line2D([], [], color="grey", linestyle=":", label="chance")]
 
 
-def _scale(axes: Sequence[Axes]) -> None:
-    errors, *shares = axes
-    errors.set_xscale("log")
-    low, high = errors.get_xlim()
-    errors.set_xlim(min(low, high / 10), high * 1.1)  # a decade at least
-    errors.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    errors.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    errors.xaxis.set_minor_formatter("")
-    for ax in shares:
-        ax.set_xlim(-0.03, 1.03)
+def _scale(all_axes: Sequence[Sequence[Axes]], report: Report) -> None:
+    """The same scale for all protocols, a decade of errors at least."""
+    errors = [run.min_test_error for run in report.outcomes]
+    lowest = min(run.test_accuracy for run in report.outcomes)
+    for error, accuracy, pointing in all_axes:
+        error.set_xscale("log")
+        error.set_xlim(min(min(errors) / 1.2, max(errors) / 10), max(errors) * 1.2)
+        error.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        error.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        error.xaxis.set_minor_formatter("")
+        accuracy.set_xlim(lowest - 0.05 * (1 - lowest) - 0.005, 1.005)
+        pointing.set_xlim(-0.03, 1.03)
 
 
 def _draw(ax: Axes, report: Report, protocol: Protocol, names: list[str], value: Value) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from ..data.source import PATCH
 from .outcomes import Outcome, Report, Spread, spread
 from .rows import ROWS, Protocol, Row
 
@@ -21,15 +22,20 @@ class Column(NamedTuple):
 
 
 def error(found: Spread | None) -> str:
-    """An error with its spread.
+    """An error with its spread, to two digits of that.
 
     Example:
-        >>> error(Spread(0.03121, 0.0042, 3)), error(Spread(0.03121, None, 1)), error(None)
-        ('0.0312 ± 0.0042', '0.0312', '')
+        >>> error(Spread(0.03121, 0.0042, 3)), error(Spread(0.2781, 0.0201, 2))
+        ('0.0312 ± 0.0042', '0.278 ± 0.020')
+        >>> error(Spread(0.03121, None, 1)), error(None)
+        ('0.0312', '')
     """
     if found is None:
         return ""
-    return f"{found.mean:.3g}" + ("" if found.std is None else f" ± {found.std:.2g}")
+    if not found.std:
+        return f"{found.mean:#.3g}".rstrip(".") + ("" if found.std is None else " ± 0")
+    decimals = max(0, 1 - math.floor(math.log10(found.std)))
+    return f"{found.mean:.{decimals}f} ± {found.std:.{decimals}f}"
 
 
 def share(found: Spread | None) -> str:
@@ -59,6 +65,12 @@ COLUMNS = (
 )
 
 
+def chance(report: Report) -> float:
+    """How often a peak that lies anywhere would lie in the patch: the patch's share of the area."""
+    height, width = report.images["image_size"]
+    return PATCH**2 / (height * width)
+
+
 def results_table(report: Report, protocol: Protocol) -> str:
     """A line per row with all columns; under the tutorial's protocol its figures beside them."""
     tutorial = protocol == "article"
@@ -79,7 +91,7 @@ def _printed(row: Row) -> list[str]:
 
 def twin_table(report: Report, protocol: Protocol) -> str:
     """Ours beside PyTorch's."""
-    shown = COLUMNS[2:]
+    shown = COLUMNS[2:5]  # without speed: one side's run may have had the machine to itself, the other's not
     heads = [f"{column.title}: {side}" for column in shown for side in ("ours", "PyTorch")]
     lines = []
     for name, row in ROWS.items():
@@ -108,7 +120,7 @@ def short_table(report: Report) -> str:
         ours, theirs = report.of(name, "per_image"), report.of(name, "per_image", "pytorch")
         if ours:
             figures = [column.show(spread(map(column.value, ours))) for column in COLUMNS[2:5]]
-            twins = error(spread(run.min_test_error for run in theirs))
+            twins = error(spread(run.min_test_error for run in theirs)) or "not trained yet"
             kind, pointing = best_map(ours)
             lines.append([row.title, str(len(ours)), figures[0], twins, *figures[1:], f"{share(pointing)}, {kind}"])
     return markdown(heads, lines)

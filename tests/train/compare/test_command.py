@@ -63,7 +63,17 @@ def test_without_pytorch_one_line_names_the_extra(archive, tmp_path, capsys, mon
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *of: None if name == "torch" else find(name, *of))
     assert compare(archive, tmp_path / "run") == 2
-    assert capsys.readouterr().err == "error: comparing needs PyTorch: pip install 'flax_attn[torch]'\n"
+    assert capsys.readouterr().err == "error: comparing needs PyTorch: pip install -e '.[torch]'\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_would_have_to_stream_are_refused(archive, tmp_path, capsys, monkeypatch):
+    for module in ("train.compare.command", "train.data.source"):
+        monkeypatch.setattr(f"{module}.RESIDENT_BYTES", 3 << 20)
+    monkeypatch.setattr("train.data.source.Source.resident", False)
+    assert compare(archive, tmp_path / "run") == 2
+    error = "error: --data must have at most 3 MiB of images, which are held all at once, got npz:"
+    assert capsys.readouterr().err.startswith(error)
     assert not (tmp_path / "run").exists()
 
 

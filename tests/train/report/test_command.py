@@ -80,7 +80,7 @@ def test_what_was_stopped_goes_on_and_what_fails_is_named(finished, small_archiv
     assert "stopped; the same command goes on" in shown
     assert "these runs failed, for the reasons above: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch" in shown
     page = (tmp_path / "out" / "results.md").read_text()
-    assert "2 runs of 4, failed: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch/seed-0, in" in page
+    assert "2 of 4 runs, failed: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch/seed-0, in" in page
 
 
 def test_the_words_for_a_run_of_ours(tmp_path):
@@ -102,6 +102,7 @@ def test_the_words_for_a_run_of_ours(tmp_path):
         (["--seeds", "1", "1"], "error: --seeds must be at least one, none of them twice, got '1 1'"),
         (["--data", "npz:nowhere.npz"], "error: "),
         (["--no-train"], "must hold runs that are done, got none; failed: none that was tried"),
+        (["--renew"], "--renew must be the only option"),
         (["--batch-size", "32"], "--batch-size must be at most the number of training images, 31, got 32"),
     ],
 )
@@ -143,5 +144,5 @@ def test_the_help(capsys):
 def test_without_pytorch_the_extra_is_named(small_archive, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert report(small_archive, tmp_path) == 2
-    assert "pip install 'flax_attn[torch]'" in capsys.readouterr().err
+    assert "pip install -e '.[torch]'" in capsys.readouterr().err
     assert not Path(tmp_path / "runs").exists()

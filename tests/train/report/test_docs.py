@@ -43,7 +43,7 @@ def test_a_checkout_gets_all_of_it_or_nothing(tmp_path):
     names = [path.relative_to(tmp_path).as_posix() for path in write_docs(made, tmp_path)]
     assert names == ["docs/results.md", "docs/results.png", "docs/results.json", "README.md"]
     text = (tmp_path / "README.md").read_text()
-    assert "| CNN alone | 1 | 0.2 | 0.3 | 0.970 | 0.900 | 0.900, class activation |" in text
+    assert "| CNN alone | 1 | 0.200 | 0.300 | 0.970 | 0.900 | 0.900, class activation |" in text
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text

@@ -68,10 +68,14 @@ def test_what_cannot_be_told_yet():
 
 
 def test_the_best_network_and_the_best_pointer():
-    runs = report(outcome("cnn", 0.3, pointing=0.99), outcome("cbam", 0.1, pointing=0.2))
-    assert findings.best_networks(runs, "per_image") == (
-        "The smallest test error is that of CBAM, channel gate alone, 0.1; its class activation map peaks in the patch "
-        "in 0.200 of the images with one. That of CNN alone points best, in 0.990."
+    runs = [outcome("cnn", 0.3, pointing=0.99), outcome("cbam", 0.1, pointing=0.2)]
+    assert findings.best_networks(report(*runs), "per_image") == (
+        "Among the networks with most seeds (1) CBAM, channel gate alone has the smallest test error, 0.1; its class "
+        "activation map peaks in the patch in 0.200 of the images with one. That of CNN alone points best, in 0.990."
+    )
+    second = outcome("cnn", 0.3, pointing=0.97, seed=1)  # one seed of CBAM is no match for two
+    assert findings.best_networks(report(*runs, second), "per_image").startswith(
+        "Among the networks with most seeds (2) CNN alone has the smallest test error, 0.3"
     )
 
 
@@ -83,9 +87,12 @@ def test_networks_that_are_not_within_their_twins_spread_are_named():
     near, far = runs("cnn", 0.1, 0.2, 0.1, 0.3), runs("cbam", 0.1, 0.2, 0.8, 0.9)
     within = "Within 2 standard deviations of their twin"
     assert findings.twins(report(*near, *far), "per_image") == (
-        f"{within}: 1 of 2 networks; not CBAM, channel gate alone."
+        f"{within}: 1 of 2 networks, not CBAM, channel gate alone."
     )
     assert findings.twins(report(*near), "per_image") == f"{within}: 1 of 1 networks."
+    assert findings.twins(report(*near, *far[:1]), "per_image") == (
+        f"{within}: 1 of 1 networks. With fewer than two seeds on both sides: CBAM, channel gate alone."
+    )
     assert "With one seed" in findings.twins(report(*near[:3]), "per_image")  # PyTorch's second is not done
 
 
@@ -93,8 +100,8 @@ def test_the_page_says_what_was_run_and_what_is_missing():
     runs = outcome("cnn", 0.2), outcome("cnn", 0.3, protocol="article")
     made = page(report(*runs, planned=9, failed=["per_image/cbam/ours/seed-0"]), picture="a.png")
     for part in (
-        "`python -m train report --data npz:photos.npz --epochs 2 --seeds 0 1`: 2 runs of 9, 6 not done yet, failed: "
-        "per_image/cbam/ours/seed-0, in 0 h 02 min, ",
+        "`python -m train report --data npz:photos.npz --epochs 2 --seeds 0 1`: 2 of 9 runs, 6 not done yet, failed: "
+        "per_image/cbam/ours/seed-0, in 0 h 02 min (without attempts that were killed).",
         "npz:photos.npz, 50 images of 32x36: 40 train, 10 test.",
         "Computed on: a processor; jax 1.2.3.",
         "![errors, accuracy and pointing game](a.png)",
@@ -113,7 +120,19 @@ def test_the_figure_shows_every_run_where_its_figures_are(tmp_path):
     )
     figure = compose(runs)
     shown = [{tuple(line.get_xdata()) for line in ax.lines if len(line.get_xdata())} for ax in figure.axes]
-    assert shown == [{(0.2,), (0.3,)}, {(0.9,), (0.8,)}, {(0.7,), (0.6,)}, {(0.1,)}, {(0.75,)}, {(0.5,)}]
+    chance = (16 * 16 / (32 * 36),) * 2
+    assert shown == [
+        {(0.2,), (0.3,)},
+        {(0.9,), (0.8,)},
+        {(0.7,), (0.6,), chance},
+        {(0.1,)},
+        {(0.75,)},
+        {(0.5,), chance},
+    ]
+    for column, runs_of_column in enumerate(((0.1, 0.3), (0.75, 0.9), (0.5, 0.7))):
+        above, below = figure.axes[column], figure.axes[column + 3]
+        assert above.get_xlim() == below.get_xlim()
+        assert above.get_xlim()[0] < runs_of_column[0] < runs_of_column[1] < above.get_xlim()[1]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["CNN alone", "CBAM, channel gate alone"]
     save_picture(tmp_path / "a.png", runs)
     assert (tmp_path / "a.png").stat().st_size > 10_000

@@ -29,7 +29,7 @@ def test_a_row_of_results():
     heads, _, *lines = lines_of(table)
     assert heads[:5] == ["network", "parameters", "min train error", "min test error", "test accuracy"]
     assert heads[5:] == ["pointing game", "images/s", "seeds"]
-    assert lines == [["CNN alone", "53,857", "0.11 ± 0", "0.3 ± 0.14", "0.970 ± 0.000", "0.900 ± 0.141", "123", "2"]]
+    assert lines == [["CNN alone", "53,857", "0.110 ± 0", "0.30 ± 0.14", "0.970 ± 0.000", "0.900 ± 0.141", "123", "2"]]
 
 
 def test_what_the_tutorial_printed_stands_beside_its_own_protocol():
@@ -56,7 +56,7 @@ def test_ours_beside_pytorchs():
     ]
     alone = outcome("cnn", 9, seed=7), outcome("cbam", 0.1)  # without a twin
     _, _, line = lines_of(twin_table(report(*runs, *alone), "per_image"))
-    assert line[:5] == ["CNN alone", "2", "1.5 ± 0.71", "2 ± 1.4", "-0.45 sd"]
+    assert line[:5] == ["CNN alone", "2", "1.50 ± 0.71", "2.0 ± 1.4", "-0.45 sd"]
 
 
 def test_every_map_has_its_line():
