@@ -521,7 +521,9 @@ def test_half_a_checkpoint_has_no_name_of_its_own(tmp_path, monkeypatch):
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path, archive):
-    shell = start(tmp_path / "run", archive, "--epochs", "4000")
+    words = repr(command(tmp_path / "run", archive, "--epochs", "4000"))
+    at_once = f"import train.signals; train.signals.AGAIN = 0; from train.__main__ import main; main({words})"
+    shell = start(tmp_path / "run", archive, program=("-c", at_once))
     wait_for_step(tmp_path / "run", 5, shell)
     # The process is held so that both signals are there before the step at hand is over.
     for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
@@ -538,8 +540,8 @@ def test_a_killed_process_loses_the_steps_since_the_last_checkpoint_alone():
     assert "1 of 1 runs ended as the one that was not killed; 1 were killed after a checkpoint" in shell.stdout
 
 
-def start(folder, archive, *more):
-    words = [sys.executable, "-m", "train", *command(folder, archive, *more)]
+def start(folder, archive, *more, program=None):
+    words = [sys.executable, *(program or ("-m", "train", *command(folder, archive, *more)))]
     # A shell's background job ignores SIGINT, and what it starts inherits that, these tests included.
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}

@@ -1,11 +1,51 @@
 """Stops within stops."""
 
 import os
+import pty
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from train.signals import INTERRUPTED, Stop
+
+ROOT = Path(__file__).parents[2]
+# What a step that compiles is like: a call that lets other threads run and comes back to Python at its end alone.
+IN_C = """
+import hashlib
+from train.signals import Stop
+with Stop():
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"a", b"b", 400_000_000)
+"""
+ASKED = """
+import time
+from train.signals import Stop
+with Stop() as stop:
+    print("ready", flush=True)
+    while stop.signal is None:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    print("saved", flush=True)
+    open(NAME, "w").write(str(stop.signal))
+"""
+
+
+def start(script, **pipes):
+    # What a shell starts in the background ignores some signals, and so would what these tests start.
+    def heed():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, preexec_fn=heed, text=True, **{"stdout": subprocess.PIPE, **pipes}
+    )
+    if process.stdout:
+        assert process.stdout.readline() == "ready\n"
+    return process
 
 
 def ask(number=signal.SIGTERM):
@@ -40,6 +80,35 @@ def test_stops_one_after_the_other_know_nothing_of_each_other():
         ask()
     with Stop() as stop:
         assert stop.signal is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_second_ends_the_process_also_within_a_long_call(number):
+    process = start(IN_C)
+    process.send_signal(number)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(timeout=30) == 128 + number
+
+
+def test_two_at_once_are_one(tmp_path):
+    process = start(ASKED.replace("NAME", repr(str(tmp_path / "saved"))))
+    process.send_signal(signal.SIGTERM)  # as `timeout` does
+    process.send_signal(signal.SIGHUP)  # and as systemd may
+    assert process.communicate(timeout=30)[0] == "saved\n"
+    assert (tmp_path / "saved").read_text() in ("1", "15")
+
+
+def test_a_run_outlives_its_terminal(tmp_path):
+    ours, theirs = pty.openpty()
+    process = start(ASKED.replace("NAME", repr(str(tmp_path / "saved"))), stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    assert os.read(ours, 5) == b"ready"
+    os.close(ours)  # what is written now is an error
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=30) == 0
+    assert (tmp_path / "saved").read_text() == str(int(signal.SIGHUP))
 
 
 def test_the_status_of_ctrl_c_is_that_of_shells():
