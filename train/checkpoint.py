@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from .messages import first_line
+from .run_folder import sync
 from .state import TrainState
 
 DIGESTS = "digests.json"
@@ -147,6 +149,7 @@ class Checkpoints:
     def _empty(self) -> None:
         """Deletes what is to go, once there is something newer."""
         newest = max(steps_in(self.folder), default=-1)
+        sync(self.folder)  # the newest has its name for good before another one goes
         for step in steps_in(self.folder / DELETED):
             if step <= newest:
                 shutil.rmtree(self.folder / DELETED / str(step), ignore_errors=True)
@@ -160,8 +163,14 @@ class Checkpoints:
             raise SaveError(f"the disk is full: {needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
 
     def _write_digests(self) -> None:
+        # orbax describes a checkpoint in a thread of its own, which may not have come to it yet.
+        description = getattr(self._manager, "_non_blocking_metadata_store", None)
+        if description is not None:
+            description.wait_until_finished()
         for folder in self.folder.glob("*.orbax-checkpoint-tmp*"):
             (folder / DIGESTS).write_text(json.dumps(_digests(folder), indent=1) + "\n")
+            for path in (*folder.rglob("*"), folder):  # all of it is on the disk before it gets its name
+                sync(path)
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -188,6 +197,8 @@ def problems_of(checkpoint: Path) -> list[str]:
     try:
         written = json.loads((checkpoint / DIGESTS).read_text())
     except (OSError, ValueError):
+        written = None
+    if not isinstance(written, dict):
         return [f"{DIGESTS} is missing or unreadable"]
     found = _digests(checkpoint)
     return [
@@ -228,8 +239,7 @@ def _told_apart() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise SaveError(reason) from error
+        raise SaveError(first_line(error)) from error
     finally:
         for logger, level in zip(_LOGGERS, levels, strict=True):
             logger.setLevel(level)

@@ -1,6 +1,7 @@
 """What a run's last bits depend on beside its options: devices and versions."""
 
 import json
+import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,26 @@ import jax
 from .run_folder import read_json, write_whole
 
 MACHINE = "machine.json"
-PACKAGES = ("jax", "jaxlib", "flax", "optax")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+VECTORS = ("avx", "fma", "amx", "asimd", "sve")  # instructions by which XLA's sums differ, as their names begin
 
 
 def machine_of(devices: int) -> dict[str, Any]:
     """The devices that share a batch, so many of a kind, and the versions of what computes."""
     kind = {"devices": devices, "kind": jax.devices()[0].device_kind}
+    if jax.default_backend() == "cpu":
+        kind |= {"processor": platform.machine(), "instructions": instructions()}
     return kind | {name: version(name) for name in PACKAGES}
+
+
+def instructions(about: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's vector instructions, where the system tells them."""
+    try:
+        lines = about.read_text().splitlines()
+    except OSError:
+        return ""
+    told = (line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features")))
+    return " ".join(sorted(flag for flag in next(told, []) if flag.startswith(VECTORS)))
 
 
 def write_machine(folder: Path, devices: int) -> None:

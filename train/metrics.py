@@ -14,8 +14,8 @@ class EpochMetrics:
         train_accuracy: the share of records judged rightly in the same passes.
         test_error: the mean loss over the test records after the epoch, in eval mode.
         test_accuracy: the share of them judged rightly.
-        images_per_second: training speed, without the steps that compile; where the records are arrays or windows, so
-            many of those.
+        images_per_second: training speed, of arrays or windows where those are the records. The first step, which may
+            compile, is left out where there are others; saves within the epoch are not.
     """
 
     epoch: int

@@ -108,16 +108,22 @@ class RunFolder:
         """Waits until the logs are on the disk: a checkpoint that is about to be written counts on their lines."""
         for log in (self.path / EPOCHS, self.path / STEPS):
             if log.exists():
-                _sync(log)
-        _sync(self.path)
+                sync(log)
+        sync(self.path)
 
     def history(self) -> list[EpochMetrics]:
         """The epochs so far."""
-        return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS)]
+        try:
+            return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS)]
+        except TypeError as error:
+            raise ValueError(f"{self.path / EPOCHS} must hold an epoch's metrics in each line, got: {error}") from None
 
     def step_errors(self) -> list[float]:
         """The error of each training step so far."""
-        return [line["error"] for line in _lines(self.path / STEPS)]
+        try:
+            return [line["error"] for line in _lines(self.path / STEPS)]
+        except KeyError:
+            raise ValueError(f"{self.path / STEPS} must hold a step's error in each line, got one without") from None
 
     def check_data(self, source: Source) -> None:
         """Raises ``ValueError`` where the run began with other images, naming what differs."""
@@ -134,8 +140,10 @@ class RunFolder:
         """Forgets what came later, before it comes again.
 
         Raises:
-            ValueError: a log that ends before.
+            ValueError: a log that ends before, or lines that are none of a run's.
         """
+        for lines_of in (self.history, self.step_errors):
+            lines_of()
         logs = {name: _lines(self.path / name) for name in (EPOCHS, STEPS)}
         for (name, lines), count in zip(logs.items(), (epochs, steps), strict=True):
             if len(lines) < count:
@@ -146,12 +154,12 @@ class RunFolder:
 
     def close(self) -> None:
         """Closes the file of steps and lets go of the folder."""
-        if self._steps is not None:
-            self._steps.close()
-            self._steps = None
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+        steps, held, self._steps, self._held = self._steps, self._held, None, None
+        if steps is not None:
+            with contextlib.suppress(OSError):  # what a full disk does not take has been told when it was written
+                steps.close()
+        if held is not None:
+            held.close()
 
 
 def read_config(path: Path) -> Config:
@@ -242,12 +250,12 @@ def write_whole(path: Path, text: str) -> None:
     """Writes a file whole or not at all, whatever happens to the process or to the power."""
     unfinished = path.with_name(_unfinished(path.name))
     unfinished.write_text(text)
-    _sync(unfinished)
+    sync(unfinished)
     os.replace(unfinished, path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     if path.is_dir() and os.name == "nt":  # where folders cannot be opened
         return
@@ -263,11 +271,14 @@ def _unfinished(name: str) -> str:
 
 
 def _lines(path: Path) -> Lines:
-    """The lines of a log; the last one may have been cut off."""
+    """The lines of a log as far as they are whole; the last one may have been cut off."""
     lines: Lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except ValueError:
             break
+        if not isinstance(line, dict):
+            break
+        lines.append(line)
     return lines

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from jax.errors import JaxRuntimeError
 from rich.console import Console
 
 from .checkpoint import Checkpoints
@@ -18,6 +19,7 @@ from .data.stream import DataError
 from .events import NoEvents, import_library, open_events
 from .loop import NonFiniteError, Run, StoppedError
 from .machine import compare_machine, write_machine
+from .messages import first_line
 from .metrics import Tally
 from .plots import save_curves
 from .resume import resume
@@ -27,12 +29,14 @@ from .signals import INTERRUPTED, Stop, status
 from .state import network_of
 from .tasks import task_of
 
+EXHAUSTED = (JaxRuntimeError, MemoryError)  # a device's memory, most of the time, or the host's
+
 
 def main(words: Sequence[str]) -> int:
     """Trains, and returns the exit status.
 
-    0; 1 for a loss that is no number, a record that breaks or a full disk; 2 for bad input; 128 and the signal's number
-    where the run was told to stop.
+    0; 1 for a loss that is no number, a record that breaks, a full disk or memory; 2 for bad input; 128 and the
+    signal's number where the run was told to stop.
     """
     began = time.perf_counter()
     try:
@@ -41,6 +45,9 @@ def main(words: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except EXHAUSTED as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped before the first step", file=sys.stderr)
         return INTERRUPTED
@@ -52,10 +59,10 @@ def main(words: Sequence[str]) -> int:
             print(f"stopped after step {run.place.step}; of the checkpoints {run.last_good()}", file=sys.stderr)
             print(f"to go on: {PROGRAM} --resume {shlex.quote(str(folder.path))}", file=sys.stderr)
             return status(stop.signal or 0)
-        except (NonFiniteError, DataError, OSError) as error:
+        except (NonFiniteError, DataError, OSError, *EXHAUSTED) as error:
             run.close()  # after a save that is under way
             what = f"one of the {run.source.unit} cannot be read: " if isinstance(error, DataError) else ""
-            print(f"error: {what}{error}; of the checkpoints {run.last_good()}", file=sys.stderr)
+            print(f"error: {what}{first_line(error)}; of the checkpoints {run.last_good()}", file=sys.stderr)
             return 1
         finally:
             run.close()
@@ -81,9 +88,13 @@ def prepare(arguments: Arguments) -> tuple[Run, RunFolder, list[str]]:
         return go_on(arguments, RunFolder(Path(arguments.resume)))
     check_run_dir(config)
     run = Run(config, open_data(config))
-    folder = RunFolder.create(config, run.source)
-    write_machine(folder.path, run.devices)
-    run.checkpoints = Checkpoints(folder.checkpoints, config.keep)
+    with contextlib.ExitStack() as undo:
+        undo.callback(run.close)
+        folder = RunFolder.create(config, run.source)
+        undo.callback(folder.close)
+        write_machine(folder.path, run.devices)
+        run.checkpoints = Checkpoints(folder.checkpoints, config.keep)
+        undo.pop_all()
     return run, folder, [*run.source.notes]
 
 
@@ -95,16 +106,18 @@ def open_data(config: Config) -> Source:
 
 
 def go_on(arguments: Arguments, folder: RunFolder) -> tuple[Run, RunFolder, list[str]]:
-    """What `prepare` does with ``--resume``; the folder is held from the beginning, or closed again."""
+    """What `prepare` does with ``--resume``; the folder is held from the beginning, and let go of where it fails."""
     with contextlib.ExitStack() as undo:
         undo.callback(folder.close)
         folder.hold()
         run = Run(arguments.config, open_data(arguments.config))
+        undo.callback(run.close)
+        elsewhere = compare_machine(folder.path, run.devices)
         notes = resume(run, folder, older=arguments.resume_older)
         changed = {name: getattr(run.config, name) for name in FREE}  # for the next time
         folder.write_config(dataclasses.replace(read_config(folder.path), **changed))
         undo.pop_all()
-    return run, folder, [*run.source.notes, *notes, *compare_machine(folder.path, run.devices)]
+    return run, folder, [*run.source.notes, *notes, *elsewhere]
 
 
 def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> None:

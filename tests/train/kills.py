@@ -9,6 +9,8 @@ ended otherwise.
 import argparse
 import json
 import random
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,33 +70,37 @@ def first_words(folder: Path, task: str, network: str) -> list[str]:
     return [*TRAIN, *own, *data, "--batch-size", "8", "--epochs", "3", "--save-steps", "1"]
 
 
-def run(words: list[str]) -> bool:
-    """Runs a command to its end; what went wrong is shown."""
+def run(words: list[str]) -> str | None:
+    """Runs a command to its end and returns what it printed; what went wrong is shown."""
     shell = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if shell.returncode:
         print(shell.stderr)
-    return shell.returncode == 0
+        return None
+    return shell.stdout
 
 
 def kill_and_resume(folder: Path, whole: Path, words: list[str], step: int, later: float) -> tuple[bool, bool, bool]:
     """Starts a run, kills it some time after a step, resumes it, and compares it with the whole one.
 
     Returns:
-        Whether they are the same, whether there was a checkpoint, and whether one was being written.
+        Whether they are the same and nothing was lost but the steps since the last checkpoint, whether there was one,
+        and whether one was being written.
     """
     log = folder / "steps.jsonl"
     process = subprocess.Popen([*words, "--run-dir", str(folder)], cwd=ROOT, stdout=subprocess.DEVNULL)
     wait_for(process, lambda: count_lines(log) >= step, every=0.001)
     time.sleep(later)
     process.kill()
-    process.wait()
+    killed = process.wait() == -signal.SIGKILL  # it had not ended by itself, or crashed
     names = [path.name for path in (folder / "checkpoints").glob("*")]
     newest = max((int(name) for name in names if name.isdecimal()), default=0)
     saving = any("tmp" in name for name in names)
     begun = (folder / "config.json").exists()
-    ended = run([*TRAIN, "--resume", str(folder)] if begun else [*words, "--run-dir", str(folder)])
-    same = ended and results(folder) == results(whole)
-    state = f"after {step} steps and {later:.3f} s, newest checkpoint {newest}"
+    told = run([*TRAIN, "--resume", str(folder)] if begun else [*words, "--run-dir", str(folder)])
+    went_on = re.search(r"goes on after step (\d+)", told or "")
+    from_step = int(went_on[1]) if went_on else 0  # later than the newest where that was about to be replaced
+    same = killed and told is not None and from_step >= newest and results(folder) == results(whole)
+    state = f"after {step} steps and {later:.3f} s, newest checkpoint {newest}, went on from {from_step}"
     print(f"killed {state}{', while saving' if saving else ''}: {'same' if same else 'DIFFERENT'}", flush=True)
     return same, newest > 0, saving
 

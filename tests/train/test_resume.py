@@ -3,10 +3,13 @@
 import dataclasses
 import json
 import os
+import platform
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 
 from train import checkpoint, training
 from train.__main__ import main
@@ -24,7 +28,7 @@ from train.config import Config
 from train.data import Source
 from train.devices import Layout
 from train.loop import NonFiniteError, Run
-from train.machine import compare_machine
+from train.machine import compare_machine, instructions
 from train.run_folder import RunFolder, read_config, write_whole
 from train.show import ProgressBar
 from train.step import train_step
@@ -296,11 +300,12 @@ def test_a_folder_of_an_older_version_goes_on_to_the_bit(stopped, whole):
 
 def test_a_run_that_goes_on_elsewhere_says_so(whole, tmp_path, capsys):
     again = shutil.copytree(whole, tmp_path / "moved")
-    began = json.loads((again / "machine.json").read_text())
+    began, on_cpu = json.loads((again / "machine.json").read_text()), jax.default_backend() == "cpu"
     assert began == {
         "devices": Layout(8).devices,
         "kind": jax.devices()[0].device_kind,
-        **{name: version(name) for name in ("jax", "jaxlib", "flax", "optax")},
+        **({"processor": platform.machine(), "instructions": instructions()} if on_cpu else {}),
+        **{name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")},
     }
     told = []
     for change in ({}, {"devices": 3, "flax": "0.0.1"}):
@@ -311,6 +316,42 @@ def test_a_run_that_goes_on_elsewhere_says_so(whole, tmp_path, capsys):
     assert compare_machine(again, 2)[0].endswith(f": devices 3 then, 2 now; flax 0.0.1 then, {began['flax']} now")
     (again / "machine.json").unlink()  # a run from before there was one
     assert compare_machine(again, 2) == []
+
+
+def test_processors_differ_in_their_instructions(tmp_path):
+    about = tmp_path / "cpuinfo"
+    about.write_text("processor\t: 0\nmodel name\t: A\nflags\t\t: sse2 fma avx2 avx\n\nprocessor\t: 1\nflags\t: no\n")
+    assert instructions(about) == "avx avx2 fma"
+    about.write_text("processor\t: 0\nFeatures\t: fp asimd sve\n")  # Arm
+    assert instructions(about) == "asimd sve"
+    about.write_text("")
+    assert instructions(about) == instructions(tmp_path / "missing") == ""
+
+
+def test_a_broken_file_stops_a_resume_before_anything_is_changed(stopped, capsys):
+    (stopped / "machine.json").write_text("[")
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    assert resume(stopped, "--keep", "1") == 2
+    assert f"{stopped / 'machine.json'} must be readable JSON" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+    folder = RunFolder(stopped)
+    folder.hold()  # nobody holds it any more
+    folder.close()
+
+
+@pytest.mark.parametrize("line", ["7", "\xff", "[1]", '{"other": 1}'])
+@pytest.mark.parametrize("log", ["steps.jsonl", "metrics.jsonl"])
+def test_a_log_that_is_none_is_named(log, line, stopped, capsys):
+    (stopped / log).write_bytes(line.encode("latin-1") + b"\n")
+    assert resume(stopped) == 2
+    assert re.match(rf"error: {re.escape(str(stopped / log))} must (have at least|hold)", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "7", "{"])
+def test_digests_that_are_none(text, stopped, capsys):
+    (checkpoint_of(stopped, 6) / checkpoint.DIGESTS).write_text(text)
+    assert resume(stopped) == 2
+    assert "digests.json is missing or unreadable" in capsys.readouterr().err
 
 
 def test_what_changes_no_number_may_change(stopped, whole):
@@ -479,6 +520,40 @@ def test_a_log_that_cannot_be_written_ends_the_run_with_one_line(tmp_path, archi
     assert told.endswith(f"the last good one is {checkpoint_of(tmp_path / 'run', 3)}\n")
 
 
+def test_a_log_of_steps_on_a_full_disk_does_so_too(tmp_path, archive, monkeypatch, capsys):
+    create = RunFolder.create.__func__
+
+    def create_on_full_disk(cls, config, source):
+        folder = create(cls, config, source)
+        (folder.path / "steps.jsonl").symlink_to("/dev/full")
+        return folder
+
+    monkeypatch.setattr(RunFolder, "create", classmethod(create_on_full_disk))
+    assert main(command(tmp_path / "run", archive)) == 1
+    assert (
+        capsys.readouterr().err == "error: [Errno 28] No space left on device; of the checkpoints there is none yet\n"
+    )
+    folder = RunFolder(tmp_path / "run")
+    folder.hold()  # nobody holds it any more
+    folder.close()
+
+
+@pytest.mark.parametrize("error", [JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocator"), MemoryError()])
+def test_memory_that_is_full_is_told_in_one_line(error, tmp_path, archive, monkeypatch, capsys):
+    told = str(error).partition("\n")[0] or "MemoryError"
+
+    def full(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("train.loop.train_step", full)
+    assert main(command(tmp_path / "run", archive)) == 1
+    assert capsys.readouterr().err == f"error: {told}; of the checkpoints there is none yet\n"
+    monkeypatch.setattr("train.training.Run", full)
+    assert main(command(tmp_path / "other", archive)) == 1
+    assert capsys.readouterr().err == f"error: {told}\n"
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("part", ["params", "rest", "opt_state"])
 def test_a_state_that_is_lost_is_not_saved(part, tmp_path):
     images = np.zeros((5, 16, 16, 3), np.uint8)
@@ -504,6 +579,20 @@ def save_some(folder, *steps):
     for step, error in steps:
         checkpoints.save({"w": jnp.ones(3)}, checkpoint.Place(step), error)
     checkpoints.close()
+
+
+def test_a_busy_machine_damages_nothing(tmp_path, monkeypatch):
+    from orbax.checkpoint._src.metadata import checkpoint as described  # where orbax writes what it says of one
+
+    update = described._MetadataStoreImpl.update
+
+    def late(store, *arguments, **options):
+        time.sleep(0.5)
+        update(store, *arguments, **options)
+
+    monkeypatch.setattr(described._MetadataStoreImpl, "update", late)
+    save_some(tmp_path, (1, 0.5))
+    assert problems_of(tmp_path / "1") == []
 
 
 def test_half_a_checkpoint_has_no_name_of_its_own(tmp_path, monkeypatch):

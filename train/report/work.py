@@ -13,6 +13,7 @@ from rich.console import Console
 from ..data import Source
 from ..data.stream import DataError
 from ..loop import NonFiniteError, StoppedError
+from ..messages import first_line
 from ..run_folder import CONFIG
 from ..signals import Stop, status
 from .plan import Planned, words
@@ -119,7 +120,7 @@ def train_twin(run: Planned, source: Source, console: Console) -> int:
             )
         except StoppedError:
             return status(stop.signal or 0)
-        except (NonFiniteError, DataError, OSError, ValueError, RuntimeError) as error:  # CUDA's, among the last
-            console.print(f"error: {error}", soft_wrap=True, highlight=False)
+        except (NonFiniteError, DataError, OSError, ValueError, RuntimeError, MemoryError) as error:  # CUDA's, too
+            console.print(f"error: {first_line(error)}", soft_wrap=True, highlight=False)
             return 1
     return 0

@@ -1,0 +1,11 @@
+"""How errors of other libraries are told."""
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says first, or its type where it says nothing.
+
+    Example:
+        >>> first_line(RuntimeError("out of memory\nallocator: ...")), first_line(MemoryError())
+        ('out of memory', 'MemoryError')
+    """
+    return next(iter(str(error).splitlines()), type(error).__name__)
