@@ -38,8 +38,11 @@ class Feed(Protocol):
     """The batches of a run; those of a training epoch start anywhere, the same as if they had started at 0.
 
     Attributes:
+        streams: whether batches come from elsewhere while steps are taken.
         waited: seconds for which the run has waited for training batches that were not on the device already.
     """
+
+    streams: bool
 
     @property
     def waited(self) -> float: ...
@@ -57,6 +60,7 @@ class Feed(Protocol):
 class ResidentFeed:
     """All records on the device, once; a batch is a list of their indices."""
 
+    streams = False
     waited = 0.0
 
     def __init__(self, source: Source, config: Config, layout: Layout) -> None:
@@ -88,6 +92,8 @@ class ResidentFeed:
 
 class StreamedFeed:
     """Each batch comes with its own records, decoded by worker processes while the steps before it run."""
+
+    streams = True
 
     def __init__(self, source: Source, config: Config, layout: Layout) -> None:
         self._stream = Stream(

@@ -28,7 +28,8 @@ from .tasks import task_of
 # Gets, after each batch, the split's name, its scores so far and the error of the batch.
 Progress = Callable[[str, Tally, float], None]
 
-WAITING = 0.05  # the part by which a stream may make steps longer without a word
+LONGER = 0.05  # the part by which a stream may make steps longer without a word
+ALONE = 16  # steps that are timed without it
 
 
 class NonFiniteError(ArithmeticError):
@@ -48,7 +49,7 @@ class Run:
         checkpoints: where the run saves; None for a run that does not.
 
     Raises:
-        ValueError: a batch larger than the training set.
+        ValueError: a batch larger than the training set, or several processes.
 
     Attributes:
         task: what is trained for.
@@ -64,6 +65,8 @@ class Run:
 
     def __init__(self, config: Config, source: Source, checkpoints: Checkpoints | None = None) -> None:
         check_batch_size(config.batch_size, source.train, source.unit)
+        if jax.process_count() > 1:
+            raise ValueError(f"training takes one process, got {jax.process_count()} that JAX has joined")
         self.config, self.source, self.checkpoints = config, source, checkpoints
         self.task = task_of(config)
         self.steps = len(source.train) // config.batch_size
@@ -114,33 +117,50 @@ class Run:
         first = self.place.step - epoch * self.steps
         if first == self.steps:  # stopped before the test was over
             return tally, self.place.speed
-        began, timed, waited = time.perf_counter(), self.steps - first, feed.waited
+        began, timed, waited, stepped = time.perf_counter(), self.steps - first, feed.waited, 0.0
         for fed in feed.train(epoch, first):
-            self.state, scores = train_step(
-                self.state, fed.inputs, fed.places, fed.indices, epoch, self._key, task=self.task, labels=fed.labels
-            )
+            step_began = time.perf_counter()
+            self.state, scores = self._step(self.state, fed, epoch)
             error = self._read(
                 scores, fed, tally, f"epoch {epoch + 1}, step {self.place.step - epoch * self.steps + 1}"
             )
+            stepped += time.perf_counter() - step_began
             self.place = Place(self.place.step + 1, epoch, tally.state)
             progress("train", tally, error)
             done = self.place.step - epoch * self.steps
             if done == first + 1 and done < self.steps:  # compiled by now
-                began, timed, waited = time.perf_counter(), self.steps - done, feed.waited
+                began, timed, waited, stepped = time.perf_counter(), self.steps - done, feed.waited, 0.0
             if done < self.steps:  # else the test comes first
                 self._save_between(done)
         seconds = max(time.perf_counter() - began, 1e-9)
-        self._warn_of_waiting(feed.waited - waited, seconds)
+        if feed.streams and timed >= ALONE:
+            self._warn_of_stream(stepped / timed, (feed.waited - waited) / timed, self._alone(fed, epoch))
         self.place = dataclasses.replace(self.place, speed=timed * self.config.batch_size / seconds)
         return tally, self.place.speed
 
-    def _warn_of_waiting(self, waited: float, seconds: float) -> None:
-        longer = waited / max(seconds - waited, 1e-9)
-        if longer <= WAITING:
+    def _step(self, state: TrainState, fed: Fed, epoch: int) -> tuple[TrainState, Scores]:
+        return train_step(
+            state, fed.inputs, fed.places, fed.indices, epoch, self._key, task=self.task, labels=fed.labels
+        )
+
+    def _alone(self, fed: Fed, epoch: int) -> float:
+        """Seconds for a step on a batch that is there, while nothing is read ahead; the run stays where it is."""
+        state = jax.tree.map(lambda leaf: leaf.copy(), self.state)
+        began = time.perf_counter()
+        for _ in range(ALONE):
+            state, scores = self._step(state, fed, epoch)
+            float(scores.error)
+        return (time.perf_counter() - began) / ALONE
+
+    def _warn_of_stream(self, stepped: float, waited: float, alone: float) -> None:
+        """Says by how much the stream made steps longer, all in seconds per step; decoding takes processors, too."""
+        longer = (stepped + waited) / alone - 1
+        if longer <= LONGER:
             return
         decoded = not isinstance(self.source.records, np.ndarray)
         self.warn(
-            f"steps took {longer:.0%} longer than on data that is there already, as the run waited for its "
+            f"steps took {longer:.0%} longer than on {self.source.unit} that are there already: "
+            f"{1e3 * (stepped + waited):.3g} ms for {1e3 * alone:.3g}, {1e3 * waited:.3g} of them waiting for "
             f"{self.source.unit} to {'be decoded and to ' if decoded else ''}reach the device"
             + ("; --workers sets the number of processes that decode" if decoded else "")
         )

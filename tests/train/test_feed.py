@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from train.data.stream import Stream
 from train.devices import Layout
 from train.feed import ResidentFeed, StreamedFeed, open_feed
 from train.loop import Run
+from train.step import train_step
 
 from .conftest import small_images
 
@@ -73,21 +75,52 @@ def test_a_streamed_run_is_the_resident_run_to_the_bit(archive, tmp_path, monkey
     assert errors[0]["test_error"] == errors[1]["test_error"]
 
 
-@pytest.mark.parametrize(("waited", "told"), [(0.0, []), (0.04, []), (0.2, ["25% longer"]), (1.0, ["% longer"])])
-def test_a_run_that_waits_for_its_images_says_so(waited, told):
+@pytest.mark.parametrize(
+    ("stepped", "waited", "told"),
+    [
+        (0.1, 0.0, []),
+        (0.1, 0.004, []),
+        (0.08, 0.045, ["25% longer than on images that are there already: 125 ms for 100, 45 of them waiting for "]),
+        (0.15, 0.0, ["50% longer than on images that are there already: 150 ms for 100, 0 of them waiting for "]),
+    ],
+)
+def test_a_stream_that_makes_steps_longer_is_told(stepped, waited, told):
     run, lines = Run(Config(batch_size=8), Source("a", small_images())), []
     run.warn = lines.append
-    run._warn_of_waiting(waited, seconds=1.0)
-    assert len(lines) == len(told)
-    assert all(part in line for part, line in zip(told, lines, strict=True))
-    assert all("for its images to reach the device" in line and "--workers" not in line for line in lines)
+    run._warn_of_stream(stepped, waited, alone=0.1)
+    assert lines == [f"steps took {line}images to reach the device" for line in told]
+
+
+@pytest.mark.usefixtures("nothing_is_resident")
+def test_steps_are_timed_without_the_stream_and_change_nothing(monkeypatch):
+    monkeypatch.setattr("train.loop.ALONE", 3)  # an epoch has four steps, of which the first compiles
+    seen, losses = [], {True: [], False: []}
+    monkeypatch.setattr(Run, "_warn_of_stream", lambda run, *seconds: seen.append(seconds))
+    for timed in (True, False):
+        if not timed:
+            monkeypatch.setattr(Run, "_alone", lambda run, fed, epoch: 1.0)
+        run = Run(Config(batch_size=8, network="multi_head"), Source("a", small_images()))
+        with contextlib.closing(run):
+            train_step.clear_cache()
+            for _ in run.epochs(lambda split, tally, error, timed=timed: losses[timed].append(error)):
+                pass
+            assert train_step._cache_size() == 1
+    assert losses[True] == losses[False]
+    assert len(seen) == 6
+    assert all(stepped > 0 and waited >= 0 and alone > 0 for stepped, waited, alone in seen)
+
+
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="training takes one process, got 2 that JAX has joined"):
+        Run(Config(batch_size=8), Source("a", small_images()))
 
 
 def test_where_records_are_decoded_more_processes_may_help():
     run, lines = Run(Config(batch_size=8), Source("a", Broken(0, times=99))), []
     run.warn = lines.append
-    run._warn_of_waiting(0.2, seconds=1.0)
-    assert "for its images to be decoded and to reach the device; --workers sets" in lines[0]
+    run._warn_of_stream(0.1, 0.1, alone=0.1)
+    assert "waiting for images to be decoded and to reach the device; --workers sets" in lines[0]
 
 
 def test_the_way_to_the_device_counts_as_waiting(monkeypatch):
