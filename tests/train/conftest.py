@@ -1,6 +1,8 @@
 """Images small enough that a run takes seconds, most of them compilation."""
 
+import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,14 @@ def wait_for(process, happened, seconds=600.0, every=0.02):
             process.kill()
             raise TimeoutError(f"what was waited for did not happen within {seconds:.0f} s")
         time.sleep(every)
+
+
+def results(folder: Path) -> tuple[object, str, bytes]:
+    """All that a run leaves and that does not tell the time."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["images_per_second"]
+    return lines, (folder / "steps.jsonl").read_text(), (folder / "model.safetensors").read_bytes()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ ended otherwise.
 """
 
 import argparse
-import json
 import random
 import re
 import signal
@@ -22,7 +21,7 @@ import numpy as np
 from train.data.synthetic_arrays import synthetic_arrays
 from train.data.synthetic_windows import synthetic_windows
 
-from .conftest import small_images, wait_for
+from .conftest import results, small_images, wait_for
 
 ROOT = Path(__file__).parents[2]
 TRAIN = [sys.executable, "-m", "train"]
@@ -108,14 +107,6 @@ def kill_and_resume(folder: Path, whole: Path, words: list[str], step: int, late
 def count_lines(path: Path) -> int:
     """The lines of a file, 0 where there is none."""
     return len(path.read_text().splitlines()) if path.exists() else 0
-
-
-def results(folder: Path) -> tuple[object, str, bytes]:
-    """All that a run leaves and that does not tell the time."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        del line["images_per_second"]
-    return lines, (folder / "steps.jsonl").read_text(), (folder / "model.safetensors").read_bytes()
 
 
 if __name__ == "__main__":

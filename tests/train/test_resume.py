@@ -33,7 +33,7 @@ from train.run_folder import RunFolder, read_config, write_whole
 from train.show import ProgressBar
 from train.step import train_step
 
-from .conftest import wait_for
+from .conftest import results, wait_for
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12  # three epochs of four
@@ -78,14 +78,6 @@ def stop_at(monkeypatch, step, number=signal.SIGTERM):
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(RunFolder, "add_step", add_and_signal)
-
-
-def results(folder):
-    """All that a run leaves and that does not tell the time."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        del line["images_per_second"]
-    return lines, (folder / "steps.jsonl").read_text(), (folder / "model.safetensors").read_bytes()
 
 
 def test_checkpoints_are_the_last_and_the_best(whole):
