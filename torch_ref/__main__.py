@@ -77,7 +77,7 @@ def parity(options: argparse.Namespace) -> int:
         run = run_cases(cases, how, jobs, lambda name: bar.update(task, description=name, advance=1))
     print_run(run)
     for path, text in writers:
-        path.write_text(text(run))
+        path.write_text(text(run), encoding="utf-8")
         print(f"wrote {path}")
     if options.docs:
         from .report.docs import write_docs

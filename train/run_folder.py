@@ -197,7 +197,7 @@ def read_json(file: Path) -> dict[str, Any]:
         ValueError: it does not.
     """
     try:
-        values = json.loads(file.read_text())
+        values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} must be readable JSON, got: {error}") from None
     if not isinstance(values, dict):
@@ -249,7 +249,7 @@ def _check_free(path: Path) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Writes a file whole or not at all, whatever happens to the process or to the power."""
     unfinished = path.with_name(_unfinished(path.name))
-    unfinished.write_text(text)
+    unfinished.write_text(text, encoding="utf-8", newline="\n")
     sync(unfinished)
     os.replace(unfinished, path)
     sync(path.parent)
@@ -273,7 +273,7 @@ def _unfinished(name: str) -> str:
 def _lines(path: Path) -> Lines:
     """The lines of a log as far as they are whole; the last one may have been cut off."""
     lines: Lines = []
-    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
             line = json.loads(text)
         except ValueError:

@@ -60,7 +60,7 @@ def render_docs(root: Path = ROOT) -> list[Path]:
 def kept_runs(root: Path = ROOT) -> dict[str, ParityRun]:
     """The runs in docs/parity by name, "cpu-highest" first."""
     paths = sorted((root / "docs" / "parity").glob("*.json"), key=lambda path: (path.stem != README_RUN, path.stem))
-    return {path.stem: from_json(path.read_text()) for path in paths}
+    return {path.stem: from_json(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def stale(result: CaseResult, kept: CaseResult) -> list[str]:
@@ -94,7 +94,7 @@ def parity_page(runs: dict[str, ParityRun]) -> str:
 
 def readme(root: Path = ROOT) -> str:
     """The README with its table written anew."""
-    text = (root / "README.md").read_text()
+    text = (root / "README.md").read_text(encoding="utf-8")
     if not re.search(f"{BEGIN}.*{END}", text, flags=re.DOTALL):
         raise ValueError(f"README.md must hold {BEGIN} and {END}, got neither or one")
     run = kept_runs(root)[README_RUN]
@@ -106,7 +106,7 @@ def write(path: Path, text: str) -> None:
     """Writes a file, whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8", newline="\n")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

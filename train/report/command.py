@@ -106,6 +106,6 @@ def renew() -> int:
     from . import write
     from .outcomes import from_json
 
-    for path in write.write_docs(from_json((write.ROOT / "docs" / write.NUMBERS).read_text())):
+    for path in write.write_docs(from_json((write.ROOT / "docs" / write.NUMBERS).read_text(encoding="utf-8"))):
         print(f"written: {path}")
     return 0

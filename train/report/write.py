@@ -35,7 +35,7 @@ def write_docs(report: Report, root: Path | None = None) -> list[Path]:
         OSError: a file cannot be written.
     """
     root = root or ROOT
-    text = readme(report, (root / "README.md").read_text())
+    text = readme(report, (root / "README.md").read_text(encoding="utf-8"))
     paths = write_report(root / "docs", report)
     write_whole(root / "README.md", text)
     return [*paths, root / "README.md"]
