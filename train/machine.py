@@ -1,6 +1,7 @@
 """What a run's last bits depend on beside its options: devices and versions."""
 
 import json
+import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +17,11 @@ VECTORS = ("avx", "fma", "amx", "asimd", "sve")  # instructions by which XLA's s
 
 
 def machine_of(devices: int) -> dict[str, Any]:
-    """The devices that share a batch, so many of a kind, and the versions of what computes."""
+    """The devices that share a batch, so many of a kind, how XLA is told to compute, and the versions of what does."""
     kind = {"devices": devices, "kind": jax.devices()[0].device_kind}
     if jax.default_backend() == "cpu":
         kind |= {"processor": platform.machine(), "instructions": instructions()}
+    kind["xla_flags"] = os.environ.get("XLA_FLAGS", "")
     return kind | {name: version(name) for name in PACKAGES}
 
 

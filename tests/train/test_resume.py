@@ -297,6 +297,7 @@ def test_a_run_that_goes_on_elsewhere_says_so(whole, tmp_path, capsys):
         "devices": Layout(8).devices,
         "kind": jax.devices()[0].device_kind,
         **({"processor": platform.machine(), "instructions": instructions()} if on_cpu else {}),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         **{name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")},
     }
     told = []
