@@ -9,9 +9,8 @@ import numpy as np
 
 from ..data.source import PATCH
 from ..task import Patches
-from .columns import columns
+from .columns import look
 from .load import load_run
-from .observe import observe
 from .photo import read_photos
 from .picture import Caption, draw
 from .places import painted
@@ -56,11 +55,11 @@ def attend(
         raise ValueError(f"IMAGE... must be at most {MOST} for one picture, got {len(images)}")
     trained = load_run(run)
     photos = read_photos(list(images), trained.height, trained.width)
-    x = painted(photos, _patches(patch, photos))
-    seen, x = observe(trained.network, x), np.asarray(x)
-    captions = [Caption(f"{_short(Path(name).name)}\np = {p:.3f}") for name, p in zip(images, seen.p, strict=True)]
-    draw(path, _title(trained.config.network, run), x, captions, columns(x, seen, trained.network.token_order))
-    return path, [f"{name}: p = {p:.4f}" for name, p in zip(images, np.asarray(seen.p), strict=True)]
+    x = np.asarray(painted(photos, _patches(patch, photos)))
+    p, columns = look(trained.network, x)
+    captions = [Caption(f"{_short(Path(name).name)}\np = {each:.3f}") for name, each in zip(images, p, strict=True)]
+    draw(path, _title(trained.config.network, run), x, captions, columns)
+    return path, [f"{name}: p = {each:.4f}" for name, each in zip(images, p, strict=True)]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,9 +15,8 @@ from ..config import Config
 from ..data import Source
 from ..data.stream import as_data_errors
 from ..task import Patches
-from .columns import columns
+from .columns import look
 from .localise import ACTIVATION, localise
-from .observe import observe
 from .picture import Caption, draw
 from .places import fixed_patches, painted
 from .scores import Localisation
@@ -87,13 +86,13 @@ def save_attention(path: Path, config: Config, network: PatchNetwork, images: An
     start = max(len(images) // config.batch_size - 1, 0) * config.batch_size
     label = patches.label[start : start + config.batch_size]
     chosen = start + choose(label, in_order=config.patches == "article")
-    x = painted(images[chosen], Patches(*(values[chosen] for values in patches)))
-    seen, x = observe(network, x), np.asarray(x)
+    x = np.asarray(painted(images[chosen], Patches(*(values[chosen] for values in patches))))
+    p, columns = look(network, x)
     title = f"{config.network}: test images and what the network makes of them"
     if config.network == "multi_head":
         title += f" (tokens: {config.token_order})"
-    captions = [_caption(p, y) for p, y in zip(np.asarray(seen.p), patches.label[chosen], strict=True)]
-    draw(path, title, x, captions, columns(x, seen, network.token_order))
+    captions = [_caption(p, y) for p, y in zip(p, patches.label[chosen], strict=True)]
+    draw(path, title, x, captions, columns)
 
 
 def choose(y: np.ndarray, *, in_order: bool) -> np.ndarray:

@@ -9,6 +9,10 @@ from flax import nnx
 from flax_attn import attention_maps, ops
 from flax_attn.networks.patch import PatchNetwork
 
+# 512 MiB. Token weights grow with the fourth power of an image's sides: those of one image of 256x256 in 4 heads take
+# 256 MiB, where training never has more than a block of them. While they are computed they stand in memory twice.
+MOST_BYTES = 2**29
+
 
 class Observed(NamedTuple):
     """What a network made of a batch, in float32.
@@ -42,6 +46,21 @@ def observe(network: PatchNetwork, x: jax.Array) -> Observed:
     """Lets ``network`` judge images x (b, h, w, 3) in eval mode and keeps everything; the network stays as it is."""
     graph, state = nnx.split(network)
     return _observe(graph, state, x)
+
+
+def at_once(network: PatchNetwork, height: int, width: int, most: int) -> int:
+    """How many images of a size, at least 1, ``network`` can be observed with before what it records takes too much.
+
+    Args:
+        network: any; nothing is computed.
+        height: rows of the images.
+        width: columns of the images.
+        most: how many are wanted.
+    """
+    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    recorded = jax.eval_shape(_observe, *nnx.split(network), image).recorded
+    each = sum(array.size * array.dtype.itemsize for array in recorded.values())
+    return max(1, min(most, MOST_BYTES // max(each, 1)))
 
 
 @jax.jit
