@@ -2,11 +2,14 @@
 
 import contextlib
 import json
+import math
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from train import devices
 from train.__main__ import main
 from train.config import Config
 from train.data import Source, source
@@ -28,6 +31,16 @@ def test_large_sources_stream(monkeypatch):
     assert isinstance(open_feed(images, config, Layout(8)), ResidentFeed)
     monkeypatch.setattr(source, "RESIDENT_BYTES", small_images().nbytes - 1)
     assert isinstance(open_feed(images, config, Layout(8)), StreamedFeed)
+
+
+def test_what_lies_on_each_device_takes_the_host_s_memory_as_often(monkeypatch):
+    images, config, layout = Source("a", small_images()), Config(batch_size=8), Layout(8)
+    monkeypatch.setattr(devices, "COPIES_BYTES", 7 * small_images().nbytes)
+    for count, kind in ((1, ResidentFeed), (7, ResidentFeed), (8, StreamedFeed)):
+        layout.devices = count
+        assert isinstance(open_feed(images, config, layout), kind)
+    monkeypatch.setattr(layout, "_copies", SimpleNamespace(device_set=[SimpleNamespace(platform="gpu")]))
+    assert layout.most == math.inf  # each has a memory of its own
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

@@ -113,9 +113,14 @@ class Labelled:
         }
 
     @property
+    def size(self) -> int:
+        """The bytes of all records."""
+        return self.records.nbytes
+
+    @property
     def resident(self) -> bool:
-        """Whether the records are few enough to live on the device whole."""
-        return self.records.nbytes <= images.RESIDENT_BYTES
+        """Whether the records are few enough to live on a device whole."""
+        return self.size <= images.RESIDENT_BYTES
 
     @property
     def inputs(self) -> np.ndarray:
