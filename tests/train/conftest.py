@@ -1,6 +1,7 @@
 """Images small enough that a run takes seconds, most of them compilation."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,22 @@ def wait_for(process, happened, seconds=600.0, every=0.02):
             process.kill()
             raise TimeoutError(f"what was waited for did not happen within {seconds:.0f} s")
         time.sleep(every)
+
+
+def wait_until_gone(processes, seconds=60.0):
+    """Waits until none of these process ids is in use any more, but by what waits to be collected."""
+    deadline = time.monotonic() + seconds
+    while left := {pid for pid in processes if is_running(pid)}:
+        assert time.monotonic() < deadline, f"{len(left)} of {len(processes)} processes are still there"
+        time.sleep(0.02)
+
+
+def is_running(pid):
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.fixture
