@@ -11,6 +11,7 @@ from ..batches import check_batch_size
 from ..data import Source, open_source
 from ..data.source import RESIDENT_BYTES
 from ..devices import Layout
+from ..names import printable
 from ..run_folder import check_run_dir
 from ..show import looking
 from ..signals import INTERRUPTED
@@ -93,8 +94,8 @@ def run(options: Options, source: Source, folder: Path) -> int:
     write_json(folder / JSON, result)
     save_picture(folder / PICTURE, result)
     console.print(table(result))
-    for line in [*findings(result), f"run folder: {folder}"]:
-        console.print(line, soft_wrap=True, highlight=False)
+    for line in [*findings(result), f"run folder: {printable(folder)}"]:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     if result.verdict.holds:
         return 0
     print(f"error: ours and PyTorch's {options.network} do not agree in {options.dtype}", file=sys.stderr)

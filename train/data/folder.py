@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..names import printable
 from .picture import SIZE, TooSmallError, read_picture
 from .source import PATCH, RESIDENT_BYTES, Source
 
@@ -36,7 +37,9 @@ class Photos:
         try:
             return read_picture(Path(self.paths[index]))
         except ValueError as error:
-            raise ValueError(f"{self.paths[index]} could be read at first, but no longer: {error}") from error
+            raise ValueError(
+                f"{printable(self.paths[index])} could be read at first, but no longer: {error}"
+            ) from error
 
 
 def read_folder(path: str, progress: Progress | None = None) -> Source:
@@ -50,7 +53,7 @@ def read_folder(path: str, progress: Progress | None = None) -> Source:
         FileNotFoundError: no such folder.
         ValueError: a file in place of a folder, or fewer than 5 images that can be read.
     """
-    name, folder = f"folder:{path}", Path(path).expanduser()
+    name, folder = printable(f"folder:{path}"), Path(path).expanduser()
     if not folder.exists():
         raise FileNotFoundError(f"{name}: no such folder")
     if not folder.is_dir():
@@ -62,9 +65,9 @@ def read_folder(path: str, progress: Progress | None = None) -> Source:
     unreadable, small = left_out.values()
     for file, result in _look(files, progress or (lambda done, total: None)):
         if isinstance(result, TooSmallError):
-            small.append(f"{file.relative_to(folder)} ({result})")
+            small.append(f"{printable(file.relative_to(folder))} ({result})")
         elif isinstance(result, ValueError):
-            unreadable.append(f"{file.relative_to(folder)} ({result})")
+            unreadable.append(f"{printable(file.relative_to(folder))} ({result})")
         else:
             good.append(file)
             images += [result] if few else []

@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
+from ..names import printable
 from .source import Source
 
 # Whatever numpy and zipfile raise on archives that are damaged, of another kind, or compressed by other means.
@@ -26,7 +27,7 @@ def read_npz(path: str) -> Source:
         FileNotFoundError: no such file.
         ValueError: a damaged archive, missing or wrongly shaped arrays, a JPEG that does not decode.
     """
-    name = f"npz:{path}"
+    name = printable(f"npz:{path}")
     arrays = load_arrays(name, path, {"images"}, {"jpeg", "offset"})
     if "images" in arrays:
         return Source(name, arrays["images"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.source import PATCH
+from ..names import printable
 from ..task import Patches
 from .columns import look
 from .load import load_run
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("\n".join([*lines, str(path)]))
+    print("\n".join([*lines, printable(path)]))
     return 0
 
 
@@ -57,9 +58,11 @@ def attend(
     photos = read_photos(list(images), trained.height, trained.width)
     x = np.asarray(painted(photos, _patches(patch, photos)))
     p, columns = look(trained.network, x)
-    captions = [Caption(f"{_short(Path(name).name)}\np = {each:.3f}") for name, each in zip(images, p, strict=True)]
+    captions = [
+        Caption(f"{_short(printable(Path(name).name))}\np = {each:.3f}") for name, each in zip(images, p, strict=True)
+    ]
     draw(path, _title(trained.config.network, run), x, captions, columns)
-    return path, [f"{name}: p = {each:.4f}" for name, each in zip(images, p, strict=True)]
+    return path, [f"{printable(name)}: p = {each:.4f}" for name, each in zip(images, p, strict=True)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,7 +104,7 @@ def _patches(corner: Sequence[int] | None, photos: np.ndarray) -> Patches:
 
 
 def _title(network: str, run: str) -> str:
-    return f"{network} of {run}"
+    return f"{network} of {printable(run)}"
 
 
 def _short(name: str, most: int = 26) -> str:

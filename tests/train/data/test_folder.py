@@ -1,7 +1,9 @@
 """Photos of every kind become squares; what cannot be read is left out and named."""
 
+import os
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +16,10 @@ from train.data.folder import find_files, read_folder
 # A dark left half and a bright right half, wider than high: the centre square is cut through by the edge.
 WIDE = np.full((101, 149, 3), 40, np.uint8)
 WIDE[:, 74:] = 200
+
+
+LATIN_1 = os.fsdecode(b"caf\xe9.txt")
+latin_1 = pytest.mark.skipif(sys.platform != "linux", reason="other systems have no file names that are no text")
 
 
 def save(path, image=WIDE, **options):
@@ -139,6 +145,15 @@ def test_what_cannot_be_read_and_what_is_too_small_is_left_out_counted_and_named
     assert first.startswith(f"folder:{photos}: 5 of 11 files left out, cannot be read: cut.png (")
     assert all(name in first for name in unreadable)
     assert second == f"folder:{photos}: 1 of 11 files left out, smaller than 16x16: icon.png (15x33 pixels)"
+
+
+@latin_1
+def test_names_that_are_no_text_can_be_shown(photos):
+    (photos / LATIN_1).write_text("no image")
+    (photos / "two\nlines.txt").write_text("no image")
+    (note,) = read_folder(str(photos)).notes
+    assert r"caf\udce9.txt (not an image of a known format), two\nlines.txt (" in note
+    assert note.encode()
 
 
 def test_of_many_files_the_first_are_named_and_the_others_counted(photos):
