@@ -54,7 +54,7 @@ def read_folder(path: str, progress: Progress | None = None) -> Source:
         FileNotFoundError: no such folder.
         ValueError: a file in place of a folder, or fewer than 5 images that can be read.
     """
-    name, folder = printable(f"folder:{path}"), Path(path).expanduser()
+    name, folder = printable(f"folder:{path}"), Path(os.path.expanduser(path))
     if not folder.exists():
         raise FileNotFoundError(f"{name}: no such folder")
     if not folder.is_dir():

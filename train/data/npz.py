@@ -5,6 +5,7 @@ n + 1 integers: image i is ``jpeg[offset[i]:offset[i + 1]]``.
 """
 
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -42,11 +43,17 @@ def load_arrays(name: str, path: str, *choices: set[str]) -> dict[str, np.ndarra
 
     Other arrays are not looked into, and come out empty: some archives hold pickled extras.
 
+    Args:
+        name: what messages call it.
+        path: of the archive; ``~`` is the home folder.
+        *choices: names of arrays.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: a damaged archive, or one of anything but plain arrays.
     """
     try:
+        path = os.path.expanduser(path)
         with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):
                 raise ValueError("a file that is cut off or of another kind")

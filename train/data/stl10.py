@@ -75,9 +75,10 @@ def open_stl10(name: str, folder: str | None, *, unlabelled: bool) -> Source:
         FileNotFoundError: no such folder.
         ValueError: a missing extra, an archive that is neither there nor within reach, or one that is damaged.
     """
-    if folder is not None and not Path(folder).expanduser().is_dir():
+    root = None if folder is None else Path(os.path.expanduser(folder))  # a home that nobody has stays
+    if root is not None and not root.is_dir():
         raise FileNotFoundError(f"{name}: no such folder")
-    builder = _builder(name, None if folder is None else Path(folder).expanduser())
+    builder = _builder(name, root)
     if not builder.is_prepared():
         _prepare(name, builder, folder)
     labelled = _records(builder, "train")
