@@ -106,6 +106,34 @@ def test_without_network_and_archive_the_error_says_what_to_download_and_where_t
         open_source(f"stl10-unlabelled:{tmp_path}")
 
 
+def test_a_note_of_a_download_without_its_archive_is_no_archive(tmp_path, small_archive, no_network):
+    """A kill between the two leaves that."""
+    downloads = tmp_path / "downloads" / "stl10"
+    downloads.mkdir(parents=True)
+    archive = downloads / "ai.stan.edu_acoa_stl10_stl10_binaryXYZ.tar.gz"
+    archive.with_name(f"{archive.name}.INFO").write_text("{}")
+    for cut_off in (None, b"some"):
+        if cut_off:
+            archive.write_bytes(cut_off)
+        with pytest.raises(ValueError, match="cannot be downloaded: no answer"):
+            open_source(f"stl10:{tmp_path}")
+    shutil.copy(small_archive, archive)
+    assert stl10._is_downloaded(tmp_path, small_archive.stat().st_size)
+
+
+@pytest.mark.skipif(stl10.fcntl is None, reason="no locks")
+def test_what_a_killed_process_has_unpacked_goes_and_what_another_one_unpacks_stays(tmp_path):
+    left = tmp_path / "unpacked_abc" / "train_X.bin"
+    left.parent.mkdir()
+    left.touch()
+    with stl10._held(tmp_path), stl10._folder_to_unpack_in(tmp_path) as mine:
+        assert left.exists()
+        assert Path(mine).is_dir()
+    with stl10._folder_to_unpack_in(tmp_path) as mine:
+        assert [path for path in tmp_path.iterdir() if path.name.startswith("unpacked_")] == [Path(mine)]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_closed_network_is_an_error_within_ten_seconds(tmp_path, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens there
     began = time.monotonic()
