@@ -2,12 +2,13 @@
 
 import contextlib
 import math
-import os
 from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from .cores import usable_cores
 
 SMALLEST_SHARE = 4  # images: with fewer, devices wait for one another longer than they compute
 COPIES_BYTES = 2**31  # 2 GiB, of what all devices hold a copy of where their memory is the host's
@@ -22,9 +23,8 @@ def use_all_cores() -> None:
     changes nothing.
     """
     # As many as this process may use: with more devices than threads, XLA's would wait for one another for good.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", cores)
+        jax.config.update("jax_num_cpu_devices", usable_cores())
 
 
 class Layout:

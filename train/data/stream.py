@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..batches import eval_batches, train_batches
+from ..cores import usable_cores
 from .source import Records, Source
 
 
@@ -162,8 +163,7 @@ class Reader:
 
 def default_workers() -> int:
     """How many processes decode where nobody says: as many as leave a core to the loop, 1 to 4."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores - 1, 1), 4)
+    return min(max(usable_cores() - 1, 1), 4)
 
 
 @lru_cache(maxsize=2)  # threads that read ahead are in two epochs at once

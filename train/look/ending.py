@@ -14,16 +14,16 @@ from flax_attn.networks.patch import PatchNetwork
 from ..config import Config
 from ..data import Source
 from ..data.stream import as_data_errors
+from ..run_folder import write_whole
 from ..task import Patches
 from .columns import look
 from .localise import ACTIVATION, localise
-from .picture import Caption, draw
+from .picture import ATTENTION, Caption, draw
 from .places import fixed_patches, painted
 from .scores import Localisation
 
 ROWS = 6
 SCORES = "localisation.json"
-PICTURE = "attention.png"
 
 
 class HeldOutImages:
@@ -50,7 +50,7 @@ def finish(folder: Path, config: Config, network: PatchNetwork, source: Source) 
     images, patches = HeldOutImages(source), fixed_patches(config, np.asarray(source.test), height, width)
     scores = localise(network, images, patches, batch_size=config.batch_size)
     save_scores(folder / SCORES, scores, height, width)
-    save_attention(folder / PICTURE, config, network, images, patches)
+    save_attention(folder / ATTENTION, config, network, images, patches)
     return in_a_line(scores[ACTIVATION])
 
 
@@ -60,7 +60,7 @@ def save_scores(path: Path, scores: Mapping[str, Localisation], height: int, wid
         name: {key: None if math.isnan(value) else value for key, value in dataclasses.asdict(each).items()}
         for name, each in scores.items()
     }
-    path.write_text(json.dumps({"image_size": [height, width], "maps": plain}, indent=2) + "\n")
+    write_whole(path, json.dumps({"image_size": [height, width], "maps": plain}, indent=2) + "\n")
 
 
 def in_a_line(scores: Localisation) -> str:

@@ -14,8 +14,8 @@ from ..data.labelled import Labelled
 from ..names import printable
 from ..tasks import Task
 from .confusion import save_confusion, watch_all
+from .picture import ATTENTION
 
-PICTURE = "attention.png"
 MOST_NAMES = 40  # beside one another
 
 
@@ -29,7 +29,7 @@ def finish(folder: Path, task: Task, config: Config, network: nnx.Module, source
     (gates,) = recorded.values()
     labels = source.labels[source.test.start :]
     means = mean_gates(gates[:, 0, 0], labels, source.classes)
-    draw(folder / PICTURE, f"channel attention on {config.data}: the gates of the test arrays", means, source.names)
+    draw(folder / ATTENTION, f"channel attention on {config.data}: the gates of the test arrays", means, source.names)
     return [save_confusion(folder, source, logits.argmax(-1))]
 
 

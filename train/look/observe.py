@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flax_attn import attention_maps, ops
 from flax_attn.networks.patch import PatchNetwork
+
+from .witness import witness
 
 # 512 MiB. Token weights grow with the fourth power of an image's sides: those of one image of 256x256 in 4 heads take
 # 256 MiB, where training never has more than a block of them. While they are computed they stand in memory twice.
@@ -28,18 +29,6 @@ class Observed(NamedTuple):
     attended: jax.Array
     activation: jax.Array
     recorded: dict[str, jax.Array]
-
-
-class _Witness(nnx.Module):
-    """Records a network's results beside what its blocks record, so that one pass gives all."""
-
-    def __init__(self, network: PatchNetwork) -> None:
-        self.network = network
-
-    def __call__(self, x: jax.Array) -> None:
-        p, attended = self.network(x)
-        ops.record(self, "p", p)
-        ops.record(self, "attended", attended)
 
 
 def observe(network: PatchNetwork, x: jax.Array) -> Observed:
@@ -70,11 +59,14 @@ def _observe(graph: nnx.GraphDef[PatchNetwork], state: nnx.State, x: jax.Array) 
 
 def observe_inside(network: PatchNetwork, x: jax.Array) -> Observed:
     """`observe` for use inside a compiled function; puts ``network`` in eval mode."""
-    network.eval()
-    seen = {path: array.astype(jnp.float32) for path, array in attention_maps(_Witness(network), x).items()}
-    p, attended = seen.pop("p"), seen.pop("attended")
-    activation = class_activation(attended, network.final.kernel[:, 0], network.final.bias[0])
-    return Observed(p, attended, activation, {path.removeprefix("network."): seen[path] for path in seen})
+    results, recorded = witness(network, _judge, x)
+    activation = class_activation(results["attended"], network.final.kernel[:, 0], network.final.bias[0])
+    return Observed(results["p"], results["attended"], activation, recorded)
+
+
+def _judge(network: PatchNetwork, x: jax.Array) -> dict[str, jax.Array]:
+    p, attended = network(x)
+    return {"p": p, "attended": attended}
 
 
 def class_activation(attended: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from .columns import Column, outline
 from .places import CELL
 
+ATTENTION = "attention.png"  # in the folder of a run
 BAR = {"location": "bottom", "shrink": 0.85, "aspect": 25, "pad": 0.01}
 MAPS = {"signed": "RdBu_r", "attention": "viridis", "range": "viridis"}
 UNIFORM = 1  # attention that is no more for one place than for another

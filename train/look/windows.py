@@ -14,8 +14,8 @@ from ..data.labelled import Labelled
 from ..names import printable
 from ..tasks import Task
 from .confusion import save_confusion, watch, watch_all
+from .picture import ATTENTION
 
-PICTURE = "attention.png"
 ROWS = 6
 MOST_LINES = 12  # sensors that get a name in the legend
 EPS = float(np.finfo(np.float32).eps)
@@ -54,7 +54,7 @@ def finish(folder: Path, task: Task, config: Config, network: nnx.Module, source
         Row(windows[row], [gate[row] for gate in gates], *_caption(source.names, labels[place], judged[place]))
         for row, place in enumerate(chosen)
     ]
-    draw(folder / PICTURE, f"spatial attention on {config.data}: test windows and the gates of each stage", rows)
+    draw(folder / ATTENTION, f"spatial attention on {config.data}: test windows and the gates of each stage", rows)
     return [save_confusion(folder, source, judged)]
 
 

@@ -106,6 +106,21 @@ def test_a_run_ends_with_scores_and_a_picture(tmp_path, images):
     assert (tmp_path / "attention.png").stat().st_size > 10_000
 
 
+def test_scores_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    """A report reads them, and a run that is killed while it writes them is finished by its resume."""
+    scores = {"some": Localisation(0.5, 2.0, 0.5, 1, 3)}
+    save_scores(tmp_path / "a.json", scores, 17, 19)
+    before = (tmp_path / "a.json").read_text()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_scores(tmp_path / "a.json", scores, 23, 29)
+    assert (tmp_path / "a.json").read_text() == before
+
+
 def test_no_number_is_written_as_null(tmp_path):
     save_scores(tmp_path / "a.json", {"some": Localisation(math.nan, 2.0, 0.5, 0, 3)}, 17, 19)
     written = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
