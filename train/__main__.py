@@ -1,6 +1,7 @@
 """``python -m train``: trains a network on a task and leaves a run folder. See ``--help``."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_and_leave() -> None:
     """Ends the process with `main`'s status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a run does not end because of a file's name
     code = main()
     if code > status(0):
         # XLA's threads may be in the middle of a step or a compilation; a normal exit would pull memory away from them.

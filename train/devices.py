@@ -1,14 +1,17 @@
 """Where a run computes: batches are cut into equal parts, one for each device."""
 
 import contextlib
-import os
+import math
 from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from .cores import usable_cores
+
 SMALLEST_SHARE = 4  # images: with fewer, devices wait for one another longer than they compute
+COPIES_BYTES = 2**31  # 2 GiB, of what all devices hold a copy of where their memory is the host's
 
 Tree = TypeVar("Tree")
 
@@ -20,9 +23,8 @@ def use_all_cores() -> None:
     changes nothing.
     """
     # As many as this process may use: with more devices than threads, XLA's would wait for one another for good.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", cores)
+        jax.config.update("jax_num_cpu_devices", usable_cores())
 
 
 class Layout:
@@ -38,6 +40,12 @@ class Layout:
         mesh = jax.make_mesh((self.devices,), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
         self._parts = NamedSharding(mesh, PartitionSpec("batch"))
         self._copies = NamedSharding(mesh, PartitionSpec())
+
+    @property
+    def most(self) -> float:
+        """Bytes of which each device may have a copy: CPU devices have theirs in the same memory."""
+        platform = next(iter(self._copies.device_set)).platform
+        return COPIES_BYTES / self.devices if platform == "cpu" else math.inf
 
     def cut(self, array: np.ndarray) -> jax.Array:
         """An array (b, ...) with an equal part on each device."""

@@ -58,7 +58,7 @@ class Feed(Protocol):
 
 
 class ResidentFeed:
-    """All records on the device, once; a batch is a list of their indices."""
+    """All records on each device; a batch is a list of their indices."""
 
     streams = False
     waited = 0.0
@@ -141,8 +141,9 @@ class StreamedFeed:
 
 
 def open_feed(source: Source, config: Config, layout: Layout) -> Feed:
-    """The feed that suits a source: its records on the device if they are few enough."""
-    return (ResidentFeed if source.resident else StreamedFeed)(source, config, layout)
+    """The feed that suits a source: its records on the devices if they are few enough, with all their copies."""
+    resident = source.resident and source.size <= layout.most
+    return (ResidentFeed if resident else StreamedFeed)(source, config, layout)
 
 
 def _labels(source: Source, indices: np.ndarray, layout: Layout) -> jax.Array | None:

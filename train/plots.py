@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .config import Config
 from .metrics import EpochMetrics
+from .names import printable
 
 COLOURS = {"train": "tab:blue", "test": "tab:orange"}
 
@@ -18,7 +19,8 @@ def save_curves(path: Path, config: Config, history: Sequence[EpochMetrics], ste
     """Draws error and accuracy over the epochs, and behind the error that of every training step."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     patches = f"{config.patches} patches, " if config.task == "patch" else ""
-    figure.suptitle(f"{config.title} on {config.data}, {patches}preset {config.preset}")
+    title = f"{config.title} on {printable(config.data)}, {patches}preset {config.preset}"
+    figure.suptitle(title, parse_math=False)  # a path may hold dollars
     errors, accuracies = figure.subplots(1, 2, sharex=True)
     at = (np.arange(len(step_errors)) + 1) * len(history) / max(len(step_errors), 1)
     errors.plot(at, step_errors, color=COLOURS["train"], alpha=0.25, linewidth=0.8, label="train, each step")

@@ -10,9 +10,11 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from .loop import Run
 from .metrics import EpochMetrics, Tally
+from .names import printable
 from .run_folder import RunFolder
 
 
@@ -55,7 +57,7 @@ class ProgressBar:
 
     def note(self, text: str) -> None:
         """A line between those of the epochs."""
-        self._console.print(text, soft_wrap=True, highlight=False)
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """One more epoch is done."""
@@ -102,8 +104,8 @@ def summary(history: Sequence[EpochMetrics], folder: RunFolder, seconds: float, 
         "test accuracy": f"{history[-1].test_accuracy:.3f}",
         f"{unit}/s": f"{statistics.median(m.images_per_second for m in history):.0f}",
         "time": str(timedelta(seconds=int(seconds))),
-        "run folder": str(folder.path),
+        "run folder": printable(folder.path),
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, Text(value))  # not a string, whose brackets would be taken for styles
     return table

@@ -124,7 +124,7 @@ def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> No
     """Trains and fills the folder; a stop that is asked for meanwhile leaves the rest to a resume."""
     console = Console()
     for line in (heading(run), *notes):
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     with contextlib.closing(open_events(run, folder)) as events:
         train_epochs(run, folder, events, console)
         run.leave_if_asked()
@@ -136,7 +136,7 @@ def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> No
         events.pictures()
     console.print(summary(folder.history(), folder, time.perf_counter() - began, run.source.unit))
     for line in found:
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def train_epochs(run: Run, folder: RunFolder, events: NoEvents, console: Console) -> None:

@@ -24,12 +24,13 @@ def peak_rss(command: list[str], every: float = 0.1, seconds: float = 600, **opt
     while process.poll() is None:
         if time.monotonic() > deadline:
             process.kill()
-        peak = max(peak, sum(map(_resident, _family(process.pid))))
+        peak = max(peak, sum(map(_resident, family(process.pid))))
         time.sleep(every)
     return peak, process.returncode
 
 
-def _family(root: int) -> set[int]:
+def family(root: int) -> set[int]:
+    """A process and all that it and they have started."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

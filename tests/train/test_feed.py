@@ -2,12 +2,20 @@
 
 import contextlib
 import json
+import math
+import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from train import devices
 from train.__main__ import main
 from train.config import Config
 from train.data import Source, source
@@ -17,7 +25,10 @@ from train.feed import ResidentFeed, StreamedFeed, open_feed
 from train.loop import Run
 from train.step import train_step
 
-from .conftest import small_images
+from .conftest import small_images, wait_for, wait_until_gone
+from .peak_memory import family
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -30,6 +41,16 @@ def test_large_sources_stream(monkeypatch):
     assert isinstance(open_feed(images, config, Layout(8)), ResidentFeed)
     monkeypatch.setattr(source, "RESIDENT_BYTES", small_images().nbytes - 1)
     assert isinstance(open_feed(images, config, Layout(8)), StreamedFeed)
+
+
+def test_what_lies_on_each_device_takes_the_host_s_memory_as_often(monkeypatch):
+    images, config, layout = Source("a", small_images()), Config(batch_size=8), Layout(8)
+    monkeypatch.setattr(devices, "COPIES_BYTES", 7 * small_images().nbytes)
+    for count, kind in ((1, ResidentFeed), (7, ResidentFeed), (8, StreamedFeed)):
+        layout.devices = count
+        assert isinstance(open_feed(images, config, layout), kind)
+    monkeypatch.setattr(layout, "_copies", SimpleNamespace(device_set=[SimpleNamespace(platform="gpu")]))
+    assert layout.most == math.inf  # each has a memory of its own
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -73,6 +94,33 @@ def test_a_streamed_run_is_the_resident_run_to_the_bit(archive, tmp_path, monkey
     assert (streamed / "model.safetensors").read_bytes() == (resident / "model.safetensors").read_bytes()
     errors = [json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]) for folder in (streamed, resident)]
     assert errors[0]["test_error"] == errors[1]["test_error"]
+
+
+def waits_for_images(log):
+    """Whether a run has used up those that were ready when it began, and takes no step for now."""
+    if not log.exists():
+        return False
+    steps = log.read_text().count("\n")
+    time.sleep(0.15)
+    return steps > 30 and log.read_text().count("\n") == steps
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are seen in Linux's /proc")
+def test_the_end_of_a_job_which_tells_all_processes_lets_a_streamed_run_save(tmp_path):
+    """As SLURM, systemd and timeout do."""
+    folder, steps = tmp_path / "run", tmp_path / "run" / "steps.jsonl"
+    options = ["--network", "cnn", "--batch-size", "8", "--epochs", "4000", "--workers", "1", "--run-dir", str(folder)]
+    words = [sys.executable, "-m", "tests.train.streamed_run", *options]
+    run = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(run, lambda: waits_for_images(steps))
+    processes = family(run.pid)
+    assert len(processes) >= 2
+    os.killpg(run.pid, signal.SIGTERM)
+    _, told = run.communicate(timeout=120)
+    assert run.returncode == 128 + signal.SIGTERM, told
+    assert "the last good one is" in told
+    assert list((folder / "checkpoints").iterdir())
+    wait_until_gone(processes)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,20 @@
 """What is shown while a run goes on."""
 
 import io
+import os
+import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 from rich.console import Console
 
+from train import __main__ as command
 from train.config import Config
 from train.data import folder
+from train.look import gates, windows
 from train.metrics import EpochMetrics
+from train.plots import save_curves
 from train.run_folder import RunFolder
 from train.show import summary
 from train.training import open_data
@@ -36,3 +42,26 @@ def test_a_run_of_days_tells_them(tmp_path):
     seconds = ((3 * 24 + 5) * 60 + 7) * 60 + 11.9
     console.print(summary([EpochMetrics(1, 0.5, 0.5, 0.5, 0.5, 13.0)], RunFolder(tmp_path), seconds))
     assert "3 days, 5:07:11" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("name", [r"$\nothing$", "[/b]", os.fsdecode(b"caf\xe9"), "two\nlines"])
+def test_any_name_can_be_shown_and_drawn(tmp_path, name):
+    console, metrics = Console(file=io.StringIO(), width=197), EpochMetrics(1, 0.5, 0.5, 0.5, 0.5, 13.0)
+    console.print(summary([metrics], RunFolder(tmp_path / name), 1.0))
+    told = console.file.getvalue().encode().decode()
+    assert str(tmp_path / name).encode("ascii", "backslashreplace").decode().replace("\n", r"\n") in told
+    save_curves(tmp_path / "curves.png", Config(data=f"npz:{name}"), [metrics])
+    gates.draw(tmp_path / "gates.png", name, np.array([[0.2, 0.7], [0.5, 0.1]]), ("0", "1"))
+    row = windows.Row(np.zeros((5, 2)), [np.ones((5, 2)), np.zeros((3, 2))], r"class $\nothing$", False)
+    windows.draw(tmp_path / "windows.png", name, [row])
+
+
+def test_a_terminal_without_a_letter_shows_an_escape(monkeypatch):
+    """And does not end the run that prints it."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    monkeypatch.setattr(command, "main", lambda: print("caf\xe9") or 0)
+    with pytest.raises(SystemExit):
+        command.run_and_leave()
+    sys.stdout.flush()
+    assert written.getvalue() == b"caf\\xe9\n"

@@ -10,6 +10,8 @@ from rich.console import Console
 from ..batches import check_batch_size
 from ..data import Source, open_source
 from ..data.source import RESIDENT_BYTES
+from ..devices import Layout
+from ..names import printable
 from ..run_folder import check_run_dir
 from ..show import looking
 from ..signals import INTERRUPTED
@@ -58,8 +60,9 @@ def prepare(options: Options) -> tuple[Source, Path]:
         folder = folder.with_name(f"{folder.name}-compare")
     with looking(Console()) as progress:
         source = open_source(options.data, progress)
-    if not source.resident:
-        limit = f"at most {RESIDENT_BYTES >> 20} MiB of images, which are held all at once"
+    most = Layout(options.batch_size).most
+    if not source.resident or source.size > most:
+        limit = f"at most {int(min(RESIDENT_BYTES, most)) >> 20} MiB of images, which are held all at once"
         raise ValueError(f"--data must have {limit}, got {options.data} with {len(source.records)} of them")
     check_batch_size(options.batch_size, source.train)
     try:
@@ -91,8 +94,8 @@ def run(options: Options, source: Source, folder: Path) -> int:
     write_json(folder / JSON, result)
     save_picture(folder / PICTURE, result)
     console.print(table(result))
-    for line in [*findings(result), f"run folder: {folder}"]:
-        console.print(line, soft_wrap=True, highlight=False)
+    for line in [*findings(result), f"run folder: {printable(folder)}"]:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     if result.verdict.holds:
         return 0
     print(f"error: ours and PyTorch's {options.network} do not agree in {options.dtype}", file=sys.stderr)

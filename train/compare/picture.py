@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..names import printable
 from .result import Result
 from .verdict import FIRST
 
@@ -15,9 +16,10 @@ OURS, TWIN = "tab:orange", "tab:blue"
 def save_picture(path: Path, result: Result) -> None:
     """Draws the losses over the steps, and the difference with the band and the tolerance."""
     options = result.options
-    data = Path(options.data).name
+    data = printable(Path(options.data).name)
     figure = Figure(figsize=(9, 7.5), layout="constrained")
-    figure.suptitle(f"{options.network} in {options.dtype}: ours against PyTorch, {options.steps} steps on {data}")
+    title = f"{options.network} in {options.dtype}: ours against PyTorch, {options.steps} steps on {data}"
+    figure.suptitle(title, parse_math=False)  # a path may hold dollars
     losses, apart = figure.subplots(2, 1, sharex=True)
     _draw_losses(losses, result)
     _draw_difference(apart, result)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..names import printable
 from . import source as images
 from .npz import load_arrays
 from .source import FEWEST
@@ -113,9 +114,14 @@ class Labelled:
         }
 
     @property
+    def size(self) -> int:
+        """The bytes of all records."""
+        return self.records.nbytes
+
+    @property
     def resident(self) -> bool:
-        """Whether the records are few enough to live on the device whole."""
-        return self.records.nbytes <= images.RESIDENT_BYTES
+        """Whether the records are few enough to live on a device whole."""
+        return self.size <= images.RESIDENT_BYTES
 
     @property
     def inputs(self) -> np.ndarray:
@@ -140,10 +146,11 @@ def open_labelled(data: str, kind: Kind, synthetic: Any) -> Labelled:
         return Labelled(data, kind, *synthetic())
     if start != "npz" or not path:
         raise ValueError(f"--data must be synthetic or npz:PATH for {kind.unit}, got {data!r}")
-    arrays = load_arrays(data, path, {INPUTS, LABELS})
+    name = printable(data)
+    arrays = load_arrays(name, path, {INPUTS, LABELS})
     if not {INPUTS, LABELS} <= arrays.keys():
-        raise ValueError(f"{data}: the archive must hold {INPUTS} and {LABELS}, got {', '.join(arrays) or 'nothing'}")
-    return Labelled(data, kind, arrays[INPUTS], arrays[LABELS])
+        raise ValueError(f"{name}: the archive must hold {INPUTS} and {LABELS}, got {', '.join(arrays) or 'nothing'}")
+    return Labelled(name, kind, arrays[INPUTS], arrays[LABELS])
 
 
 def _as_inputs(name: str, kind: Kind, inputs: np.ndarray) -> np.ndarray:

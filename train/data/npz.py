@@ -5,6 +5,7 @@ n + 1 integers: image i is ``jpeg[offset[i]:offset[i + 1]]``.
 """
 
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
+from ..names import printable
 from .source import Source
 
 # Whatever numpy and zipfile raise on archives that are damaged, of another kind, or compressed by other means.
@@ -26,7 +28,7 @@ def read_npz(path: str) -> Source:
         FileNotFoundError: no such file.
         ValueError: a damaged archive, missing or wrongly shaped arrays, a JPEG that does not decode.
     """
-    name = f"npz:{path}"
+    name = printable(f"npz:{path}")
     arrays = load_arrays(name, path, {"images"}, {"jpeg", "offset"})
     if "images" in arrays:
         return Source(name, arrays["images"])
@@ -41,11 +43,17 @@ def load_arrays(name: str, path: str, *choices: set[str]) -> dict[str, np.ndarra
 
     Other arrays are not looked into, and come out empty: some archives hold pickled extras.
 
+    Args:
+        name: what messages call it.
+        path: of the archive; ``~`` is the home folder.
+        *choices: names of arrays.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: a damaged archive, or one of anything but plain arrays.
     """
     try:
+        path = os.path.expanduser(path)
         with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):
                 raise ValueError("a file that is cut off or of another kind")

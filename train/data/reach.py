@@ -3,7 +3,9 @@
 import threading
 import urllib.request
 
-WAIT = 4.0  # seconds; with what is imported before, an answer takes less than ten
+# Seconds. The command takes three of a processor's time before it asks, or six of a clock where two commands share the
+# processor: with both an answer takes less than ten.
+WAIT = 3.0
 
 
 def why_unreachable(url: str, seconds: float = WAIT) -> str | None:

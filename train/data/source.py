@@ -15,8 +15,8 @@ import numpy as np
 PATCH = 16  # pixels along each side of a patch; no image may be smaller
 FEWEST = 5  # images, so that the last fifth is not empty
 
-# 512 MiB, some 19,000 images of 96x96: on the way to the device the images stand in host memory twice, and with them a
-# run has to stay below 2 GiB there.
+# 512 MiB, some 19,000 images of 96x96. The host's memory holds them once, and where the CPU computes once more for each
+# of its devices; `train.devices.Layout.most` says how large those may be.
 RESIDENT_BYTES = 2**29
 
 LOOKED_AT = 16  # images of a large source, spread evenly: one more or less in a folder moves most of them
@@ -106,10 +106,15 @@ class Source:
         }
 
     @property
-    def resident(self) -> bool:
-        """Whether the images are few enough to live on the device whole."""
+    def size(self) -> int:
+        """The bytes of all images."""
         height, width = self.shape
-        return len(self.records) * height * width * 3 <= RESIDENT_BYTES
+        return len(self.records) * height * width * 3
+
+    @property
+    def resident(self) -> bool:
+        """Whether the images are few enough to live on a device whole."""
+        return self.size <= RESIDENT_BYTES
 
     @property
     def described(self) -> str:

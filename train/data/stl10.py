@@ -5,12 +5,14 @@ tensorflow-datasets, or already in the folder that the user names. tensorflow-da
 hash; here they stand in the order of the archive again, which the tutorial's split and its ``article`` patches rely on.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import io
 import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,14 @@ from PIL import Image
 from .reach import why_unreachable
 from .source import Records, Source
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 URL = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
 ARCHIVE = "stl10_binary.tar.gz"
+UNPACKED = "unpacked_"  # how the names of folders begin that are there while the archive is prepared
 EXTRA = "install it with: pip install -e '.[stl10]'"
 
 
@@ -75,9 +83,10 @@ def open_stl10(name: str, folder: str | None, *, unlabelled: bool) -> Source:
         FileNotFoundError: no such folder.
         ValueError: a missing extra, an archive that is neither there nor within reach, or one that is damaged.
     """
-    if folder is not None and not Path(folder).expanduser().is_dir():
+    root = None if folder is None else Path(os.path.expanduser(folder))  # a home that nobody has stays
+    if root is not None and not root.is_dir():
         raise FileNotFoundError(f"{name}: no such folder")
-    builder = _builder(name, None if folder is None else Path(folder).expanduser())
+    builder = _builder(name, root)
     if not builder.is_prepared():
         _prepare(name, builder, folder)
     labelled = _records(builder, "train")
@@ -130,17 +139,53 @@ def _prepare(name: str, builder: Any, folder: str | None) -> None:
             raise ValueError(
                 f"{name}: {archive} must have {size} bytes, got {archive.stat().st_size}: download it again"
             )
-    elif not any((root / "downloads").glob("*stl10*.INFO")):  # downloaded, but not prepared before
+    elif not _is_downloaded(root, size):
         _check_reach(name, size)
-    # What is unpacked takes 3 GB, which nobody needs afterwards.
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix="unpacked_") as unpacked:
+    with _folder_to_unpack_in(root) as unpacked:
         config = tfds.download.DownloadConfig(manual_dir=folder and root, extract_dir=unpacked)
         try:
             builder.download_and_prepare(download_config=config)
         except Exception as error:  # of TensorFlow, the network, the disk, the archive
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ValueError(f"{name}: preparing STL-10 failed: {reason[0]}") from error
+
+
+def _is_downloaded(root: Path, size: int) -> bool:
+    """Whether tensorflow-datasets has the archive already, whole, with a note beside it."""
+    archives = (root / "downloads").rglob("*stl10*.tar.gz")
+    return any(
+        path.is_file() and path.stat().st_size == size and path.with_name(f"{path.name}.INFO").is_file()
+        for path in archives
+    )
+
+
+@contextlib.contextmanager
+def _folder_to_unpack_in(root: Path) -> Iterator[str]:
+    """A folder for 3 GB that nobody needs afterwards; those of processes that were killed go before."""
+    root.mkdir(parents=True, exist_ok=True)
+    with _held(root) as alone:
+        for left in root.glob(f"{UNPACKED}*") if alone else ():
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=UNPACKED) as unpacked:
+            yield unpacked
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Holds a folder, and says whether no other process does; where folders cannot be held nobody knows."""
+    if fcntl is None:
+        yield False
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except OSError:
+            alone = False
+        yield alone
+    finally:
+        os.close(opened)
 
 
 def _check_reach(name: str, size: int) -> None:

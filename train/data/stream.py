@@ -6,18 +6,22 @@ workers, and each of several processes reads its own rows of the same batches.
 """
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
 
 from ..batches import eval_batches, train_batches
+from ..cores import usable_cores
 from .source import Records, Source
 
 
@@ -28,6 +32,10 @@ class DataError(Exception):
 STEPS = 2**40  # more than anyone takes, where grain wants a length
 THREADS = 4  # that decode in each process
 AHEAD = 4  # batches that each process has ready, beside the one that waits to be fetched
+
+# They are for the run, which saves and then ends its workers. Ctrl-C goes to all processes of a terminal, and whoever
+# ends a job (SLURM, systemd, timeout) tells all of its processes, too.
+FOR_THE_RUN = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Stream:
@@ -119,7 +127,7 @@ class Stream:
             data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_start_worker)
         batches = iter(data)
         try:
-            for batch in batches:
+            for batch in itertools.chain([_first(batches)], batches) if workers else batches:
                 # Workers hand over shared memory, which must not outlive them.
                 yield tuple(np.array(array) for array in batch)
         finally:
@@ -155,8 +163,7 @@ class Reader:
 
 def default_workers() -> int:
     """How many processes decode where nobody says: as many as leave a core to the loop, 1 to 4."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores - 1, 1), 4)
+    return min(max(usable_cores() - 1, 1), 4)
 
 
 @lru_cache(maxsize=2)  # threads that read ahead are in two epochs at once
@@ -186,9 +193,26 @@ def as_data_errors() -> Iterator[None]:
         raise DataError(next(iter(str(error).splitlines()), type(error).__name__)) from error
 
 
+def _first(batches: Iterator[Any]) -> Any:
+    """The first batch. Workers are started for it, by a thread from which they inherit that no signal reaches them.
+
+    What they do about signals themselves, in `_start_worker`, comes seconds later.
+    """
+    with ThreadPoolExecutor(1, initializer=_let_no_signal_through) as thread:
+        return thread.submit(next, batches).result()
+
+
+def _let_no_signal_through() -> None:
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_RUN)
+        resource_tracker.ensure_running()  # where it has to be started it lets some of them through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_RUN)
+
+
 def _start_worker(index: int, count: int) -> None:
-    # Ctrl-C is for the run, which saves and then ends its workers; and no worker outlives a run that was killed.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in FOR_THE_RUN:
+        signal.signal(number, signal.SIG_IGN)
+    # No worker outlives a run that was killed.
     threading.Thread(target=_end_with_the_run, daemon=True).start()
 
 

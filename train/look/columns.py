@@ -1,6 +1,7 @@
 """What the picture shows: for each column a title and the arrays of its rows."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -8,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flax_attn.networks.patch import PatchNetwork
+
 from ..task import WHITE, Patches
 from .maps import detector_maps, gathered, is_over_places, kind_of, spread
-from .observe import Observed
+from .observe import Observed, at_once, observe
 from .places import centres_inside
 
 _detector_maps = jax.jit(detector_maps, static_argnames=("size", "token_order"))
@@ -36,6 +39,32 @@ class Column:
     scale: Literal["signed", "attention", "range", "bars"]
     dots: np.ndarray | None = None
     least: float = float(np.finfo(np.float32).tiny)
+
+
+def look(network: PatchNetwork, x: np.ndarray) -> tuple[np.ndarray, list[Column]]:
+    """Lets ``network`` judge images, so many at a time as what it records leaves memory for.
+
+    Args:
+        network: of the patch task; judged in eval mode and left as it is.
+        x: images (b, h, w, 3).
+
+    Returns:
+        p (b,), and all columns beside the images.
+    """
+    most = at_once(network, *x.shape[1:3], len(x))
+    p, shown = [], []
+    for part in (x[start : start + most] for start in range(0, len(x), most)):
+        seen = observe(network, part)
+        p.append(np.asarray(seen.p))
+        shown.append(columns(part, seen, network.token_order))
+    return np.concatenate(p), [_joined(same) for same in zip(*shown, strict=True)]
+
+
+def _joined(parts: Sequence[Column]) -> Column:
+    """A column of more rows."""
+    values, dots = np.concatenate([part.values for part in parts]), [part.dots for part in parts]
+    least = max(part.least for part in parts)
+    return replace(parts[0], values=values, dots=None if dots[0] is None else np.concatenate(dots), least=least)
 
 
 def columns(x: np.ndarray, seen: Observed, token_order: str = "pixels") -> list[Column]:

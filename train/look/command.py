@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ..data.source import PATCH
+from ..names import printable
 from ..task import Patches
-from .columns import columns
+from .columns import look
 from .load import load_run
-from .observe import observe
 from .photo import read_photos
 from .picture import Caption, draw
 from .places import painted
@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("\n".join([*lines, str(path)]))
+    print("\n".join([*lines, printable(path)]))
     return 0
 
 
@@ -56,11 +56,13 @@ def attend(
         raise ValueError(f"IMAGE... must be at most {MOST} for one picture, got {len(images)}")
     trained = load_run(run)
     photos = read_photos(list(images), trained.height, trained.width)
-    x = painted(photos, _patches(patch, photos))
-    seen, x = observe(trained.network, x), np.asarray(x)
-    captions = [Caption(f"{_short(Path(name).name)}\np = {p:.3f}") for name, p in zip(images, seen.p, strict=True)]
-    draw(path, _title(trained.config.network, run), x, captions, columns(x, seen, trained.network.token_order))
-    return path, [f"{name}: p = {p:.4f}" for name, p in zip(images, np.asarray(seen.p), strict=True)]
+    x = np.asarray(painted(photos, _patches(patch, photos)))
+    p, columns = look(trained.network, x)
+    captions = [
+        Caption(f"{_short(printable(Path(name).name))}\np = {each:.3f}") for name, each in zip(images, p, strict=True)
+    ]
+    draw(path, _title(trained.config.network, run), x, captions, columns)
+    return path, [f"{printable(name)}: p = {each:.4f}" for name, each in zip(images, p, strict=True)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,7 +104,7 @@ def _patches(corner: Sequence[int] | None, photos: np.ndarray) -> Patches:
 
 
 def _title(network: str, run: str) -> str:
-    return f"{network} of {run}"
+    return f"{network} of {printable(run)}"
 
 
 def _short(name: str, most: int = 26) -> str:

@@ -9,25 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from flax_attn import attention_maps, ops
-
 from ..batches import eval_batches
 from ..data.labelled import Labelled
 from ..devices import Layout
+from ..run_folder import write_whole
 from ..tasks import Task
+from .witness import witness
 
 CONFUSION, NORMALISATION = "confusion.json", "normalisation.json"
 Recorded = dict[str, jax.Array]
-
-
-class _Witness(nnx.Module):
-    """Records the answer beside what the blocks record, so that one pass gives all."""
-
-    def __init__(self, network: nnx.Module, task: Task) -> None:
-        self.network, self.task = network, task
-
-    def __call__(self, x: jax.Array) -> None:
-        ops.record(self, "answer", self.task.answer(self.network, x))
 
 
 @partial(jax.jit, static_argnames="task")
@@ -46,12 +36,10 @@ def watch(
         The logits (b, classes) and all that blocks recorded, by path, in float32.
     """
     network = nnx.merge(graph, state, copy=True)
-    network.eval()
     nothing = jnp.zeros(len(inputs), jnp.int32)
     x, _ = task.draw(inputs, nothing, nothing, jax.random.key(0))
-    seen = {path: array.astype(jnp.float32) for path, array in attention_maps(_Witness(network, task), x).items()}
-    logits = seen.pop("answer")
-    return logits, {path.removeprefix("network."): array for path, array in seen.items()}
+    results, recorded = witness(network, lambda network, x: {"answer": task.answer(network, x)}, x)
+    return results["answer"], recorded
 
 
 def watch_all(
@@ -116,9 +104,9 @@ def save_confusion(folder: Path, source: Labelled, judged: np.ndarray) -> str:
         "accuracy_of_class": each,
         "confusion": table.tolist(),
     }
-    (folder / CONFUSION).write_text(json.dumps(found, indent=1) + "\n")
+    write_whole(folder / CONFUSION, json.dumps(found, indent=1) + "\n")
     shift, scale = (values.tolist() for values in source.normalisation)
-    (folder / NORMALISATION).write_text(json.dumps({"shift": shift, "scale": scale}, indent=1) + "\n")
+    write_whole(folder / NORMALISATION, json.dumps({"shift": shift, "scale": scale}, indent=1) + "\n")
     share, worst = min((share, place) for place, share in enumerate(each) if share is not None)
     return (
         f"class {source.names[worst]} is known least: {share:.3f} of its test {source.unit} are judged rightly, of all "

@@ -14,17 +14,16 @@ from flax_attn.networks.patch import PatchNetwork
 from ..config import Config
 from ..data import Source
 from ..data.stream import as_data_errors
+from ..run_folder import write_whole
 from ..task import Patches
-from .columns import columns
+from .columns import look
 from .localise import ACTIVATION, localise
-from .observe import observe
-from .picture import Caption, draw
+from .picture import ATTENTION, Caption, draw
 from .places import fixed_patches, painted
 from .scores import Localisation
 
 ROWS = 6
 SCORES = "localisation.json"
-PICTURE = "attention.png"
 
 
 class HeldOutImages:
@@ -51,7 +50,7 @@ def finish(folder: Path, config: Config, network: PatchNetwork, source: Source) 
     images, patches = HeldOutImages(source), fixed_patches(config, np.asarray(source.test), height, width)
     scores = localise(network, images, patches, batch_size=config.batch_size)
     save_scores(folder / SCORES, scores, height, width)
-    save_attention(folder / PICTURE, config, network, images, patches)
+    save_attention(folder / ATTENTION, config, network, images, patches)
     return in_a_line(scores[ACTIVATION])
 
 
@@ -61,7 +60,7 @@ def save_scores(path: Path, scores: Mapping[str, Localisation], height: int, wid
         name: {key: None if math.isnan(value) else value for key, value in dataclasses.asdict(each).items()}
         for name, each in scores.items()
     }
-    path.write_text(json.dumps({"image_size": [height, width], "maps": plain}, indent=2) + "\n")
+    write_whole(path, json.dumps({"image_size": [height, width], "maps": plain}, indent=2) + "\n")
 
 
 def in_a_line(scores: Localisation) -> str:
@@ -87,13 +86,13 @@ def save_attention(path: Path, config: Config, network: PatchNetwork, images: An
     start = max(len(images) // config.batch_size - 1, 0) * config.batch_size
     label = patches.label[start : start + config.batch_size]
     chosen = start + choose(label, in_order=config.patches == "article")
-    x = painted(images[chosen], Patches(*(values[chosen] for values in patches)))
-    seen, x = observe(network, x), np.asarray(x)
+    x = np.asarray(painted(images[chosen], Patches(*(values[chosen] for values in patches))))
+    p, columns = look(network, x)
     title = f"{config.network}: test images and what the network makes of them"
     if config.network == "multi_head":
         title += f" (tokens: {config.token_order})"
-    captions = [_caption(p, y) for p, y in zip(np.asarray(seen.p), patches.label[chosen], strict=True)]
-    draw(path, title, x, captions, columns(x, seen, network.token_order))
+    captions = [_caption(p, y) for p, y in zip(p, patches.label[chosen], strict=True)]
+    draw(path, title, x, captions, columns)
 
 
 def choose(y: np.ndarray, *, in_order: bool) -> np.ndarray:

@@ -11,10 +11,11 @@ from matplotlib.ticker import MaxNLocator
 
 from ..config import Config
 from ..data.labelled import Labelled
+from ..names import printable
 from ..tasks import Task
 from .confusion import save_confusion, watch_all
+from .picture import ATTENTION
 
-PICTURE = "attention.png"
 MOST_NAMES = 40  # beside one another
 
 
@@ -28,7 +29,7 @@ def finish(folder: Path, task: Task, config: Config, network: nnx.Module, source
     (gates,) = recorded.values()
     labels = source.labels[source.test.start :]
     means = mean_gates(gates[:, 0, 0], labels, source.classes)
-    draw(folder / PICTURE, f"channel attention on {config.data}: the gates of the test arrays", means, source.names)
+    draw(folder / ATTENTION, f"channel attention on {config.data}: the gates of the test arrays", means, source.names)
     return [save_confusion(folder, source, logits.argmax(-1))]
 
 
@@ -61,7 +62,7 @@ def draw(path: Path, title: str, means: np.ndarray, names: tuple[str, ...]) -> N
     """
     classes, channels = means.shape
     figure = Figure(figsize=(min(5 + 0.1 * channels, 16), min(4 + 0.5 * classes, 16)), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(printable(title), parse_math=False)
     above, below = figure.subplots(2, 1, sharex=True)
     _draw_table(figure, above, means, names, {"cmap": "viridis", "vmin": 0, "vmax": 1})
     above.set_title("mean gate: 0 closes a channel, 1 lets it through", fontsize=10)

@@ -12,7 +12,7 @@ from ..batches import eval_batches
 from ..devices import Layout
 from ..task import Patches, paint
 from .maps import detector_maps
-from .observe import observe_inside
+from .observe import at_once, observe_inside
 from .scores import ImageScores, Localisation, combine, judge
 
 ACTIVATION, MEAN = "class_activation", "attended_mean"  # the maps that every network has
@@ -25,7 +25,7 @@ def localise(network: PatchNetwork, images: Any, patches: Patches, *, batch_size
         network: a network of the patch task with any block; judged in eval mode and left as it is.
         images: uint8 (n, h, w, 3), or anything that gives such an array for an array of indices; at least one.
         patches: of these images, (n,).
-        batch_size: images at a time.
+        batch_size: images at a time, fewer where what blocks record of so many would take too much memory.
 
     Returns:
         ``class_activation``, ``attended_mean`` (the attended map's mean over channels, which says little where a block
@@ -37,6 +37,8 @@ def localise(network: PatchNetwork, images: Any, patches: Patches, *, batch_size
     """
     if not len(images) or len(images) != len(patches.label):
         raise ValueError(f"images must be {len(patches.label)}, one for each patch, got {len(images)}")
+    height, width = images[np.array([0])].shape[1:3]
+    batch_size = at_once(network, height, width, batch_size)
     layout = Layout(batch_size)
     graph, state = nnx.split(network)
     state = layout.copy(state)

@@ -6,8 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flax_attn import attention_maps, ops
 from flax_attn.networks.patch import PatchNetwork
+
+from .witness import witness
+
+# 512 MiB. Token weights grow with the fourth power of an image's sides: those of one image of 256x256 in 4 heads take
+# 256 MiB, where training never has more than a block of them. While they are computed they stand in memory twice.
+MOST_BYTES = 2**29
 
 
 class Observed(NamedTuple):
@@ -26,22 +31,25 @@ class Observed(NamedTuple):
     recorded: dict[str, jax.Array]
 
 
-class _Witness(nnx.Module):
-    """Records a network's results beside what its blocks record, so that one pass gives all."""
-
-    def __init__(self, network: PatchNetwork) -> None:
-        self.network = network
-
-    def __call__(self, x: jax.Array) -> None:
-        p, attended = self.network(x)
-        ops.record(self, "p", p)
-        ops.record(self, "attended", attended)
-
-
 def observe(network: PatchNetwork, x: jax.Array) -> Observed:
     """Lets ``network`` judge images x (b, h, w, 3) in eval mode and keeps everything; the network stays as it is."""
     graph, state = nnx.split(network)
     return _observe(graph, state, x)
+
+
+def at_once(network: PatchNetwork, height: int, width: int, most: int) -> int:
+    """How many images of a size, at least 1, ``network`` can be observed with before what it records takes too much.
+
+    Args:
+        network: any; nothing is computed.
+        height: rows of the images.
+        width: columns of the images.
+        most: how many are wanted.
+    """
+    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    recorded = jax.eval_shape(_observe, *nnx.split(network), image).recorded
+    each = sum(array.size * array.dtype.itemsize for array in recorded.values())
+    return max(1, min(most, MOST_BYTES // max(each, 1)))
 
 
 @jax.jit
@@ -51,11 +59,14 @@ def _observe(graph: nnx.GraphDef[PatchNetwork], state: nnx.State, x: jax.Array) 
 
 def observe_inside(network: PatchNetwork, x: jax.Array) -> Observed:
     """`observe` for use inside a compiled function; puts ``network`` in eval mode."""
-    network.eval()
-    seen = {path: array.astype(jnp.float32) for path, array in attention_maps(_Witness(network), x).items()}
-    p, attended = seen.pop("p"), seen.pop("attended")
-    activation = class_activation(attended, network.final.kernel[:, 0], network.final.bias[0])
-    return Observed(p, attended, activation, {path.removeprefix("network."): seen[path] for path in seen})
+    results, recorded = witness(network, _judge, x)
+    activation = class_activation(results["attended"], network.final.kernel[:, 0], network.final.bias[0])
+    return Observed(results["p"], results["attended"], activation, recorded)
+
+
+def _judge(network: PatchNetwork, x: jax.Array) -> dict[str, jax.Array]:
+    p, attended = network(x)
+    return {"p": p, "attended": attended}
 
 
 def class_activation(attended: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.picture import read_picture
+from ..names import printable
 
 
 def read_photos(paths: list[str], height: int, width: int) -> np.ndarray:
@@ -18,7 +19,7 @@ def read_photos(paths: list[str], height: int, width: int) -> np.ndarray:
         try:
             images.append(read_picture(Path(path), height, width))
         except ValueError as error:
-            problems.append(f"{path}: {error}")
+            problems.append(f"{printable(path)}: {error}")
     if problems:
         raise ValueError("IMAGE must be a readable image, got " + "; ".join(problems))
     return np.stack(images)

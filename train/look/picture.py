@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from .columns import Column, outline
 from .places import CELL
 
+ATTENTION = "attention.png"  # in the folder of a run
 BAR = {"location": "bottom", "shrink": 0.85, "aspect": 25, "pad": 0.01}
 MAPS = {"signed": "RdBu_r", "attention": "viridis", "range": "viridis"}
 UNIFORM = 1  # attention that is no more for one place than for another
@@ -35,6 +36,8 @@ def draw(path: Path, title: str, x: np.ndarray, captions: Sequence[Caption], col
 def compose(title: str, x: np.ndarray, captions: Sequence[Caption], columns: Sequence[Column]) -> Figure:
     """Draws a row per image; a column has one scale, so that rows can be compared. Patches are outlined.
 
+    Texts are shown as they are, dollars too.
+
     Args:
         title: of the picture.
         x: images (rows, h, w, 3) as the network gets them.
@@ -43,7 +46,7 @@ def compose(title: str, x: np.ndarray, captions: Sequence[Caption], columns: Seq
     """
     rows = len(x)
     figure = Figure(figsize=(2.2 * (len(columns) + 1), 2.0 * rows + 1.2), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     grid = figure.subplots(rows, len(columns) + 1, squeeze=False)
     for ax, image, caption in zip(grid[:, 0], x, captions, strict=True):
         _draw_image(ax, image, caption)
@@ -69,7 +72,7 @@ def limits(column: Column) -> dict[str, float]:
 def _draw_image(ax: Axes, image: np.ndarray, caption: Caption) -> None:
     height, width, _ = image.shape
     ax.imshow(np.clip(image * 0.5 + 0.5, 0, 1), extent=(0, width, height, 0))
-    ax.set_title(caption.text, fontsize=10, color="tab:red" if caption.wrong else "black")
+    ax.set_title(caption.text, fontsize=10, parse_math=False, color="tab:red" if caption.wrong else "black")
     _outline(ax, image)
     ax.set_axis_off()
 

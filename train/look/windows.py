@@ -11,10 +11,11 @@ from matplotlib.ticker import MaxNLocator
 
 from ..config import Config
 from ..data.labelled import Labelled
+from ..names import printable
 from ..tasks import Task
 from .confusion import save_confusion, watch, watch_all
+from .picture import ATTENTION
 
-PICTURE = "attention.png"
 ROWS = 6
 MOST_LINES = 12  # sensors that get a name in the legend
 EPS = float(np.finfo(np.float32).eps)
@@ -53,7 +54,7 @@ def finish(folder: Path, task: Task, config: Config, network: nnx.Module, source
         Row(windows[row], [gate[row] for gate in gates], *_caption(source.names, labels[place], judged[place]))
         for row, place in enumerate(chosen)
     ]
-    draw(folder / PICTURE, f"spatial attention on {config.data}: test windows and the gates of each stage", rows)
+    draw(folder / ATTENTION, f"spatial attention on {config.data}: test windows and the gates of each stage", rows)
     return [save_confusion(folder, source, judged)]
 
 
@@ -77,11 +78,11 @@ def draw(path: Path, title: str, rows: list[Row]) -> None:
     """
     stages = len(rows[0].gates)
     figure = Figure(figsize=(4 + 2.6 * stages, 1.7 * len(rows) + 1.2), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(printable(title), parse_math=False)
     grid = figure.subplots(len(rows), 1 + stages, squeeze=False, sharex=True, width_ratios=[1.5, *[1] * stages])
     for ax, row in zip(grid[:, 0], rows, strict=True):
         ax.plot(np.arange(len(row.window)) + 0.5, row.window, linewidth=0.9)
-        ax.set_title(row.caption, fontsize=10, color="tab:red" if row.wrong else "black")
+        ax.set_title(row.caption, fontsize=10, parse_math=False, color="tab:red" if row.wrong else "black")
         ax.set(xlim=(0, len(row.window)), ylabel="signal")
     if rows[0].window.shape[1] <= MOST_LINES:
         names = [str(sensor) for sensor in range(rows[0].window.shape[1])]

@@ -88,7 +88,7 @@ def run(options: Options, runs: list[Planned], source: Source | None) -> int:
             return code
     report = collect(options, runs, log)
     for path in write_docs(report) if options.docs else write_report(Path(options.out), report):
-        console.print(f"written: {path}", soft_wrap=True, highlight=False)
+        console.print(f"written: {path}", soft_wrap=True, highlight=False, markup=False)
     if report.failed:
         print(f"error: these runs failed, for the reasons above: {', '.join(report.failed)}", file=sys.stderr)
         return 1

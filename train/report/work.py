@@ -121,6 +121,6 @@ def train_twin(run: Planned, source: Source, console: Console) -> int:
         except StoppedError:
             return status(stop.signal or 0)
         except (NonFiniteError, DataError, OSError, ValueError, RuntimeError, MemoryError) as error:  # CUDA's, too
-            console.print(f"error: {first_line(error)}", soft_wrap=True, highlight=False)
+            console.print(f"error: {first_line(error)}", soft_wrap=True, highlight=False, markup=False)
             return 1
     return 0

@@ -68,6 +68,10 @@ def test_without_pytorch_one_line_names_the_extra(archive, tmp_path, capsys, mon
 
 
 def test_images_that_would_have_to_stream_are_refused(archive, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("train.devices.COPIES_BYTES", 1 << 10)
+    assert compare(archive, tmp_path / "run") == 2
+    assert "must have at most 0 MiB of images" in capsys.readouterr().err
+    monkeypatch.undo()
     for module in ("train.compare.command", "train.data.source"):
         monkeypatch.setattr(f"{module}.RESIDENT_BYTES", 3 << 20)
     monkeypatch.setattr("train.data.source.Source.resident", False)

@@ -29,6 +29,7 @@ def main(count: int, workers: int, data: str | None = None) -> None:
     batches = stream.batches()
     first, began, seen = next(batches)[0], time.perf_counter(), set()
     assert first.shape == (BATCH, 96, 96, 3)
+    print("first batch", flush=True)
     for _, indices in itertools.islice(batches, count - 1):
         seen.update(indices.tolist())
     speed = (count - 1) * BATCH / (time.perf_counter() - began)

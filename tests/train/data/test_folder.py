@@ -1,7 +1,9 @@
 """Photos of every kind become squares; what cannot be read is left out and named."""
 
+import os
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +16,10 @@ from train.data.folder import find_files, read_folder
 # A dark left half and a bright right half, wider than high: the centre square is cut through by the edge.
 WIDE = np.full((101, 149, 3), 40, np.uint8)
 WIDE[:, 74:] = 200
+
+
+LATIN_1 = os.fsdecode(b"caf\xe9.txt")
+latin_1 = pytest.mark.skipif(sys.platform != "linux", reason="other systems have no file names that are no text")
 
 
 def save(path, image=WIDE, **options):
@@ -55,7 +61,9 @@ def test_images_stand_in_natural_order_of_their_names_and_folders(photos):
 def test_hidden_files_and_folders_are_passed_over(photos):
     for name in (".hidden.png", ".thumbnails/a.png", "shown/.b.png"):
         save(photos / name)
-    assert [file.name for file in find_files(photos)] == [f"photo{number}.png" for number in (1, 2, 3, 10, 20)]
+    files, passed_over = find_files(photos)
+    assert not any(passed_over.values())
+    assert [file.name for file in files] == [f"photo{number}.png" for number in (1, 2, 3, 10, 20)]
 
 
 def test_the_central_square_is_kept(tmp_path):
@@ -139,6 +147,46 @@ def test_what_cannot_be_read_and_what_is_too_small_is_left_out_counted_and_named
     assert first.startswith(f"folder:{photos}: 5 of 11 files left out, cannot be read: cut.png (")
     assert all(name in first for name in unreadable)
     assert second == f"folder:{photos}: 1 of 11 files left out, smaller than 16x16: icon.png (15x33 pixels)"
+
+
+def test_folders_that_cannot_be_entered_and_links_to_folders_are_left_out_counted_and_named(photos, monkeypatch):
+    for name in ("open", "more/closed10", "more/closed2"):
+        save(photos / name / "b.png", flat((30, 0, 0)))
+    (photos / "loop").symlink_to(photos)
+    scan = os.scandir
+
+    def closed(path):
+        if "closed" in str(path):  # root may enter any
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    source = read_folder(str(photos))
+    assert source.images[:, 0, 0, 0].tolist() == [30, 1, 2, 3, 10, 20]
+    assert source.notes == (
+        f"folder:{photos}: 2 folders left out, cannot be read: more/closed2 (Permission denied), "
+        "more/closed10 (Permission denied)",
+        f"folder:{photos}: 1 folder left out, links to folders, which are not followed: loop",
+    )
+
+
+def test_a_folder_that_cannot_be_read_at_all_says_so(photos, monkeypatch):
+    def closed(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(ValueError, match=re.escape("got none; ")) as caught:
+        open_source(f"folder:{photos}")
+    assert str(caught.value).endswith("1 folder left out, cannot be read: . (Permission denied)")
+
+
+@latin_1
+def test_names_that_are_no_text_can_be_shown(photos):
+    (photos / LATIN_1).write_text("no image")
+    (photos / "two\nlines.txt").write_text("no image")
+    (note,) = read_folder(str(photos)).notes
+    assert r"caf\udce9.txt (not an image of a known format), two\nlines.txt (" in note
+    assert note.encode()
 
 
 def test_of_many_files_the_first_are_named_and_the_others_counted(photos):

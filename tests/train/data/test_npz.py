@@ -34,6 +34,18 @@ def test_an_array_is_read_as_it_is(tmp_path):
     assert (source.train, source.test) == (range(5), range(5, 7))
 
 
+def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    np.savez(tmp_path / "a.npz", images=IMAGES)
+    assert np.array_equal(open_source("npz:~/a.npz").images, IMAGES)
+    with pytest.raises(FileNotFoundError, match=r"^npz:~/b.npz: no such file$"):
+        open_source("npz:~/b.npz")
+    for kind in ("npz", "folder", "stl10"):
+        with pytest.raises(FileNotFoundError, match=rf"^{kind}:~nobody-of-this-name: no such "):
+            open_source(f"{kind}:~nobody-of-this-name")
+
+
 def test_jpeg_files_are_decoded_in_order(tmp_path):
     smooth = [np.full((17, 19, 3), value, np.uint8) for value in (0, 50, 100, 150, 200, 250)]
     np.savez(tmp_path / "a.npz", classes=np.array(["x"], object), **blobs([jpeg(image) for image in smooth]))

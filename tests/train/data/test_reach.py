@@ -59,7 +59,22 @@ def test_a_network_that_swallows_everything_is_given_up_in_time(monkeypatch):
         began = time.monotonic()
         assert why_unreachable(url, 0.3) == "no answer within 0.3 s"
         assert time.monotonic() - began < 3
-    assert WAIT < 5
+
+
+def test_nothing_is_waited_for_longer_than_it_says(monkeypatch):
+    waits = []
+
+    def swallowed(url, timeout):
+        waits.append(timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr("urllib.request.urlopen", swallowed)
+    join = threading.Thread.join
+    monkeypatch.setattr(
+        threading.Thread, "join", lambda thread, seconds: waits.append(seconds) or join(thread, seconds)
+    )
+    assert why_unreachable("http://nowhere.invalid/file") == f"no answer within {WAIT:g} s"
+    assert waits == [WAIT, WAIT]
 
 
 def test_a_name_server_that_does_not_answer_is_not_waited_for(monkeypatch):

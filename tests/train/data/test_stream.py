@@ -1,10 +1,14 @@
 """Streamed batches are those of a resident source, from any step on, however many processes read them."""
 
+import contextlib
 import itertools
 import os
 import re
+import subprocess
 import sys
+import threading
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +16,15 @@ import pytest
 
 from train.batches import eval_batches, train_batches
 from train.data import Source
-from train.data.stream import DataError, Stream, default_workers
+from train.data.stream import FOR_THE_RUN, DataError, Stream, default_workers
 
-from ..peak_memory import peak_rss
+from ..conftest import wait_until_gone
+from ..peak_memory import family, peak_rss
 
 COUNT, BATCH, SEED = 53, 6, 3
+STREAM_PROGRAM = Path(__file__).with_name("stream_program.py")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="processes are seen in Linux's /proc")
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 17, 19, 3), np.uint8)
 
 
@@ -87,6 +95,45 @@ def test_worker_processes_change_nothing_and_hand_on_what_goes_wrong():
         next(batches)
 
 
+@needs_proc
+def test_signals_for_the_run_do_not_end_its_workers():
+    """Ctrl-C and the end of a job reach all processes, also those that have only just been started."""
+    resource_tracker.ensure_running()  # a process of multiprocessing's own, which stays
+    known, told, over = family(os.getpid()), set(), threading.Event()
+
+    def tell():
+        while not over.wait(0.001):
+            for pid in family(os.getpid()) - known:
+                told.add(pid)
+                for number in FOR_THE_RUN:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    batches = stream(source(), workers=2).batches()
+    try:
+        check(list(itertools.islice(batches, 15)), resident(3)[:15])
+    finally:
+        over.set()
+        thread.join()
+        batches.close()
+    assert len(told) >= 2
+    wait_until_gone(told)
+
+
+@needs_proc
+def test_no_worker_outlives_a_stream_that_was_killed():
+    words = [sys.executable, STREAM_PROGRAM, "1000000", "2"]
+    process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "first batch\n"
+    processes = family(process.pid)
+    assert len(processes) >= 3
+    process.kill()
+    process.wait()
+    wait_until_gone(processes)
+
+
 def test_processes_read_their_own_rows_of_the_same_batches():
     parts = [taken(stream(source(), process_index=i, process_count=3).batches(4), 5) for i in range(3)]
     check(
@@ -152,10 +199,9 @@ def test_a_step_below_zero_is_an_error():
         stream(source()).batches(-1)
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc, which Linux has")
+@needs_proc
 def test_a_hundred_thousand_images_stream_within_two_gibibytes():
     """All processes together; the images themselves have 2.6."""
-    program = Path(__file__).with_name("stream_program.py")
-    peak, status = peak_rss([sys.executable, program, "24", "2"], env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+    peak, status = peak_rss([sys.executable, STREAM_PROGRAM, "24", "2"], env=ENVIRONMENT)
     assert status == 0
     assert 2**27 < peak < 2**31

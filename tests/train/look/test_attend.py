@@ -1,5 +1,9 @@
 """``python -m train attend`` from its arguments to its picture."""
 
+import os
+import shutil
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,6 +42,19 @@ def test_the_picture_goes_where_it_should_and_a_patch_too(run, photo, tmp_path, 
     x[:, 4:20, 12:28] = 1
     assert first == f"{photo}: p = {observe(load_run(run).network, x).p[0]:.4f}"
     assert out.read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no file names that are no text")
+def test_any_name_can_be_drawn_and_shown(run, photo, tmp_path, capsys):
+    names = [tmp_path / os.fsdecode(b"caf\xe9.png"), tmp_path / r"$\nothing$.png", tmp_path / "[b].png"]
+    for name in names:
+        shutil.copy(photo, name)
+    folder = run.rename(tmp_path / r"$\run$")
+    assert attend(folder, *names) == 0
+    shown = capsys.readouterr().out
+    assert shown.encode().splitlines()[-1] == bytes(folder / "attend.png")
+    for name in (r"caf\udce9.png", r"$\nothing$.png", "[b].png"):
+        assert f"{tmp_path / name}: p = " in shown
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """The picture shows the arrays that its titles name."""
 
+import importlib
+
 import numpy as np
 import pytest
 
 from flax_attn.testing import relative_error, tolerance
-from train.look.columns import Column, asked_about, columns, outline
-from train.look.observe import Observed
+from train.config import Config
+from train.look.columns import Column, asked_about, columns, look, outline
+from train.look.observe import Observed, observe
 from train.look.picture import Caption, compose, limits
+from train.networks import build_network
 
 CLOSE = tolerance("output", "float32")
 B, H, W, C = 2, 5, 7, 11
@@ -82,6 +86,29 @@ def test_gates_show_their_values():
     assert np.array_equal(shown[6].values, spatial[..., 0])
     (alone,) = columns(image_pair(), seen(gate=np.concatenate([spatial, 1 - spatial], -1).repeat(6, -1)[..., :C]))[5:]
     assert alone.title == "spatial gate\nmean over channels"
+
+
+def test_a_picture_of_many_large_images_is_computed_in_parts(images, monkeypatch):
+    network, x = build_network(Config(network="multi_head"), 20, 28), (images(5) / 128 - 1).astype(np.float32)
+    x[1, 3:19, 2:18] = 1
+    p, whole = look(network, x)
+    observing = importlib.import_module("train.look.observe")
+    monkeypatch.setattr(observing, "MOST_BYTES", 3 * 4 * 35 * 35 * 4)  # weights of three
+    sizes = []
+    monkeypatch.setattr("train.look.columns.observe", lambda net, part: sizes.append(len(part)) or observe(net, part))
+    again, parts = look(network, x)
+    assert sizes == [3, 2]
+    assert relative_error(again, p) <= CLOSE
+    assert [column.title for column in parts] == [column.title for column in whole]
+    for part, column in zip(parts, whole, strict=True):
+        if "mean of" in column.title:  # rounding alone, behind a LayerNorm
+            assert max(np.abs(part.values).max(), np.abs(column.values).max()) < column.least
+        else:
+            assert relative_error(part.values, column.values) <= CLOSE
+        assert relative_error(np.array(part.least), np.array(column.least)) <= CLOSE
+        assert part.scale == column.scale
+        assert (part.dots is None) == (column.dots is None)
+        assert column.dots is None or np.array_equal(part.dots, column.dots, equal_nan=True)
 
 
 def test_a_column_has_one_scale():

@@ -1,6 +1,7 @@
 """Scores of whole networks."""
 
 import dataclasses
+import importlib
 import json
 import math
 
@@ -13,6 +14,7 @@ from train.config import Config
 from train.data import Source
 from train.look import fixed_patches, localise, observe
 from train.look.ending import choose, finish, save_scores
+from train.look.observe import at_once
 from train.look.places import painted
 from train.look.scores import Localisation, combine, judge
 from train.networks import build_network
@@ -20,6 +22,8 @@ from train.task import TEST, WHITE, Patches, split_key
 from train.tasks.patch import draw_batch
 
 HEIGHT, WIDTH = 20, 28  # of the images; maps have 5 by 7 places
+# The modules; train.look has functions of these names.
+localising, observing = (importlib.import_module(f"train.look.{name}") for name in ("localise", "observe"))
 
 
 def test_batches_leave_no_image_out_and_count_none_twice(images):
@@ -34,6 +38,35 @@ def test_batches_leave_no_image_out_and_count_none_twice(images):
         expected = combine(judge(np.asarray(maps), patches), patches.label)
         assert (expected.patched, expected.images) == (5, 7)
         assert relative_error(vector(scores[name]), vector(expected)) <= tolerance("output", "float32")
+
+
+BYTES = 4 * 35 * 35 * 4  # the weights of one image: 4 heads, 5 by 7 tokens, float32
+
+
+def test_what_is_recorded_at_a_time_has_a_limit_which_changes_no_score(images, monkeypatch):
+    """Token weights of large images: training never has them all, and would have to start anew to end otherwise."""
+    network = build_network(Config(network="multi_head"), HEIGHT, WIDTH)
+    network.train()  # the scores are those of eval mode all the same
+    seven, patches = (
+        images(7),
+        Patches(*np.array([[1, 0, 1, 1, 0, 1, 1], [0, 0, 3, 1, 2, 2, 3], [5, 0, 9, 1, 3, 0, 7]])),
+    )
+    whole, calls = localise(network, seven, patches, batch_size=7), []
+    compute = localising._maps
+    monkeypatch.setattr(localising, "_maps", lambda *args: calls.append(len(args[2])) or compute(*args))
+    monkeypatch.setattr(observing, "MOST_BYTES", 2 * BYTES + 1)
+    parts = localise(network, seven, patches, batch_size=7)
+    assert calls == [2, 2, 2, 2]
+    assert parts.keys() == whole.keys() > {"attn1.attention.weights"}
+    for name in parts.keys() - {"attended_mean"}:  # rounding alone, behind a LayerNorm
+        assert relative_error(vector(parts[name]), vector(whole[name])) <= tolerance("output", "float32")
+
+
+@pytest.mark.parametrize(("limit", "fit"), [(0, 1), (BYTES, 1), (5 * BYTES, 5), (2**29, 11)])
+def test_at_least_one_image_and_no_more_than_are_wanted(limit, fit, monkeypatch):
+    monkeypatch.setattr(observing, "MOST_BYTES", limit)
+    assert at_once(build_network(Config(network="multi_head"), HEIGHT, WIDTH), HEIGHT, WIDTH, 11) == fit
+    assert at_once(build_network(Config(network="cnn"), HEIGHT, WIDTH), HEIGHT, WIDTH, 11) == (11 if limit else 1)
 
 
 def vector(scores):
@@ -71,6 +104,21 @@ def test_a_run_ends_with_scores_and_a_picture(tmp_path, images):
     scores = written["maps"]["class_activation"]
     assert f"in {scores['pointing']:.3f} of {scores['patched']} test images" in line
     assert (tmp_path / "attention.png").stat().st_size > 10_000
+
+
+def test_scores_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    """A report reads them, and a run that is killed while it writes them is finished by its resume."""
+    scores = {"some": Localisation(0.5, 2.0, 0.5, 1, 3)}
+    save_scores(tmp_path / "a.json", scores, 17, 19)
+    before = (tmp_path / "a.json").read_text()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_scores(tmp_path / "a.json", scores, 23, 29)
+    assert (tmp_path / "a.json").read_text() == before
 
 
 def test_no_number_is_written_as_null(tmp_path):
