@@ -63,11 +63,11 @@ variances); within {APART} of them is what is asked for. Were both sides the sam
 beyond with two seeds, and one in fourteen with three (Student's t)."""
 
 _MAPS = """\
-Ours. *Energy*: the share of a map's positive part that lies in the patch, over the patch's share of the area; chance is
-1, all of it {most:.0f}. *Average precision*: of telling images with a patch from those without by the height of the
-peak; chance is the share of images that have one. Maps of attention weights say how much attention each place receives.
-The mean over the channels says little after a LayerNorm, with which multi-head attention ends: it is near 0
-everywhere."""
+Ours. A peak beside the patch is a miss, however near: a network may know a patch by one of its edges. *Energy*: the
+share of a map's positive part that lies in the patch, over the patch's share of the area; chance is 1, all of it
+{most:.0f}. *Average precision*: of telling images with a patch from those without by the height of the peak; chance is
+the share of images that have one. Maps of attention weights say how much attention each place receives. The mean over
+the channels says little after a LayerNorm, with which multi-head attention ends: it is near 0 everywhere."""
 
 
 def introduction(report: Report) -> str:
