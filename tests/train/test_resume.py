@@ -321,29 +321,35 @@ def test_processors_differ_in_their_instructions(tmp_path):
     assert instructions(about) == instructions(tmp_path / "missing") == ""
 
 
-def test_a_broken_file_stops_a_resume_before_anything_is_changed(stopped, capsys):
-    (stopped / "machine.json").write_text("[")
-    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
-    assert resume(stopped, "--keep", "1") == 2
-    assert f"{stopped / 'machine.json'} must be readable JSON" in capsys.readouterr().err
-    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
-    folder = RunFolder(stopped)
+@pytest.fixture
+def ended(whole, tmp_path):
+    """A copy of a run that has ended."""
+    return shutil.copytree(whole, tmp_path / "ended")
+
+
+def test_a_broken_file_stops_a_resume_before_anything_is_changed(ended, capsys):
+    (ended / "machine.json").write_text("[")
+    before = {path: path.read_bytes() for path in ended.rglob("*") if path.is_file()}
+    assert resume(ended, "--keep", "1") == 2
+    assert f"{ended / 'machine.json'} must be readable JSON" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in ended.rglob("*") if path.is_file()} == before
+    folder = RunFolder(ended)
     folder.hold()  # nobody holds it any more
     folder.close()
 
 
 @pytest.mark.parametrize("line", ["7", "\xff", "[1]", '{"other": 1}'])
 @pytest.mark.parametrize("log", ["steps.jsonl", "metrics.jsonl"])
-def test_a_log_that_is_none_is_named(log, line, stopped, capsys):
-    (stopped / log).write_bytes(line.encode("latin-1") + b"\n")
-    assert resume(stopped) == 2
-    assert re.match(rf"error: {re.escape(str(stopped / log))} must (have at least|hold)", capsys.readouterr().err)
+def test_a_log_that_is_none_is_named(log, line, ended, capsys):
+    (ended / log).write_bytes(line.encode("latin-1") + b"\n")
+    assert resume(ended) == 2
+    assert re.match(rf"error: {re.escape(str(ended / log))} must (have at least|hold)", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "7", "{"])
-def test_digests_that_are_none(text, stopped, capsys):
-    (checkpoint_of(stopped, 6) / checkpoint.DIGESTS).write_text(text)
-    assert resume(stopped) == 2
+def test_digests_that_are_none(text, ended, capsys):
+    (checkpoint_of(ended, 12) / checkpoint.DIGESTS).write_text(text)
+    assert resume(ended) == 2
     assert "digests.json is missing or unreadable" in capsys.readouterr().err
 
 

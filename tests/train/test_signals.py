@@ -1,4 +1,4 @@
-"""Stops within stops."""
+"""Signals that stop a run: stops within stops, and signals within long calls."""
 
 import os
 import pty
@@ -34,14 +34,17 @@ with Stop() as stop:
 """
 
 
-def start(script, **pipes):
-    # What a shell starts in the background ignores some signals, and so would what these tests start.
-    def heed():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
+# What a shell starts in the background ignores some signals, and so would what these tests start.
+HEED = """
+import signal
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+"""
 
+
+def start(script, **pipes):
     process = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=ROOT, preexec_fn=heed, text=True, **{"stdout": subprocess.PIPE, **pipes}
+        [sys.executable, "-c", HEED + script], cwd=ROOT, text=True, **{"stdout": subprocess.PIPE, **pipes}
     )
     if process.stdout:
         assert process.stdout.readline() == "ready\n"
