@@ -142,8 +142,8 @@ class RunFolder:
         Raises:
             ValueError: a log that ends before, or lines that are none of a run's.
         """
-        for lines_of in (self.history, self.step_errors):
-            lines_of()
+        self.history()  # both look at what is in the lines
+        self.step_errors()
         logs = {name: _lines(self.path / name) for name in (EPOCHS, STEPS)}
         for (name, lines), count in zip(logs.items(), (epochs, steps), strict=True):
             if len(lines) < count:

@@ -1,6 +1,5 @@
 """The command: parse, train what is missing, write the page."""
 
-import dataclasses
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -97,8 +96,12 @@ def run(options: Options, runs: list[Planned], source: Source | None) -> int:
 
 def check_alone(options: Options) -> None:
     """Raises ``ValueError`` where options are given beside ``--renew``, which has those of the kept report."""
-    if dataclasses.replace(options, renew=False) != Options():
-        raise ValueError("--renew must be the only option, as it trains and reads no runs, got others beside it")
+    given = [name for name, default in vars(Options()).items() if getattr(options, name) != default]
+    others = [f"--{name.replace('_', '-')}" for name in given if name != "renew"]
+    if others:
+        raise ValueError(
+            f"--renew must be the only option, as it trains and reads no runs, got {', '.join(others)}, too"
+        )
 
 
 def renew() -> int:
