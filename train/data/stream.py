@@ -22,6 +22,7 @@ import numpy as np
 
 from ..batches import eval_batches, train_batches
 from ..cores import usable_cores
+from ..signals import SIGNALS
 from .source import Records, Source
 
 
@@ -32,10 +33,6 @@ class DataError(Exception):
 STEPS = 2**40  # more than anyone takes, where grain wants a length
 THREADS = 4  # that decode in each process
 AHEAD = 4  # batches that each process has ready, beside the one that waits to be fetched
-
-# They are for the run, which saves and then ends its workers. Ctrl-C goes to all processes of a terminal, and whoever
-# ends a job (SLURM, systemd, timeout) tells all of its processes, too.
-FOR_THE_RUN = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Stream:
@@ -196,7 +193,9 @@ def as_data_errors() -> Iterator[None]:
 def _first(batches: Iterator[Any]) -> Any:
     """The first batch. Workers are started for it, by a thread from which they inherit that no signal reaches them.
 
-    What they do about signals themselves, in `_start_worker`, comes seconds later.
+    Signals are for the run, which saves and then ends its workers: Ctrl-C goes to all processes of a terminal, and
+    whoever ends a job (SLURM, systemd, timeout) tells all of its processes, too. What workers do about them themselves,
+    in `_start_worker`, comes seconds later.
     """
     with ThreadPoolExecutor(1, initializer=_let_no_signal_through) as thread:
         return thread.submit(next, batches).result()
@@ -204,13 +203,13 @@ def _first(batches: Iterator[Any]) -> Any:
 
 def _let_no_signal_through() -> None:
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_RUN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         resource_tracker.ensure_running()  # where it has to be started it lets some of them through again
-        signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_RUN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 def _start_worker(index: int, count: int) -> None:
-    for number in FOR_THE_RUN:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     # No worker outlives a run that was killed.
     threading.Thread(target=_end_with_the_run, daemon=True).start()

@@ -16,7 +16,8 @@ import pytest
 
 from train.batches import eval_batches, train_batches
 from train.data import Source
-from train.data.stream import FOR_THE_RUN, DataError, Stream, default_workers
+from train.data.stream import DataError, Stream, default_workers
+from train.signals import SIGNALS
 
 from ..conftest import wait_until_gone
 from ..peak_memory import family, peak_rss
@@ -105,7 +106,7 @@ def test_signals_for_the_run_do_not_end_its_workers():
         while not over.wait(0.001):
             for pid in family(os.getpid()) - known:
                 told.add(pid)
-                for number in FOR_THE_RUN:
+                for number in SIGNALS:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, number)
 
