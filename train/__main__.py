@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from .devices import use_all_cores
 from .signals import status
+from .terminal import outlive_terminals
 
 # By the first word: what does something other than to train. Each is a module, loaded when it is asked for, whose
 # ``main`` takes the words after the first and returns the exit status.
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_and_leave() -> None:
     """Ends the process with `main`'s status."""
+    outlive_terminals()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a run does not end because of a file's name
     code = main()

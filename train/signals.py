@@ -28,7 +28,6 @@ class Stop:
         self.signal: int | None = None
         self._came: float | None = None  # when the first one did
         self._before: dict[int, Any] = {}
-        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]  # one that went away no longer says so
 
     def __enter__(self) -> "Stop":
         # What a shell starts in the background ignores Ctrl-C, and goes on doing so.
@@ -66,8 +65,6 @@ class Stop:
         if self.signal is not None:
             return
         self.signal = number
-        if number == SIGHUP:
-            _leave(self._terminals)
         with contextlib.suppress(OSError):
             os.write(2, b"\nstopping: the run saves and leaves; once more, and it leaves at once\n")
 
@@ -80,14 +77,6 @@ class Stop:
                 self._came = now
             elif now - self._came > AGAIN:
                 os._exit(status(number))
-
-
-def _leave(terminals: list[int]) -> None:
-    """Lets what is still written go nowhere, as writing to a terminal that went away is an error."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in terminals:
-        os.dup2(nowhere, stream)
-    os.close(nowhere)
 
 
 def status(number: int) -> int:

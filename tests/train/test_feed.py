@@ -171,19 +171,25 @@ def test_where_records_are_decoded_more_processes_may_help():
     assert "waiting for images to be decoded and to reach the device; --workers sets" in lines[0]
 
 
-def test_the_way_to_the_device_counts_as_waiting(monkeypatch):
-    config = Config(batch_size=8, workers=0)
-    feed = StreamedFeed(Source("a", small_images()), config, Layout(8))
+def test_the_way_to_the_device_counts_as_waiting_and_the_step_does_not(monkeypatch):
+    clock = [0.0]
+
+    def later(seconds, result):
+        clock[0] += seconds
+        return result
+
+    for module in ("train.feed", "train.data.stream"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    feed = StreamedFeed(Source("a", small_images()), Config(batch_size=8, workers=0), Layout(8))
     cut = feed._layout.cut
-    monkeypatch.setattr(feed._layout, "cut", lambda array: (time.sleep(0.02), cut(array))[1])
+    monkeypatch.setattr(feed._layout, "cut", lambda array: later(0.25, cut(array)))
     with contextlib.closing(feed):
         batches = feed.train(0, 0)
         next(batches)
-        assert feed.waited >= 0.04  # inputs and indices
-        time.sleep(0.5)  # the step
-        before = feed.waited
+        assert feed.waited == 0.5  # inputs and indices
+        later(8.0, "the step")
         next(batches)
-        assert 0.04 <= feed.waited - before < 0.5
+        assert feed.waited == 1.0
 
 
 class Broken:

@@ -10,6 +10,7 @@ import threading
 import time
 from multiprocessing import resource_tracker
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,17 +160,18 @@ def test_an_image_that_can_no_longer_be_read_stops_the_stream_and_is_named():
         taken(stream(source(damaged=30)).batches(), 7)
 
 
-def test_the_time_for_which_the_loop_waits_is_counted():
+def test_the_time_for_which_the_loop_waits_is_counted_and_that_of_the_step_is_not(monkeypatch):
+    stepped = 0.0
+    monkeypatch.setattr("train.data.stream.time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + stepped))
     streamed = stream(source(seconds=0.03))
     assert streamed.waited == 0
-    batches = streamed.batches()
-    next(batches)
-    assert streamed.waited >= BATCH * 0.03
-    time.sleep(2)  # four more batches are ready by now
-    before = streamed.waited
-    next(batches)
-    assert streamed.waited - before < 1
-    batches.close()
+    with contextlib.closing(streamed.batches()) as batches:
+        next(batches)
+        before = streamed.waited
+        assert before >= BATCH * 0.03
+        stepped = 1000.0
+        next(batches)
+        assert streamed.waited - before < 1000
 
 
 def test_the_default_leaves_a_core_to_the_loop(monkeypatch):
