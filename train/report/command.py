@@ -13,6 +13,7 @@ from ..run_folder import CONFIG, RunFolder
 from ..signals import INTERRUPTED
 from ..training import main as train
 from ..training import open_data
+from .known import Known, read_known
 from .options import Options, parse
 from .plan import Planned, check, check_same, plan
 from .work import Log, work
@@ -29,8 +30,7 @@ def main(argv: Sequence[str]) -> int:
         if options.renew:
             check_alone(options)
             return renew()
-        runs, source = prepare(options)
-        return run(options, runs, source)
+        return run(options, *prepare(options))
     except (ValueError, ImportError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -42,50 +42,57 @@ def main(argv: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def prepare(options: Options) -> tuple[list[Planned], Source | None]:
+def prepare(options: Options) -> tuple[list[Planned], Source | None, Known]:
     """Does all that bad input can stop before the first run.
 
     Returns:
-        All runs of the report, and the images if something is to be trained.
+        All runs of the report, the images if something is to be trained, and what other reports hold.
 
     Raises:
-        ValueError: an option that cannot be used, or a run folder with other options or images.
+        ValueError: an option that cannot be used, or a run folder or a report with other options or images.
         ImportError: PyTorch is not installed.
-        FileNotFoundError: no such images.
+        FileNotFoundError: no such images or report.
     """
     check(options)
-    runs = plan(options)
+    runs, known = plan(options), read_known(options)
     for each in runs:
         check_same(each)
     if not options.train:
-        return runs, None
-    if any(each.side == "pytorch" for each in runs) and importlib.util.find_spec("torch") is None:
+        return runs, None, known
+    twins = any(each.side == "pytorch" for each in missing(runs, known))
+    if twins and importlib.util.find_spec("torch") is None:
         raise ImportError("--twins needs PyTorch: pip install -e '.[torch]'; without any after it, it needs none")
     source = open_data(runs[0].config)
+    known.check_images(source.identity)
     for each in runs:
         check_batch_size(each.config.batch_size, source.train)
         if (each.path / CONFIG).is_file():
             RunFolder(each.path).check_data(source)
-    return runs, source
+    return runs, source, known
 
 
-def run(options: Options, runs: list[Planned], source: Source | None) -> int:
+def missing(runs: list[Planned], known: Known) -> list[Planned]:
+    """The runs that no other report holds."""
+    return [each for each in runs if each.key not in known.outcomes]
+
+
+def run(options: Options, runs: list[Planned], source: Source | None, known: Known) -> int:
     """Trains what is missing, and writes the page from what there is; returns the exit status.
 
     Raises:
         ValueError: nothing to write of.
         OSError: something cannot be written.
     """
-    from .outcomes import collect  # the page's parts, for which bad input need not wait
+    from .collect import collect  # the page's parts, for which bad input need not wait
     from .write import write_docs, write_report
 
     console, log = Console(), Log(Path(options.runs))
     if source is not None:
-        code = work(runs, source, log, train, console)
+        code = work(missing(runs, known), source, log, train, console)
         if code:
             print("stopped; the same command goes on", file=sys.stderr)
             return code
-    report = collect(options, runs, log)
+    report = collect(options, runs, log, known)
     for path in write_docs(report) if options.docs else write_report(Path(options.out), report):
         console.print(f"written: {path}", soft_wrap=True, highlight=False, markup=False)
     if report.failed:

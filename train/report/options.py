@@ -44,6 +44,9 @@ class Options:
     """Where the run folders lie."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/report"
     """Where results.md, results.json and results.png go."""
+    known: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE...")] = ()
+    """The results.json of reports made on other machines, or in folders that are gone: their runs are not done again,
+    and stand in this report, too."""
     docs: bool = False
     """Whether they go to docs/ in this checkout, and README's table is written anew."""
     renew: bool = False

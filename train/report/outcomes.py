@@ -1,23 +1,14 @@
-"""What the runs of a report came to, read from their folders; kept as JSON."""
+"""What the runs of a report came to; kept as JSON."""
 
 import dataclasses
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-from flax import nnx
-
-from ..config import Config
-from ..networks import build_network
-from ..run_folder import DATA, RunFolder, read_json
-from .options import Options
-from .plan import Planned, Side
+from .plan import Key, Side
 from .rows import Protocol, RowName
-from .work import Log, is_done
 
 Maps = dict[str, dict[str, float | None]]
 
@@ -53,6 +44,11 @@ class Outcome:
     maps: Maps
     seconds: float
     where: str
+
+    @property
+    def key(self) -> Key:
+        """Which run of the report it is."""
+        return Key(self.row, self.protocol, self.side, self.seed)
 
     @property
     def min_train_error(self) -> float:
@@ -111,60 +107,6 @@ def spread(values: Iterable[float | None]) -> Spread | None:
     if not numbers:
         return None
     return Spread(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else None, len(numbers))
-
-
-def collect(options: Options, runs: Sequence[Planned], log: Log) -> Report:
-    """Reads what is done.
-
-    Raises:
-        ValueError: nothing is done yet, a file that cannot be read, or runs on different images.
-    """
-    done, tries = log.done(), log.lines()
-    ready = [run for run in runs if is_done(run, done)]
-    if not ready:
-        failed = ", ".join(run.name for run in runs if run.name in log.failed()) or "none that was tried"
-        raise ValueError(f"--runs {options.runs} must hold runs that are done, got none; failed: {failed}")
-    images = [read_json(run.path / DATA) for run in ready]
-    for run, seen in zip(ready, images, strict=True):
-        if seen != images[0]:
-            raise ValueError(f"all runs must have the same images, got others in {run.path} than in {ready[0].path}")
-    size, counts = tuple(images[0]["image_size"]), {}
-    for run in ready:
-        if run.row not in counts:
-            counts[run.row] = parameters(run.config, *size)
-    outcomes = [_outcome(run, counts[run.row], [line for line in tries if line["run"] == run.name]) for run in ready]
-    failed = [run.name for run in runs if run.name in log.failed()]
-    return Report(_shown(options), images[0], len(runs), failed, outcomes)
-
-
-def _outcome(run: Planned, count: int, tries: Sequence[dict[str, Any]]) -> Outcome:
-    history = RunFolder(run.path).history()
-    return Outcome(
-        row=run.row,
-        protocol=run.protocol,
-        side=run.side,
-        seed=run.seed,
-        parameters=count,
-        train_errors=[metrics.train_error for metrics in history],
-        test_errors=[metrics.test_error for metrics in history],
-        test_accuracy=history[-1].test_accuracy,
-        images_per_second=statistics.median(metrics.images_per_second for metrics in history),
-        maps=read_json(run.path / "localisation.json")["maps"],
-        seconds=sum(line["seconds"] for line in tries),
-        where=tries[-1]["where"],
-    )
-
-
-def parameters(config: Config, height: int, width: int) -> int:
-    """How many numbers the network of a run learns."""
-    network = nnx.eval_shape(lambda: build_network(config, height, width))
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
-
-
-def _shown(options: Options) -> dict[str, Any]:
-    kind, _, path = options.data.partition(":")
-    data = f"{kind}:{Path(path).name}" if path else kind
-    return {**dataclasses.asdict(options), "data": data, "runs": Path(options.runs).name, "out": Path(options.out).name}
 
 
 def to_json(report: Report) -> str:

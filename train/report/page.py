@@ -21,7 +21,7 @@ EXPLANATIONS: dict[Protocol, str] = {
     "batches of 10 in file order; {epochs} (the tutorial: 50, on STL-10).",
 }
 
-NOWHERE = ("runs", "out", "docs", "renew", "train")  # options that make no other figures
+NOWHERE = ("runs", "out", "known", "docs", "renew", "train")  # options that make no other figures
 
 READING = """\
 Each figure is the mean over the seeds, where there are several ± their standard deviation (of the sample). Errors are

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..cli import FREE
 from ..config import PRESETS, Config
@@ -15,6 +15,15 @@ from .options import Options
 from .rows import ROWS, Protocol, Row, RowName
 
 Side = Literal["ours", "pytorch"]
+
+
+class Key(NamedTuple):
+    """Which run of a report one is."""
+
+    row: RowName
+    protocol: Protocol
+    side: Side
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,11 @@ class Planned:
     def seed(self) -> int:
         """Its seed."""
         return self.config.seed
+
+    @property
+    def key(self) -> Key:
+        """Which run of the report it is."""
+        return Key(self.row, self.protocol, self.side, self.seed)
 
     @property
     def path(self) -> Path:

@@ -83,6 +83,56 @@ def test_what_was_stopped_goes_on_and_what_fails_is_named(finished, small_archiv
     assert "2 of 4 runs, failed: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch/seed-0, in" in page
 
 
+def test_runs_that_another_report_holds_are_not_done_again(finished, small_archive, tmp_path, monkeypatch):
+    """As on another machine, or where the folders are gone."""
+    kept, asked = finished / "out" / "results.json", []
+    known = ["--known", str(kept), "--seeds", "0", "1"]
+    monkeypatch.setattr(work, "train_ours", lambda run, train: asked.append(run.name) or 1)
+    monkeypatch.setattr(work, "train_twin", lambda run, source, console: asked.append(run.name) or 1)
+    assert report(small_archive, tmp_path, *known) == 1
+    names = [f"per_image/{row}/{side}/seed-1" for row in ("cnn", "cbam") for side in ("ours", "pytorch")]
+    assert asked == names
+    made = from_json((tmp_path / "out" / "results.json").read_text())
+    assert made.outcomes == from_json(kept.read_text()).outcomes
+    assert (made.planned, made.failed, made.options["known"]) == (8, names, ["results.json"])
+    assert "--known" not in (tmp_path / "out" / "results.md").read_text()
+    assert report(small_archive, tmp_path, *known, "--no-train", "--rows", "cbam", "--protocols", "per_image") == 1
+    assert {run.row for run in from_json((tmp_path / "out" / "results.json").read_text()).outcomes} == {"cbam"}
+
+
+def test_a_run_s_own_folder_comes_before_another_report(finished, small_archive, tmp_path):
+    values = json.loads((finished / "out" / "results.json").read_text())
+    for run in values["outcomes"]:
+        run["test_accuracy"] = 0.125
+    (tmp_path / "other.json").write_text(json.dumps(values))
+    known = ["--known", str(tmp_path / "other.json"), "--no-train", "--out", str(tmp_path / "out")]
+    assert report(small_archive, finished, *known) == 0
+    made = from_json((tmp_path / "out" / "results.json").read_text())
+    assert len(made.outcomes) == 4
+    assert all(run.test_accuracy != 0.125 for run in made.outcomes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": {"epochs": 50}}, "with the same options, got FILE: epochs is 50 there, 1 here"),
+        ({"images": {"images": 7}}, "on the same images, got others: images 7 there, 39 here"),
+        ({"outcomes": [{}]}, "must name the results.json of a report, got FILE: "),
+        (None, "No such file or directory: 'FILE'"),
+    ],
+)
+def test_a_report_of_another_kind_is_refused(finished, small_archive, tmp_path, capsys, change, message):
+    file = tmp_path / "results.json"
+    values = json.loads((finished / "out" / "results.json").read_text())
+    for name, value in (change or {}).items():
+        values[name] = {**values[name], **value} if isinstance(value, dict) else value
+    if change is not None:
+        file.write_text(json.dumps(values))
+    assert report(small_archive, tmp_path, "--known", str(file)) == 2
+    assert message.replace("FILE", str(file)) in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_words_for_a_run_of_ours(tmp_path):
     from train.report.options import Options
     from train.report.plan import plan
