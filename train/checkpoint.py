@@ -8,9 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from .messages import first_line
 from .run_folder import sync
+from .save_error import SaveError, as_save_errors, say_nothing_else
 from .state import TrainState
 
 DIGESTS = "digests.json"
@@ -29,13 +27,6 @@ DONE, ABOUT, WHEN = "commit_success.txt", "_CHECKPOINT_METADATA", "commit_timest
 ERROR = "test_error"
 DELETED = "deleted"  # a folder in that of the checkpoints, for those that are to go
 SPARE = 1 << 20  # bytes beside the arrays: descriptions, digests, blocks that are not filled
-
-# An error comes to whoever waits for a save; asyncio and orbax would log it too, once for every array.
-_LOGGERS = [logging.getLogger(name) for name in ("asyncio", "absl")]
-
-
-class SaveError(Exception):
-    """A checkpoint could not be written."""
 
 
 class DamagedError(ValueError):
@@ -69,6 +60,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder = folder.absolute()
+        say_nothing_else()
 
         def error(metrics: Any) -> float:
             return float(metrics[ERROR])
@@ -102,7 +94,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(arrays), place=ocp.args.JsonSave(dataclasses.asdict(place))
         )
-        with _told_apart():
+        with as_save_errors():
             if place.step in self._manager.all_steps():
                 self._manager.delete(place.step)  # which leaves it in DELETED until the new one is there
             self._manager.save(place.step, args=items, metrics=None if test_error is None else {ERROR: test_error})
@@ -113,15 +105,16 @@ class Checkpoints:
         Raises:
             SaveError: it failed.
         """
-        with _told_apart():
+        with as_save_errors():
             self._manager.wait_until_finished()
         self._empty()
 
     def close(self) -> None:
         """Waits for the save that has begun, whatever comes of it, and lets go of the folder."""
-        with contextlib.suppress(SaveError):
-            self.wait()
-        self._manager.close()
+        # What a save that could not begin has left under way may fail, too; orbax raises that once, when it is closed.
+        for end in (self.wait, self._manager.close, self._manager.close):
+            with contextlib.suppress(SaveError), as_save_errors():
+                end()
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Place]:
         """Reads a checkpoint.
@@ -228,21 +221,6 @@ def _digest(name: str, path: Path) -> str:
         with contextlib.suppress(ValueError):
             content = json.dumps({**json.loads(content), WHEN: None}).encode()
     return hashlib.sha256(content).hexdigest()
-
-
-@contextlib.contextmanager
-def _told_apart() -> Iterator[None]:
-    """Whatever orbax and the libraries below it raise on a full disk, say, as one kind of error."""
-    levels = [logger.level for logger in _LOGGERS]
-    for logger in _LOGGERS:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    except Exception as error:
-        raise SaveError(first_line(error)) from error
-    finally:
-        for logger, level in zip(_LOGGERS, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _arrays(state: TrainState) -> dict[str, jax.Array]:

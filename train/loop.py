@@ -15,12 +15,13 @@ import flax_attn
 
 from .adam import adam
 from .batches import check_batch_size
-from .checkpoint import Checkpoints, Place, SaveError, steps_in
+from .checkpoint import Checkpoints, Place, steps_in
 from .config import Config
 from .data import Source
 from .devices import Layout
 from .feed import Fed, open_feed
 from .metrics import EpochMetrics, Tally
+from .save_error import SaveError
 from .state import TrainState, create_state, learning_rate, network_of
 from .step import Scores, eval_step, train_step
 from .tasks import task_of

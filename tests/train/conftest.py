@@ -18,6 +18,11 @@ def small_images(count=40, height=HEIGHT, width=WIDTH, seed=0):
     return coarse.repeat(4, 1).repeat(4, 2)
 
 
+# What a shell starts in the background ignores Ctrl-C, and what it starts inherits that, these tests included.
+HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+HEEDING = f"{HEED}; import runpy; runpy.run_module('train', run_name='__main__')"  # python -c: as python -m train
+
+
 def wait_for(process, happened, seconds=600.0, every=0.02):
     """Waits until ``happened()`` or ``process`` ends, which it does by force where a busy machine explains no more."""
     deadline = time.monotonic() + seconds

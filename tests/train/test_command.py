@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -26,7 +25,7 @@ from train.data.opening import KINDS
 from train.networks import NETWORKS, build_network
 from train.step import train_step
 
-from .conftest import small_images, wait_for
+from .conftest import HEEDING, small_images, wait_for
 
 KEYS = ["epoch", "train_error", "train_accuracy", "test_error", "test_accuracy", "images_per_second"]
 FILES = [
@@ -246,10 +245,8 @@ def test_a_loss_that_is_no_number_stops_the_run(archive, tmp_path, capsys):
 def test_a_run_is_no_other_process_s_and_says_how_to_go_on_when_interrupted(archive, tmp_path, capsys):
     folder = tmp_path / "run"
     options = ["--data", f"npz:{archive}", "--batch-size", "8", "--epochs", "4000", "--run-dir", str(folder)]
-    # A shell's background job ignores SIGINT, and what it starts inherits that, these tests included.
-    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    command = [sys.executable, "-m", "train", *options]
-    shell = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
+    command = [sys.executable, "-c", HEEDING, *options]
+    shell = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     wait_for(shell, (folder / "steps.jsonl").exists)
     config = (folder / "config.json").read_text()
     assert main(["--resume", str(folder), "--keep", "7"]) == 2

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +32,7 @@ from train.run_folder import RunFolder, read_config, write_whole
 from train.show import ProgressBar
 from train.step import train_step
 
-from .conftest import results, wait_for
+from .conftest import HEEDING, results, wait_for
 
 ROOT = Path(__file__).parents[2]
 STEPS = 12  # three epochs of four
@@ -508,6 +507,30 @@ def test_a_full_disk_is_told_and_the_last_good_checkpoint_kept(tmp_path, archive
     assert results(tmp_path / "run") == results(whole)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit for the size of files")
+def test_a_disk_that_is_full_in_the_middle_of_a_save_is_told_in_one_line(stopped, whole):
+    """Files that may grow no further are written as on a full disk: half of each is there."""
+    limited = ["sh", "-c", 'ulimit -f 195; exec "$@"', "sh"]  # 100 or 200 kB, by the shell
+    shell = subprocess.run(
+        [*limited, sys.executable, "-m", "train", "--resume", str(stopped), "--save-steps", "1"],
+        cwd=ROOT,
+        env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"},  # which writes files, too
+        capture_output=True,
+        text=True,
+    )
+    good = checkpoint_of(stopped, 6)
+    assert shell.returncode == 1
+    assert shell.stdout.count("a checkpoint could not be written (") == STEPS - 6
+    assert shell.stdout.count(f"; the last good one is {good}") == STEPS - 6
+    # The weights at the end do not fit, either.
+    (told,) = shell.stderr.splitlines()
+    assert told.startswith("error: ")
+    assert told.endswith(f"; of the checkpoints the last good one is {good}")
+    assert steps_in(stopped / "checkpoints")[-1] == 6
+    assert resume(stopped) == 0
+    assert results(stopped) == results(whole)
+
+
 def test_a_log_that_cannot_be_written_ends_the_run_with_one_line(tmp_path, archive, monkeypatch, capsys):
     def full(folder, metrics):
         raise OSError(28, "No space left on device")
@@ -594,6 +617,21 @@ def test_a_busy_machine_damages_nothing(tmp_path, monkeypatch):
     assert problems_of(tmp_path / "1") == []
 
 
+def test_what_a_save_that_could_not_begin_has_left_ends_no_run(tmp_path, monkeypatch):
+    """Orbax raises it when it is closed, once; only then it lets go of its threads."""
+    checkpoints, closed = checkpoint.Checkpoints(tmp_path, keep=1), []
+    close = checkpoints._manager.close
+
+    def raise_once():
+        closed.append("with an error" if not closed else close())
+        if len(closed) == 1:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints._manager, "close", raise_once)
+    checkpoints.close()
+    assert closed == ["with an error", None]
+
+
 def test_half_a_checkpoint_has_no_name_of_its_own(tmp_path, monkeypatch):
     def begin(path, **options):
         next(path.rglob("*.json")).unlink()  # killed there
@@ -609,9 +647,10 @@ def test_half_a_checkpoint_has_no_name_of_its_own(tmp_path, monkeypatch):
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path, archive):
-    words = repr(command(tmp_path / "run", archive, "--epochs", "4000"))
-    at_once = f"import train.signals; train.signals.AGAIN = 0; from train.__main__ import main; main({words})"
-    shell = start(tmp_path / "run", archive, program=("-c", at_once))
+    words = command(tmp_path / "run", archive, "--epochs", "4000")
+    at_once = f"import train.signals; train.signals.AGAIN = 0; {HEEDING}"
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    shell = subprocess.Popen([sys.executable, "-c", at_once, *words], cwd=ROOT, **pipes)
     wait_for_step(tmp_path / "run", 5, shell)
     # The process is held so that both signals are there before the step at hand is over.
     for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
@@ -626,14 +665,6 @@ def test_a_killed_process_loses_the_steps_since_the_last_checkpoint_alone():
     shell = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert shell.returncode == 0, shell.stdout + shell.stderr
     assert "1 of 1 runs ended as the one that was not killed; 1 were killed after a checkpoint" in shell.stdout
-
-
-def start(folder, archive, *more, program=None):
-    words = [sys.executable, *(program or ("-m", "train", *command(folder, archive, *more)))]
-    # A shell's background job ignores SIGINT, and what it starts inherits that, these tests included.
-    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
-    return subprocess.Popen(words, cwd=ROOT, preexec_fn=heeding, **pipes)
 
 
 def wait_for_step(folder, step, shell):
