@@ -24,6 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     use_all_cores()
     words = list(sys.argv[1:] if argv is None else argv)
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        print(
+            f"error: the first word must be an option of training or one of {', '.join(COMMANDS)}, got {words[0]!r}",
+            file=sys.stderr,
+        )
+        return 2
     name = COMMANDS.get(words[0]) if words else None
     command: Callable[[Sequence[str]], int] = importlib.import_module(name or TRAINING).main
     return command(words[1:] if name else words)

@@ -14,7 +14,8 @@ from .run_folder import read_config
 from .usage import telling_usage
 
 PROGRAM = "python -m train"
-FREE = ("workers", "save_steps", "keep", "tensorboard")  # may change when a run is resumed: they change no number
+# May change when a run is resumed, as they change no number; data that lie elsewhere have to be the same.
+FREE = ("data", "workers", "save_steps", "keep", "tensorboard")
 
 
 @dataclass(frozen=True)

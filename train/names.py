@@ -2,8 +2,20 @@
 
 import os
 import unicodedata
+from pathlib import Path
 
 SHOWN_AS_ESCAPES = ("Cc", "Cs")  # control characters, and what stands for bytes that are no text
+
+
+def data_title(data: str) -> str:
+    """What ``--data`` names, without the folders it lies in: for a title.
+
+    Example:
+        >>> data_title("npz:/home/me/photos.npz"), data_title("synthetic")
+        ('npz:photos.npz', 'synthetic')
+    """
+    kind, colon, path = data.partition(":")
+    return printable(f"{kind}{colon}{Path(path).name}")
 
 
 def printable(name: str | os.PathLike[str]) -> str:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from .config import Config
 from .metrics import EpochMetrics
-from .names import printable
+from .names import data_title
 
 COLOURS = {"train": "tab:blue", "test": "tab:orange"}
 
@@ -19,16 +19,29 @@ def save_curves(path: Path, config: Config, history: Sequence[EpochMetrics], ste
     """Draws error and accuracy over the epochs, and behind the error that of every training step."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     patches = f"{config.patches} patches, " if config.task == "patch" else ""
-    title = f"{config.title} on {printable(config.data)}, {patches}preset {config.preset}"
+    title = f"{config.title} on {data_title(config.data)}, {patches}preset {config.preset}"
     figure.suptitle(title, parse_math=False)  # a path may hold dollars
     errors, accuracies = figure.subplots(1, 2, sharex=True)
     at = (np.arange(len(step_errors)) + 1) * len(history) / max(len(step_errors), 1)
     errors.plot(at, step_errors, color=COLOURS["train"], alpha=0.25, linewidth=0.8, label="train, each step")
-    errors.set_yscale("log")
     errors.set_xlim(0, len(history) * 1.02)
     _draw_curves(errors, "error", min, history)
+    plain_log(errors)
+    errors.set_ylabel("cross-entropy")
     _draw_curves(accuracies, "accuracy", max, history)
-    figure.savefig(path, dpi=120)
+    accuracies.set_ylabel("share that is judged rightly")
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def plain_log(ax: Axes) -> None:
+    """Makes the y axis of what has been drawn logarithmic, with numbers as one writes them: 0.02 and not 2x10^-2."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    decades = np.log10(high / low)
+    steps = (1,) if decades > 4 else (1, 2, 5)
+    ax.yaxis.set_major_locator(LogLocator(subs=steps) if decades > 1 else MaxNLocator(6))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("")
 
 
 def _draw_curves(ax: Axes, quantity: str, best: Callable[..., float], history: Sequence[EpochMetrics]) -> None:
@@ -38,7 +51,7 @@ def _draw_curves(ax: Axes, quantity: str, best: Callable[..., float], history: S
         place = values.index(best(values))
         ax.plot(epochs, values, ".-", color=colour, label=f"{split}, {best.__name__} {values[place]:.4g}")
         ax.plot(epochs[place], values[place], "o", color=colour, markersize=9, fillstyle="none")
-    ax.set(xlabel="epoch", title=quantity)
+    ax.set(xlabel="epoch (train: mean over it, test: at its end)", title=quantity)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
     ax.legend()

@@ -40,5 +40,11 @@ def resume(run: Run, folder: RunFolder, *, older: bool) -> list[str]:
     if sound:
         run.restore(sound[-1])
     folder.go_back_to(run.place.epochs, run.place.step)
-    begins = f"goes on after step {run.place.step}" if run.place.step else "there is no checkpoint yet: it begins anew"
-    return [*notes, begins]
+    return [*notes, _from_where(run)]
+
+
+def _from_where(run: Run) -> str:
+    if not run.place.step:
+        return "there is no checkpoint yet: it begins anew"
+    last = ", the last one: what follows the epochs is made anew" if run.place.epochs == run.config.epochs else ""
+    return f"goes on after step {run.place.step}{last}"

@@ -197,7 +197,14 @@ def test_results_are_never_overwritten(archive, tmp_path, capsys, kind):
     assert there.read_text() == "mine"
 
 
-@pytest.mark.parametrize("options", ["--bogus 1", "--network vgg", "--epochs many", "word", "--preset", "--preset x"])
+@pytest.mark.parametrize("word", ["stl10", "atend", ""])
+def test_an_unknown_first_word_gets_those_that_are_known(word, capsys):
+    assert main([word]) == 2
+    told = "error: the first word must be an option of training or one of attend, compare, report, got "
+    assert capsys.readouterr().err == f"{told}{word!r}\n"
+
+
+@pytest.mark.parametrize("options", ["--bogus 1", "--network vgg", "--epochs many", "--preset", "--preset x"])
 def test_unknown_options_get_the_usage_line(options, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:

@@ -430,11 +430,19 @@ def test_what_cannot_be_resumed(tmp_path, stopped, capsys):
     assert "config.json must be readable JSON" in capsys.readouterr().err
 
 
+def test_data_may_lie_elsewhere(stopped, archive, whole, tmp_path):
+    """On another machine, most of all."""
+    moved = f"npz:{shutil.copy(archive, tmp_path / 'moved.npz')}"
+    assert resume(stopped, "--data", moved) == 0
+    assert results(stopped) == results(whole)
+    assert read_config(stopped).data == moved
+
+
 def test_other_images_are_refused(stopped, archive, tmp_path, capsys):
-    config = json.loads((stopped / "config.json").read_text())
+    config = (stopped / "config.json").read_text()
     np.savez(tmp_path / "other.npz", images=np.load(archive)["images"][:39])
-    (stopped / "config.json").write_text(json.dumps(config | {"data": f"npz:{tmp_path / 'other.npz'}"}))
-    assert resume(stopped) == 2
+    assert resume(stopped, "--data", f"npz:{tmp_path / 'other.npz'}") == 2
+    assert (stopped / "config.json").read_text() == config
     told = capsys.readouterr().err
     assert "images 40 then, 39 now; train [0, 32] then, [0, 31] now; test [32, 40] then, [31, 39] now; digest " in told
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..names import printable
 from .picture import SIZE, TooSmallError, read_picture
-from .source import PATCH, RESIDENT_BYTES, Source
+from .source import FEWEST, PATCH, RESIDENT_BYTES, Source
 
 NAMED = 20  # files in a note; what comes after them is counted
 CHUNK = 256  # files whose images are in memory at a time while a large folder is looked through
@@ -77,7 +77,7 @@ def read_folder(path: str, progress: Progress | None = None) -> Source:
         _note(name, "folders" if which[1:] else "folder", why, which) for why, which in passed_over.items() if which
     ]
     if not good:
-        raise ValueError("; ".join([f"{name}: at least one image that can be read is needed, got none", *notes]))
+        raise ValueError("; ".join([f"{name}: at least {FEWEST} images that can be read are needed, got none", *notes]))
     return Source(name, np.stack(images) if few else Photos(good), notes=notes)
 
 

@@ -94,7 +94,10 @@ class Labelled:
             )
         if not len(untested):
             return ()
-        return (f"{self.name}: the last 20 % of the {self.unit}, which test, have none of {_listed(untested)}",)
+        return (
+            f"{self.name}: the last 20 % of the {self.unit}, which test, have none of {_listed(untested)}: if they are "
+            "sorted by class, they have to be shuffled first",
+        )
 
     @property
     def described(self) -> str:
@@ -179,7 +182,8 @@ def _as_labels(name: str, labels: np.ndarray) -> tuple[np.ndarray, int]:
         raise ValueError(f"{name}: {LABELS} must be whole numbers, got {labels[broken][0]}")
     values = np.unique(labels)
     if len(values) < 2:
-        raise ValueError(f"{name}: {LABELS} must name at least 2 classes, got {_listed(values)}")
+        got = f"class {_listed(values)} alone" if len(values) else "no labels"
+        raise ValueError(f"{name}: {LABELS} must name at least 2 classes, got {got}")
     if not np.array_equal(values, np.arange(len(values))):
         raise ValueError(
             f"{name}: {LABELS} must be the numbers from 0 to {len(values) - 1} for {len(values)} classes, none left "

@@ -1,5 +1,8 @@
 """One image file, whatever its format and size, as a small image in RGB."""
 
+import os
+import stat
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,11 @@ FORMATS = (
     *("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "ICNS"),
     *("PSD", "PCX", "SGI", "QOI", "DDS"),
 )
+# A 200-megapixel camera's are within it. Pillow warns of half of that, and refuses what is larger: files of a few
+# kilobytes can claim to be images of any size.
+MOST_PIXELS = 2**28
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 GREY = (128, 128, 128, 255)  # what shows through: 0 to the network, where white could be taken for a patch
 
 
@@ -46,12 +54,17 @@ def read_picture(path: Path, height: int = SIZE, width: int = SIZE) -> np.ndarra
         raise ValueError("a folder") from None
     except Image.UnidentifiedImageError:
         raise ValueError("not an image of a known format") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"more than {MOST_PIXELS / 1e6:.0f} megapixels") from None
     except Exception as error:  # decoders raise all sorts of things at damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(reason) from error
 
 
 def _read(path: Path, height: int, width: int) -> np.ndarray:
+    kind = os.stat(path).st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # to open a pipe would wait for whoever writes to it
+        raise ValueError("not a regular file")
     Image.init()
     known = [name for name in FORMATS if name in Image.OPEN]  # what this Pillow was built with
     with Image.open(path, formats=known) as image:

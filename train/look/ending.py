@@ -13,6 +13,7 @@ from flax_attn.networks.patch import PatchNetwork
 
 from ..config import Config
 from ..data import Source
+from ..data.source import PATCH
 from ..data.stream import as_data_errors
 from ..run_folder import write_whole
 from ..task import Patches
@@ -51,7 +52,7 @@ def finish(folder: Path, config: Config, network: PatchNetwork, source: Source) 
     scores = localise(network, images, patches, batch_size=config.batch_size)
     save_scores(folder / SCORES, scores, height, width)
     save_attention(folder / ATTENTION, config, network, images, patches)
-    return in_a_line(scores[ACTIVATION])
+    return in_a_line(scores[ACTIVATION], height, width)
 
 
 def save_scores(path: Path, scores: Mapping[str, Localisation], height: int, width: int) -> None:
@@ -63,10 +64,12 @@ def save_scores(path: Path, scores: Mapping[str, Localisation], height: int, wid
     write_whole(path, json.dumps({"image_size": [height, width], "maps": plain}, indent=2) + "\n")
 
 
-def in_a_line(scores: Localisation) -> str:
-    """What is shown when a run ends."""
+def in_a_line(scores: Localisation, height: int, width: int) -> str:
+    """What is shown when a run on images of this size ends."""
+    chance = PATCH * PATCH / (height * width)
     return (
-        f"class activation map: peak in the patch in {scores.pointing:.3f} of {scores.patched} test images with one, "
+        f"class activation map: peak in the patch in {scores.pointing:.3f} of {scores.patched} test images with one "
+        f"(chance: {chance:.3f}), "
         f"energy there {scores.energy:.1f} times its share of the area, "
         f"average precision {scores.average_precision:.3f}"
     )

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..config import Config
 from ..data.labelled import Labelled
-from ..names import printable
+from ..names import data_title, printable
 from ..tasks import Task
 from .confusion import save_confusion, watch_all
 from .picture import ATTENTION
@@ -29,7 +29,8 @@ def finish(folder: Path, task: Task, config: Config, network: nnx.Module, source
     (gates,) = recorded.values()
     labels = source.labels[source.test.start :]
     means = mean_gates(gates[:, 0, 0], labels, source.classes)
-    draw(folder / ATTENTION, f"channel attention on {config.data}: the gates of the test arrays", means, source.names)
+    title = f"channel attention on {data_title(config.data)}: the gates of the test arrays"
+    draw(folder / ATTENTION, title, means, source.names)
     return [save_confusion(folder, source, logits.argmax(-1))]
 
 
@@ -71,7 +72,7 @@ def draw(path: Path, title: str, means: np.ndarray, names: tuple[str, ...]) -> N
     _draw_table(figure, below, difference, names, {"cmap": "RdBu_r", "vmin": -most, "vmax": most})
     below.set_title("less its mean over the classes", fontsize=10)
     below.set_xlabel("channel")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def _draw_table(figure: Figure, ax: Axes, values: np.ndarray, names: tuple[str, ...], scale: dict[str, Any]) -> None:

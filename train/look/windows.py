@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..config import Config
 from ..data.labelled import Labelled
-from ..names import printable
+from ..names import data_title, printable
 from ..tasks import Task
 from .confusion import save_confusion, watch, watch_all
 from .picture import ATTENTION
@@ -54,7 +54,8 @@ def finish(folder: Path, task: Task, config: Config, network: nnx.Module, source
         Row(windows[row], [gate[row] for gate in gates], *_caption(source.names, labels[place], judged[place]))
         for row, place in enumerate(chosen)
     ]
-    draw(folder / ATTENTION, f"spatial attention on {config.data}: test windows and the gates of each stage", rows)
+    title = f"spatial attention on {data_title(config.data)}: test windows and the gates of each stage"
+    draw(folder / ATTENTION, title, rows)
     return [save_confusion(folder, source, judged)]
 
 
@@ -74,7 +75,8 @@ def choose(labels: np.ndarray) -> np.ndarray:
 def draw(path: Path, title: str, rows: list[Row]) -> None:
     """Draws a row per window: the signal over time, and the gate of each stage by time and sensor.
 
-    A stage has one scale, so that windows can be compared; stages look at ever coarser steps of the same time.
+    A stage has one scale, from its least to its most open gate, so that windows can be compared; stages look at ever
+    coarser steps of the same time.
     """
     stages = len(rows[0].gates)
     figure = Figure(figsize=(4 + 2.6 * stages, 1.7 * len(rows) + 1.2), layout="constrained")
@@ -95,7 +97,7 @@ def draw(path: Path, title: str, rows: list[Row]) -> None:
         ax.set_xlabel("time step")
     for ax in grid[:, 1]:
         ax.set_ylabel("sensor")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def _draw_stage(figure: Figure, axes: np.ndarray, gates: list[np.ndarray], series: int) -> None:
@@ -107,7 +109,9 @@ def _draw_stage(figure: Figure, axes: np.ndarray, gates: list[np.ndarray], serie
             gate.T, aspect="auto", interpolation="nearest", extent=extent, vmin=low, vmax=max(high, low + EPS)
         )
         ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    figure.colorbar(shown, ax=list(axes), location="bottom", shrink=0.85, aspect=25, pad=0.01)
+    bar = figure.colorbar(shown, ax=list(axes), location="bottom", shrink=0.85, aspect=25, pad=0.01)
+    bar.ax.locator_params(nbins=4)
+    bar.set_label("0 closed, 1 open", fontsize=8)
 
 
 def _numbers(path: str) -> list[int]:

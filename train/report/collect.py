@@ -10,6 +10,7 @@ import jax
 from flax import nnx
 
 from ..config import Config
+from ..names import data_title
 from ..networks import build_network
 from ..run_folder import DATA, RunFolder, read_json
 from .known import Known
@@ -76,7 +77,6 @@ def parameters(config: Config, height: int, width: int) -> int:
 
 
 def _shown(options: Options) -> dict[str, Any]:
-    kind, _, path = options.data.partition(":")
-    data = f"{kind}:{Path(path).name}" if path else kind
-    names = {"runs": Path(options.runs).name, "out": Path(options.out).name}
-    return {**dataclasses.asdict(options), **names, "data": data, "known": [Path(file).name for file in options.known]}
+    names = {name: Path(getattr(options, name)).name for name in ("runs", "out")}
+    known = [Path(file).name for file in options.known]
+    return {**dataclasses.asdict(options), **names, "data": data_title(options.data), "known": known}

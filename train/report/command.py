@@ -61,7 +61,7 @@ def prepare(options: Options) -> tuple[list[Planned], Source | None, Known]:
         return runs, None, known
     twins = any(each.side == "pytorch" for each in missing(runs, known))
     if twins and importlib.util.find_spec("torch") is None:
-        raise ImportError("--twins needs PyTorch: pip install -e '.[torch]'; without any after it, it needs none")
+        raise ImportError("twins are PyTorch's: pip install -e '.[torch]'; --twins with nothing after it trains none")
     source = open_data(runs[0].config)
     known.check_images(source.identity)
     for each in runs:

@@ -14,7 +14,10 @@ from .tables import COLUMNS, Value, chance, spread
 
 SHOWN = COLUMNS[2:5]  # smallest test error, accuracy, pointing game
 POINTING = "pointing game: class activation map"
-SIDES = {"ours": ("tab:orange", -0.14, "ours, a seed each"), "pytorch": ("tab:blue", 0.14, "PyTorch, a seed each")}
+SIDES = {
+    "ours": ("tab:orange", -0.14, "ours, a dot for each seed"),
+    "pytorch": ("tab:blue", 0.14, "PyTorch, a dot for each seed"),
+}
 TITLES: dict[Protocol, str] = {"per_image": "a patch of its own for each image", "article": "the tutorial's patches"}
 
 
@@ -63,6 +66,7 @@ def _scale(all_axes: Sequence[Sequence[Axes]], report: Report) -> None:
     lowest = min(run.test_accuracy for run in report.outcomes)
     for error, accuracy, pointing in all_axes:
         error.set_xscale("log")
+        error.set_xlabel("logarithmic")
         error.set_xlim(min(min(errors) / 1.2, max(errors) / 10), max(errors) * 1.2)
         error.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         error.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -75,7 +79,7 @@ def _draw(ax: Axes, report: Report, protocol: Protocol, names: list[str], value:
     for side, (colour, shift, _) in SIDES.items():
         for place, name in enumerate(names):
             _draw_runs(ax, report.of(name, protocol, side), place + shift, value, colour)
-    ax.grid(alpha=0.3, axis="x")
+    ax.grid(alpha=0.3)
 
 
 def _draw_runs(ax: Axes, runs: list[Outcome], place: float, value: Value, colour: str) -> None:

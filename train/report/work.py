@@ -99,7 +99,7 @@ def work(runs: list[Planned], source: Source, log: Log, train: Train, console: C
 def train_ours(run: Planned, train: Train) -> int:
     """Begins a run of ours, or goes on with it; returns the exit status."""
     if (run.path / CONFIG).is_file():
-        return train(["--resume", str(run.path)])
+        return train(["--resume", str(run.path), "--data", run.config.data])
     return train(words(run.config))
 
 

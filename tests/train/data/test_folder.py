@@ -149,6 +149,27 @@ def test_what_cannot_be_read_and_what_is_too_small_is_left_out_counted_and_named
     assert second == f"folder:{photos}: 1 of 11 files left out, smaller than 16x16: icon.png (15x33 pixels)"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="other systems have no such pipes")
+def test_a_pipe_is_left_out_and_not_waited_for(photos):
+    os.mkfifo(photos / "pipe.png")
+    assert read_folder(str(photos)).notes == (
+        f"folder:{photos}: 1 of 6 files left out, cannot be read: pipe.png (not a regular file)",
+    )
+
+
+def test_what_claims_to_be_larger_than_any_photo_is_left_out(photos, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    save(photos / "large.png", flat((40, 0, 0), size=(40, 41)))
+    save(photos / "larger.png", flat((50, 0, 0), size=(40, 51)))
+    source = read_folder(str(photos))
+    assert source.images[:, 0, 0, 0].tolist() == [40, 1, 2, 3, 10, 20]
+    assert source.notes == (
+        f"folder:{photos}: 1 of 7 files left out, cannot be read: larger.png (more than 268 megapixels)",
+    )
+    monkeypatch.undo()
+    assert Image.MAX_IMAGE_PIXELS * 2 > 16320 * 12240  # a 200-megapixel camera's
+
+
 def test_folders_that_cannot_be_entered_and_links_to_folders_are_left_out_counted_and_named(photos, monkeypatch):
     for name in ("open", "more/closed10", "more/closed2"):
         save(photos / name / "b.png", flat((30, 0, 0)))
@@ -219,7 +240,7 @@ def test_a_folder_without_a_readable_image_is_an_error_that_says_what_was_there(
     with pytest.raises(ValueError, match=re.escape("needed, got none; ")) as caught:
         open_source(f"folder:{tmp_path}")
     assert "1 of 1 files left out, cannot be read: notes.txt" in str(caught.value)
-    with pytest.raises(ValueError, match=r"at least one image that can be read is needed, got none$"):
+    with pytest.raises(ValueError, match=r"at least 5 images that can be read are needed, got none$"):
         open_source(f"folder:{save(tmp_path / 'inner' / '.hidden.png').parent}")
 
 

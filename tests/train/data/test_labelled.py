@@ -101,8 +101,11 @@ BAD = {
         "from 0 to 2 for 3 classes, none left out, got -1, 0, 1",
     ),
     "a gap": ({"inputs": WINDOWS_OF, "labels": LABELS * 2}, "from 0 to 2 for 3 classes, none left out, got 0, 2, 4"),
-    "one class": ({"inputs": WINDOWS_OF, "labels": LABELS * 0}, "labels must name at least 2 classes, got 0"),
-    "none": ({"inputs": WINDOWS_OF[:0], "labels": LABELS[:0]}, "labels must name at least 2 classes, got nothing"),
+    "one class": (
+        {"inputs": WINDOWS_OF, "labels": LABELS * 0},
+        "labels must name at least 2 classes, got class 0 alone",
+    ),
+    "none": ({"inputs": WINDOWS_OF[:0], "labels": LABELS[:0]}, "labels must name at least 2 classes, got no labels"),
     "few": ({"inputs": WINDOWS_OF[:4], "labels": LABELS[:4]}, "at least 5 windows are needed, got 4"),
     "sorted": (
         {"inputs": WINDOWS_OF, "labels": np.where(np.arange(COUNT) < 18, LABELS % 2, 2)},
@@ -123,7 +126,10 @@ def test_an_archive_of_something_else_is_an_error_of_one_line(tmp_path, name):
 
 def test_a_class_that_is_not_tested_is_told():
     opened = Labelled("mine", WINDOWS, WINDOWS_OF, np.where(np.arange(COUNT) < 18, LABELS, LABELS % 2))
-    assert opened.notes == ("mine: the last 20 % of the windows, which test, have none of 2",)
+    assert opened.notes == (
+        "mine: the last 20 % of the windows, which test, have none of 2: if they are sorted by class, they have to be "
+        "shuffled first",
+    )
     assert Labelled("mine", WINDOWS, WINDOWS_OF, LABELS).notes == ()
 
 

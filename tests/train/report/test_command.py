@@ -143,7 +143,7 @@ def test_the_words_for_a_run_of_ours(tmp_path):
     (run.path / "config.json").touch()
     work.train_ours(run, lambda words: called.append(words) or 0)
     assert called[0][:4] == ["--preset", "quick", "--network", "cnn"]
-    assert called[1] == ["--resume", str(run.path)]
+    assert called[1] == ["--resume", str(run.path), "--data", "synthetic"]
 
 
 @pytest.mark.parametrize(
