@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from .config import Config
+from .drawable import drawable
 from .metrics import EpochMetrics
 from .names import data_title
 
@@ -20,7 +21,7 @@ def save_curves(path: Path, config: Config, history: Sequence[EpochMetrics], ste
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     patches = f"{config.patches} patches, " if config.task == "patch" else ""
     title = f"{config.title} on {data_title(config.data)}, {patches}preset {config.preset}"
-    figure.suptitle(title, parse_math=False)  # a path may hold dollars
+    figure.suptitle(drawable(title), parse_math=False)  # a path may hold dollars
     errors, accuracies = figure.subplots(1, 2, sharex=True)
     at = (np.arange(len(step_errors)) + 1) * len(history) / max(len(step_errors), 1)
     errors.plot(at, step_errors, color=COLOURS["train"], alpha=0.25, linewidth=0.8, label="train, each step")

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jax.errors import JaxRuntimeError
 from rich.console import Console
 
 from .checkpoint import Checkpoints
@@ -19,7 +18,7 @@ from .data.stream import DataError
 from .events import NoEvents, import_library, open_events
 from .loop import NonFiniteError, Run, StoppedError
 from .machine import compare_machine, write_machine
-from .messages import first_line
+from .messages import EXHAUSTED, first_line
 from .metrics import Tally
 from .plots import save_curves
 from .resume import resume
@@ -28,8 +27,6 @@ from .show import ProgressBar, heading, looking, summary
 from .signals import INTERRUPTED, Stop, status
 from .state import network_of
 from .tasks import task_of
-
-EXHAUSTED = (JaxRuntimeError, MemoryError)  # a device's memory, most of the time, or the host's
 
 
 def main(words: Sequence[str]) -> int:

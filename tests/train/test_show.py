@@ -13,6 +13,7 @@ from train import __main__ as command
 from train.config import Config
 from train.data import folder
 from train.look import gates, windows
+from train.look.picture import Caption, draw
 from train.metrics import EpochMetrics
 from train.plots import save_curves
 from train.run_folder import RunFolder
@@ -50,10 +51,21 @@ def test_any_name_can_be_shown_and_drawn(tmp_path, name):
     console.print(summary([metrics], RunFolder(tmp_path / name), 1.0))
     told = console.file.getvalue().encode().decode()
     assert str(tmp_path / name).encode("ascii", "backslashreplace").decode().replace("\n", r"\n") in told
-    save_curves(tmp_path / "curves.png", Config(data=f"npz:{name}"), [metrics])
-    gates.draw(tmp_path / "gates.png", name, np.array([[0.2, 0.7], [0.5, 0.1]]), ("0", "1"))
+    draw_all(tmp_path, name)
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_that_pictures_lack_are_no_reason_to_warn(tmp_path):
+    draw_all(tmp_path, "\N{HIRAGANA LETTER A}")
+
+
+def draw_all(folder, name):
+    metrics = EpochMetrics(1, 0.5, 0.5, 0.5, 0.5, 13.0)
+    save_curves(folder / "curves.png", Config(data=f"npz:{name}"), [metrics])
+    gates.draw(folder / "gates.png", name, np.array([[0.2, 0.7], [0.5, 0.1]]), ("0", "1"))
     row = windows.Row(np.zeros((5, 2)), [np.ones((5, 2)), np.zeros((3, 2))], r"class $\nothing$", False)
-    windows.draw(tmp_path / "windows.png", name, [row])
+    windows.draw(folder / "windows.png", name, [row])
+    draw(folder / "attention.png", name, np.zeros((1, 16, 16, 3)), [Caption(name)], [])
 
 
 def test_a_terminal_without_a_letter_shows_an_escape(monkeypatch):

@@ -11,6 +11,7 @@ from ..batches import check_batch_size
 from ..data import Source, open_source
 from ..data.source import RESIDENT_BYTES
 from ..devices import Layout
+from ..messages import EXHAUSTED, first_line
 from ..names import printable
 from ..run_folder import check_run_dir
 from ..show import looking
@@ -23,7 +24,8 @@ JSON, PICTURE = "compare.json", "compare.png"
 def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit status.
 
-    0; 1 where the two do not agree or the results cannot be written; 2 for bad input; 130 after Ctrl-C.
+    0; 1 where the two do not agree, the memory is full or the results cannot be written; 2 for bad input; 130 after
+    Ctrl-C.
     """
     try:
         options = parse(argv)
@@ -38,6 +40,9 @@ def main(argv: Sequence[str]) -> int:
         return run(options, source, folder)
     except OSError as error:
         print(f"error: cannot write to {folder}: {error}", file=sys.stderr)
+        return 1
+    except EXHAUSTED as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped before the end: nothing to show", file=sys.stderr)
@@ -82,11 +87,12 @@ def run(options: Options, source: Source, folder: Path) -> int:
     from .picture import save_picture
     from .problem import Problem, settings
     from .result import make_result, write_json
-    from .show import Bar, findings, table
+    from .show import Bar, findings, heading, table
     from .twin import train_twin
 
     console = Console()
-    with settings(options), Bar(options.steps * (2 + options.runs), console) as bar:
+    console.print(heading(options), soft_wrap=True, highlight=False, markup=False)
+    with settings(options), Bar(2 + options.runs, options.steps, console) as bar:
         problem = Problem(options, source)
         ours = train_ours(problem, bar.step)
         reference, *others = (train_twin(problem, number, bar.step) for number in range(1 + options.runs))

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..drawable import drawable
 from ..names import data_title
 from ..plots import plain_log
 from .result import Result
@@ -21,7 +22,7 @@ def save_picture(path: Path, result: Result) -> None:
     figure = Figure(figsize=(9, 7.5), layout="constrained")
     of_what = f"{options.steps} steps on {data_title(options.data)}"
     title = f"{options.network} in {options.dtype}: ours against PyTorch, {of_what}"
-    figure.suptitle(title, parse_math=False)  # a path may hold dollars
+    figure.suptitle(drawable(title), parse_math=False)  # a path may hold dollars
     losses, apart = figure.subplots(2, 1, sharex=True)
     _draw_losses(losses, result)
     _draw_difference(apart, result)

@@ -5,18 +5,32 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .options import Options
 from .problem import Trajectory
 from .result import Result
 from .verdict import FIRST
 
 
-class Bar:
-    """A progress bar over the steps of all runs; nothing where the output is no terminal."""
+def heading(options: Options) -> str:
+    """What is about to happen, in a line.
 
-    def __init__(self, steps: int, console: Console) -> None:
+    Example:
+        >>> heading(Options(steps=20, runs=1))
+        'cbam in float32: 20 steps of batches of 32, ours, PyTorch, and PyTorch in 1 other order of sums'
+    """
+    others = f", and PyTorch in {options.runs} other order{'s' * (options.runs != 1)} of sums" if options.runs else ""
+    runs = f"ours, PyTorch{others}" if options.runs else "ours and PyTorch"
+    return f"{options.network} in {options.dtype}: {options.steps} steps of batches of {options.batch_size}, {runs}"
+
+
+class Bar:
+    """A progress bar over the steps of all runs; where the output is no terminal a line per run that is done."""
+
+    def __init__(self, runs: int, each: int, console: Console) -> None:
+        self._console, self._done, self._each = console, 0, each
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task("compiling", total=steps)
+        self._task = self._bar.add_task("compiling", total=runs * each)
 
     def __enter__(self) -> "Bar":
         self._bar.start()
@@ -28,6 +42,9 @@ class Bar:
     def step(self, run: str) -> None:
         """One more step of a run is done."""
         self._bar.update(self._task, description=run, advance=1)
+        self._done += 1
+        if self._done % self._each == 0 and not self._console.is_terminal:
+            self._console.print(f"{run}: {self._each} steps done", soft_wrap=True, highlight=False)
 
 
 def table(result: Result) -> Table:

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..config import Config
 from ..data.labelled import Labelled
+from ..drawable import drawable
 from ..names import data_title, printable
 from ..tasks import Task
 from .confusion import save_confusion, watch_all
@@ -63,7 +64,7 @@ def draw(path: Path, title: str, means: np.ndarray, names: tuple[str, ...]) -> N
     """
     classes, channels = means.shape
     figure = Figure(figsize=(min(5 + 0.1 * channels, 16), min(4 + 0.5 * classes, 16)), layout="constrained")
-    figure.suptitle(printable(title), parse_math=False)
+    figure.suptitle(drawable(printable(title)), parse_math=False)
     above, below = figure.subplots(2, 1, sharex=True)
     _draw_table(figure, above, means, names, {"cmap": "viridis", "vmin": 0, "vmax": 1})
     above.set_title("mean gate: 0 closes a channel, 1 lets it through", fontsize=10)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from ..drawable import drawable
 from .columns import Column, outline
 from .places import CELL
 
@@ -46,7 +47,7 @@ def compose(title: str, x: np.ndarray, captions: Sequence[Caption], columns: Seq
     """
     rows = len(x)
     figure = Figure(figsize=(2.2 * (len(columns) + 1), 2.0 * rows + 1.2), layout="constrained")
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(drawable(title), parse_math=False)
     grid = figure.subplots(rows, len(columns) + 1, squeeze=False)
     for ax, image, caption in zip(grid[:, 0], x, captions, strict=True):
         _draw_image(ax, image, caption)
@@ -72,7 +73,7 @@ def limits(column: Column) -> dict[str, float]:
 def _draw_image(ax: Axes, image: np.ndarray, caption: Caption) -> None:
     height, width, _ = image.shape
     ax.imshow(np.clip(image * 0.5 + 0.5, 0, 1), extent=(0, width, height, 0))
-    ax.set_title(caption.text, fontsize=10, parse_math=False, color="tab:red" if caption.wrong else "black")
+    ax.set_title(drawable(caption.text), fontsize=10, parse_math=False, color="tab:red" if caption.wrong else "black")
     _outline(ax, image)
     ax.set_axis_off()
 

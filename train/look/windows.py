@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..config import Config
 from ..data.labelled import Labelled
+from ..drawable import drawable
 from ..names import data_title, printable
 from ..tasks import Task
 from .confusion import save_confusion, watch, watch_all
@@ -80,7 +81,7 @@ def draw(path: Path, title: str, rows: list[Row]) -> None:
     """
     stages = len(rows[0].gates)
     figure = Figure(figsize=(4 + 2.6 * stages, 1.7 * len(rows) + 1.2), layout="constrained")
-    figure.suptitle(printable(title), parse_math=False)
+    figure.suptitle(drawable(printable(title)), parse_math=False)
     grid = figure.subplots(len(rows), 1 + stages, squeeze=False, sharex=True, width_ratios=[1.5, *[1] * stages])
     for ax, row in zip(grid[:, 0], rows, strict=True):
         ax.plot(np.arange(len(row.window)) + 0.5, row.window, linewidth=0.9)

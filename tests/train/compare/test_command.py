@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 from PIL import Image
 
 from flax_attn.testing import tolerance
@@ -43,6 +44,9 @@ def test_a_comparison_in_float32(archive, tmp_path, capsys):
     assert [len(losses) for losses in found["loss"]["pytorch_in_other_orders"]] == [STEPS, STEPS]
     assert max(found["loss"]["difference"]) > 0
     shown = capsys.readouterr().out
+    heading, *runs = shown.splitlines()[:5]
+    assert heading.startswith("cnn in float32: 13 steps of batches of 7, ours, PyTorch, and PyTorch in 2 other orders")
+    assert runs == [f"{run}: 13 steps done" for run in ("ours", "PyTorch", "PyTorch, order 1", "PyTorch, order 2")]
     for part in ("the first 10 steps", "lie within the band", "holds", "time per step", "torch", "threads"):
         assert part in shown
     pixels = np.asarray(Image.open(tmp_path / "run" / "compare.png").convert("RGB"))
@@ -57,6 +61,15 @@ def test_what_does_not_agree_is_said_and_kept(archive, tmp_path, capsys, monkeyp
     assert "does not hold" in shown.out
     assert not read(tmp_path / "run")["verdict"]["holds"]
     assert (tmp_path / "run" / "compare.png").exists()
+
+
+def test_memory_that_is_full_is_told_in_one_line(archive, tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocator")
+
+    monkeypatch.setattr("train.compare.ours.train_ours", full)
+    assert compare(archive, tmp_path / "run") == 1
+    assert capsys.readouterr().err == "error: RESOURCE_EXHAUSTED: Out of memory\n"
 
 
 def test_without_pytorch_one_line_names_the_extra(archive, tmp_path, capsys, monkeypatch):

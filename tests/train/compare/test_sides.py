@@ -63,6 +63,16 @@ def test_losses_parameters_and_buffers_agree_in_float64(problem, ours, reference
     assert max(result.buffers.values()) <= tolerance("trained buffer", "float64")
 
 
+def test_two_hundred_steps_agree_in_float64():
+    options = Options(network="cbam", batch_size=5, dtype="float64")
+    with settings(options):
+        problem = Problem(options, Source("small", small_images(23, 16, 20)))
+        ours, theirs = train_ours(problem, quietly), train_twin(problem, 0, quietly)
+    assert len(ours.losses) == 200
+    assert len(np.unique(ours.losses)) == 200
+    assert agree(ours, theirs)
+
+
 def test_every_parameter_has_been_trained(problem, ours):
     start = twin_of(problem.network, problem.options.config, *problem.size).state_dict()
     moved = [not np.array_equal(start[name], array) for name, array in ours.state_dict.items() if "num_" not in name]

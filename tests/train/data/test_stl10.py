@@ -153,6 +153,7 @@ def test_a_network_that_swallows_everything_is_an_error_within_ten_seconds(tmp_p
         done = subprocess.run(words, cwd=ROOT, env=os.environ | proxy, capture_output=True, text=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 2
+    assert "WARNING" not in done.stderr
     assert f"cannot be downloaded: no answer within {WAIT:g} s" in done.stderr
     busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert busy + WAIT < 10
