@@ -1,5 +1,6 @@
 """Runs that other reports hold, made on other machines or in folders that are gone: they need not be done again."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def read_known(options: Options) -> Known:
         ValueError: a file that holds no report, or one with other options or images than the first one's.
     """
     known = Known({}, None)
-    for file in (Path(name).expanduser() for name in options.known):
+    for file in (Path(os.path.expanduser(name)) for name in options.known):  # a home that nobody has stays
         try:
             report = from_json(file.read_text(encoding="utf-8"))
         except ValueError as error:

@@ -152,6 +152,7 @@ def test_the_words_for_a_run_of_ours(tmp_path):
         (["--seeds", "1", "1"], "error: --seeds must be at least one, none of them twice, got '1 1'"),
         (["--data", "npz:nowhere.npz"], "error: "),
         (["--no-train"], "must hold runs that are done, got none; failed: none that was tried"),
+        (["--known", "~no-such-user/results.json"], "No such file or directory: '~no-such-user/results.json'"),
         (["--renew"], "--renew must be the only option, as it trains and reads no runs, got --data, "),
         (["--batch-size", "32"], "--batch-size must be at most the number of training images, 31, got 32"),
     ],
