@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from .config import OWN_OPTIONS, TASK_PRESETS, Config, check_owner, told_default
-from .run_folder import read_config
+from .runs import read_config
 from .usage import telling_usage
 
 PROGRAM = "python -m train"

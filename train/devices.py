@@ -2,13 +2,18 @@
 
 import contextlib
 import math
+import os
 from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from .cores import usable_cores
+
+def usable_cores() -> int:
+    """As many as this process may use, which a container or a job's settings make fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 SMALLEST_SHARE = 4  # images: with fewer, devices wait for one another longer than they compute
 COPIES_BYTES = 2**31  # 2 GiB, of what all devices hold a copy of where their memory is the host's

@@ -12,8 +12,8 @@ from PIL import Image
 from .config import Config
 from .loop import Run
 from .metrics import EpochMetrics
-from .run_folder import RunFolder
-from .state import learning_rate
+from .runs import RunFolder
+from .step import learning_rate
 
 FOLDER = "tensorboard"
 SECONDS = 10  # after which at the latest what was added is on its way to the disk

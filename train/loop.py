@@ -13,17 +13,14 @@ import numpy as np
 
 import flax_attn
 
-from .adam import adam
-from .batches import check_batch_size
-from .checkpoint import Checkpoints, Place, steps_in
+from .checkpoints import Checkpoints, Place, SaveError, steps_in
 from .config import Config
 from .data import Source
+from .data.batches import check_batch_size
+from .data.feed import Fed, open_feed
 from .devices import Layout
-from .feed import Fed, open_feed
 from .metrics import EpochMetrics, Tally
-from .save_error import SaveError
-from .state import TrainState, create_state, learning_rate, network_of
-from .step import Scores, eval_step, train_step
+from .step import Scores, TrainState, adam, create_state, eval_step, learning_rate, network_of, train_step
 from .tasks import task_of
 
 # Gets, after each batch, the split's name, its scores so far and the error of the batch.

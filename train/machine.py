@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from .run_folder import read_json, write_whole
+from .runs import read_json, write_whole
 
 MACHINE = "machine.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")

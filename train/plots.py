@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from .config import Config
-from .drawable import drawable
 from .metrics import EpochMetrics
-from .names import data_title
+from .text import data_title, drawable
 
 COLOURS = {"train": "tab:blue", "test": "tab:orange"}
 

@@ -1,8 +1,8 @@
 """Going on with a run that was stopped, was killed or lost its machine."""
 
-from .checkpoint import Checkpoints, DamagedError, forget_replaced, problems_of, set_aside, steps_in, take_back
+from .checkpoints import Checkpoints, DamagedError, forget_replaced, problems_of, set_aside, steps_in, take_back
 from .loop import Run
-from .run_folder import RunFolder
+from .runs import RunFolder
 
 
 def resume(run: Run, folder: RunFolder, *, older: bool) -> list[str]:

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from .loop import Run
 from .metrics import EpochMetrics, Tally
-from .names import printable
-from .run_folder import RunFolder
+from .runs import RunFolder
+from .text import printable
 
 
 class ProgressBar:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .checkpoint import Checkpoints
+from .checkpoints import Checkpoints
 from .cli import FREE, PROGRAM, Arguments, parse
 from .config import Config, check
 from .data import Source
@@ -18,15 +18,15 @@ from .data.stream import DataError
 from .events import NoEvents, import_library, open_events
 from .loop import NonFiniteError, Run, StoppedError
 from .machine import compare_machine, write_machine
-from .messages import EXHAUSTED, first_line
 from .metrics import Tally
 from .plots import save_curves
 from .resume import resume
-from .run_folder import RunFolder, check_run_dir, read_config
+from .runs import RunFolder, check_run_dir, read_config
 from .show import ProgressBar, heading, looking, summary
 from .signals import INTERRUPTED, Stop, status
-from .state import network_of
+from .step import network_of
 from .tasks import task_of
+from .text import EXHAUSTED, first_line
 
 
 def main(words: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from flax_attn.testing import relative_error, tolerance
-from train.adam import adam
+from train.step import adam
 
 RATE, STEPS = 0.01, 23
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from train.batches import eval_batches, train_batches
+from train.data.batches import eval_batches, train_batches
 
 
 def epoch(number, shuffle=True, seed=0):

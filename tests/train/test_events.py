@@ -13,8 +13,8 @@ from PIL import Image
 from flax_attn.testing import relative_error, tolerance
 from train.__main__ import main
 from train.config import Config
-from train.run_folder import RunFolder
-from train.state import learning_rate
+from train.runs import RunFolder
+from train.step import learning_rate
 
 OPTIONS = ["--batch-size", "7", "--epochs", "2", "--network", "cnn", "--learning-rate", "0.01"]  # steps: 4 + 4
 

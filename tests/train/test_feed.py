@@ -19,9 +19,9 @@ from train import devices
 from train.__main__ import main
 from train.config import Config
 from train.data import Source, source
+from train.data.feed import ResidentFeed, StreamedFeed, open_feed
 from train.data.stream import Stream
 from train.devices import Layout
-from train.feed import ResidentFeed, StreamedFeed, open_feed
 from train.loop import Run
 from train.step import train_step
 
@@ -178,7 +178,7 @@ def test_the_way_to_the_device_counts_as_waiting_and_the_step_does_not(monkeypat
         clock[0] += seconds
         return result
 
-    for module in ("train.feed", "train.data.stream"):
+    for module in ("train.data.feed", "train.data.stream"):
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(perf_counter=lambda: clock[0]))
     feed = StreamedFeed(Source("a", small_images()), Config(batch_size=8, workers=0), Layout(8))
     cut = feed._layout.cut

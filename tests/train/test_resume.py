@@ -22,13 +22,13 @@ from jax.errors import JaxRuntimeError
 
 from train import checkpoint, training
 from train.__main__ import main
-from train.checkpoint import problems_of, steps_in
+from train.checkpoints import problems_of, steps_in
 from train.config import Config
 from train.data import Source
 from train.devices import Layout
 from train.loop import NonFiniteError, Run
 from train.machine import compare_machine, instructions
-from train.run_folder import RunFolder, read_config, write_whole
+from train.runs import RunFolder, read_config, write_whole
 from train.show import ProgressBar
 from train.step import train_step
 
@@ -390,7 +390,7 @@ def test_a_folder_is_made_by_one_process_alone(tmp_path, monkeypatch):
             refused.append(caught)
         write_whole(path, text)
 
-    monkeypatch.setattr("train.run_folder.write_whole", another_begins)
+    monkeypatch.setattr("train.runs.write_whole", another_begins)
     RunFolder.create(config, source).close()
     assert len(refused) == 1
 

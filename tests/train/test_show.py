@@ -16,7 +16,7 @@ from train.look import gates, windows
 from train.look.picture import Caption, draw
 from train.metrics import EpochMetrics
 from train.plots import save_curves
-from train.run_folder import RunFolder
+from train.runs import RunFolder
 from train.show import summary
 from train.training import open_data
 

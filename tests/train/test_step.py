@@ -11,8 +11,7 @@ import pytest
 from flax_attn.testing import tolerance
 from train.config import Config
 from train.networks import build_network
-from train.state import create_state, learning_rate, network_of
-from train.step import eval_step, train_step
+from train.step import create_state, eval_step, learning_rate, network_of, train_step
 from train.tasks.patch import PatchTask, draw_batch, is_right, mean_error
 
 CLOSE = tolerance("output", "float32")

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from train.task import TEST, TRAIN, Patches, article_patches, paint, per_image_patches, split_key
+from train.tasks.patch import TEST, TRAIN, Patches, article_patches, paint, per_image_patches, split_key
 
 HEIGHT, WIDTH = 37, 53
 INDICES = np.arange(4000)

@@ -7,15 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..batches import check_batch_size
 from ..data import Source, open_source
+from ..data.batches import check_batch_size
 from ..data.source import RESIDENT_BYTES
 from ..devices import Layout
-from ..messages import EXHAUSTED, first_line
-from ..names import printable
-from ..run_folder import check_run_dir
+from ..runs import check_run_dir
 from ..show import looking
 from ..signals import INTERRUPTED
+from ..text import EXHAUSTED, first_line, printable
 from .options import Options, check, parse
 
 JSON, PICTURE = "compare.json", "compare.png"

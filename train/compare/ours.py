@@ -8,9 +8,7 @@ import numpy as np
 
 from flax_attn import to_torch
 
-from ..adam import adam
-from ..state import create_state, network_of
-from ..step import train_step
+from ..step import adam, create_state, network_of, train_step
 from ..tasks import PatchTask
 from .problem import Problem, Progress, Trajectory
 

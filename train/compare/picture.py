@@ -7,9 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..drawable import drawable
-from ..names import data_title
 from ..plots import plain_log
+from ..text import data_title, drawable
 from .result import Result
 from .verdict import FIRST
 

@@ -12,12 +12,11 @@ import numpy as np
 from flax_attn.testing.flax_side import cast
 
 from ..data import Source
+from ..data.feed import Fed, ResidentFeed
 from ..devices import Layout
-from ..feed import Fed, ResidentFeed
 from ..networks import build_network
-from ..state import learning_rate
-from ..task import TRAIN
-from ..tasks.patch import draw_fed
+from ..step import learning_rate
+from ..tasks.patch import TRAIN, draw_fed
 from .options import Options
 
 PRECISION = "highest"  # of matrix products; off the CPU the default would round what it multiplies

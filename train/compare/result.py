@@ -16,7 +16,7 @@ from flax_attn.testing import relative_error
 from flax_attn.testing.flax_side import parameter_paths
 from torch_ref.cases import CASES
 
-from ..run_folder import write_whole
+from ..runs import write_whole
 from .options import Options
 from .problem import PRECISION, Problem, Trajectory
 from .verdict import Verdict, judge

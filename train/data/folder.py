@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..names import printable
+from ..text import printable
 from .picture import SIZE, TooSmallError, read_picture
 from .source import FEWEST, PATCH, RESIDENT_BYTES, Source
 

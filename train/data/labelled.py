@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..names import printable
+from ..text import printable
 from . import source as images
 from .npz import load_arrays
 from .source import FEWEST

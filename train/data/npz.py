@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
-from ..names import printable
+from ..text import printable
 from .source import Source
 
 # Whatever numpy and zipfile raise on archives that are damaged, of another kind, or compressed by other means.

@@ -11,7 +11,7 @@ import numpy as np
 
 from flax_attn.networks.patch import PatchNetwork
 
-from ..task import WHITE, Patches
+from ..tasks.patch import WHITE, Patches
 from .maps import detector_maps, gathered, is_over_places, kind_of, spread
 from .observe import Observed, at_once, observe
 from .places import centres_inside

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..data.source import PATCH
-from ..names import printable
-from ..task import Patches
+from ..tasks.patch import Patches
+from ..text import printable
 from .columns import look
 from .load import load_run
 from .photo import read_photos

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ..batches import eval_batches
+from ..data.batches import eval_batches
 from ..data.labelled import Labelled
 from ..devices import Layout
-from ..run_folder import write_whole
+from ..runs import write_whole
 from ..tasks import Task
 from .witness import witness
 

@@ -15,8 +15,8 @@ from ..config import Config
 from ..data import Source
 from ..data.source import PATCH
 from ..data.stream import as_data_errors
-from ..run_folder import write_whole
-from ..task import Patches
+from ..runs import write_whole
+from ..tasks.patch import Patches
 from .columns import look
 from .localise import ACTIVATION, localise
 from .picture import ATTENTION, Caption, draw

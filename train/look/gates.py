@@ -11,9 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ..config import Config
 from ..data.labelled import Labelled
-from ..drawable import drawable
-from ..names import data_title, printable
 from ..tasks import Task
+from ..text import data_title, drawable, printable
 from .confusion import save_confusion, watch_all
 from .picture import ATTENTION
 

@@ -8,7 +8,7 @@ from flax_attn.networks.patch import PatchNetwork
 
 from ..config import Config
 from ..networks import build_network
-from ..run_folder import DATA, read_config, read_json
+from ..runs import DATA, read_config, read_json
 
 SIZE = (96, 96)  # of the images, where a folder does not say
 

@@ -8,9 +8,9 @@ from flax import nnx
 
 from flax_attn.networks.patch import PatchNetwork
 
-from ..batches import eval_batches
+from ..data.batches import eval_batches
 from ..devices import Layout
-from ..task import Patches, paint
+from ..tasks.patch import Patches, paint
 from .maps import detector_maps
 from .observe import at_once, observe_inside
 from .scores import ImageScores, Localisation, combine, judge

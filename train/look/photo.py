@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.picture import read_picture
-from ..names import printable
+from ..text import printable
 
 
 def read_photos(paths: list[str], height: int, width: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from ..drawable import drawable
+from ..text import drawable
 from .columns import Column, outline
 from .places import CELL
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from ..config import Config
 from ..data.source import PATCH
-from ..task import TEST, Patches, article_patches, paint, per_image_patches, split_key
+from ..tasks.patch import TEST, Patches, article_patches, paint, per_image_patches, split_key
 
 painted = jax.jit(paint)  # at once: op by op each would be compiled for itself
 _per_image_patches = jax.jit(per_image_patches, static_argnums=(2, 3))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..task import Patches
+from ..tasks.patch import Patches
 from .places import centres_inside, coverage
 
 

@@ -10,9 +10,9 @@ import jax
 from flax import nnx
 
 from ..config import Config
-from ..names import data_title
 from ..networks import build_network
-from ..run_folder import DATA, RunFolder, read_json
+from ..runs import DATA, RunFolder, read_json
+from ..text import data_title
 from .known import Known
 from .options import Options
 from .outcomes import Outcome, Report

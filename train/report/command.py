@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..batches import check_batch_size
 from ..data import Source
-from ..run_folder import CONFIG, RunFolder
+from ..data.batches import check_batch_size
+from ..runs import CONFIG, RunFolder
 from ..signals import INTERRUPTED
 from ..training import main as train
 from ..training import open_data

@@ -10,7 +10,7 @@ from ..cli import FREE
 from ..config import PRESETS, Config
 from ..config import check as check_config
 from ..networks import NETWORKS
-from ..run_folder import CONFIG, read_config
+from ..runs import CONFIG, read_config
 from .options import Options
 from .rows import ROWS, Protocol, Row, RowName
 

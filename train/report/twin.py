@@ -20,20 +20,19 @@ import torch
 
 import flax_attn
 
-from ..batches import check_batch_size
 from ..config import Config
 from ..data import Source
+from ..data.batches import check_batch_size
+from ..data.feed import Fed, open_feed
 from ..devices import Layout
-from ..feed import Fed, open_feed
 from ..look import finish
 from ..loop import NonFiniteError, StoppedError
 from ..metrics import EpochMetrics, Tally
 from ..networks import build_network
 from ..plots import save_curves
-from ..run_folder import CONFIG, RunFolder
-from ..state import learning_rate
-from ..task import TEST, TRAIN
-from ..tasks.patch import draw_fed
+from ..runs import CONFIG, RunFolder
+from ..step import learning_rate
+from ..tasks.patch import TEST, TRAIN, draw_fed
 from ..twin import error_of, share_right, take_step, tensors, twin_of
 
 STATE = "twin.pt"  # after the last epoch that was done

@@ -13,9 +13,9 @@ from rich.console import Console
 from ..data import Source
 from ..data.stream import DataError
 from ..loop import NonFiniteError, StoppedError
-from ..messages import first_line
-from ..run_folder import CONFIG
+from ..runs import CONFIG
 from ..signals import Stop, status
+from ..text import first_line
 from .plan import Planned, words
 from .where import where
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ..run_folder import write_whole
+from ..runs import write_whole
 from .outcomes import Report, to_json
 from .page import introduction, page
 from .picture import save_picture

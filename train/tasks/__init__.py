@@ -9,9 +9,9 @@ another.
 from ..config import Config
 from .channel import ChannelTask as ChannelTask
 from .patch import PatchTask as PatchTask
+from .protocol import Batch as Batch
+from .protocol import Task as Task
 from .sensor import SensorTask as SensorTask
-from .task import Batch as Batch
-from .task import Task as Task
 
 
 def task_of(config: Config) -> Task:

@@ -14,7 +14,7 @@ from ..data.folder import Progress
 from ..data.labelled import Kind, Labelled, open_labelled
 from ..data.synthetic_arrays import synthetic_arrays
 from .classes import cross_entropy, is_largest
-from .task import Batch
+from .protocol import Batch
 
 # Not centred: what the gate lets through is the mean of a channel, and there has to be one.
 ARRAYS = Kind("arrays", "n h w c", centred=False)

@@ -15,7 +15,7 @@ from ..data.folder import Progress
 from ..data.labelled import Kind, Labelled, open_labelled
 from ..data.synthetic_windows import synthetic_windows
 from .classes import cross_entropy, is_largest
-from .task import Batch
+from .protocol import Batch
 
 SHORTER = 16  # times: each of the four stages halves the series
 WINDOWS = Kind("windows", "n series sensors", centred=True)

@@ -16,8 +16,7 @@ from train.compare.result import make_result, to_dict
 from train.compare.twin import OurMasks, train_twin
 from train.compare.verdict import judge
 from train.data import Source
-from train.task import TRAIN, split_key
-from train.tasks.patch import draw_batch, mean_error
+from train.tasks.patch import TRAIN, draw_batch, mean_error, split_key
 from train.twin import error_of, twin_of
 
 from ..conftest import small_images

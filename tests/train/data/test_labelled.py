@@ -8,9 +8,9 @@ import pytest
 from flax_attn.testing import tolerance
 from train.config import Config
 from train.data import source
+from train.data.feed import ResidentFeed, StreamedFeed
 from train.data.labelled import Labelled
 from train.devices import Layout
-from train.feed import ResidentFeed, StreamedFeed
 from train.tasks import ChannelTask, SensorTask
 from train.tasks.channel import ARRAYS
 from train.tasks.sensor import WINDOWS

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from train.batches import eval_batches, train_batches
 from train.data import Source
+from train.data.batches import eval_batches, train_batches
 from train.data.stream import DataError, Stream, default_workers
 from train.signals import SIGNALS
 

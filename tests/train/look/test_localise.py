@@ -18,8 +18,7 @@ from train.look.observe import at_once
 from train.look.places import painted
 from train.look.scores import Localisation, combine, judge
 from train.networks import build_network
-from train.task import TEST, WHITE, Patches, split_key
-from train.tasks.patch import draw_batch
+from train.tasks.patch import TEST, WHITE, Patches, draw_batch, split_key
 
 HEIGHT, WIDTH = 20, 28  # of the images; maps have 5 by 7 places
 # The modules; train.look has functions of these names.

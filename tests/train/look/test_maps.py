@@ -13,7 +13,7 @@ from train.config import Config
 from train.look import detector_maps, localise, observe
 from train.look.maps import gathered, received, spread
 from train.networks import build_network
-from train.task import Patches
+from train.tasks.patch import Patches
 
 CLOSE = tolerance("output", "float32")
 SIZE = (2, 5, 7, 3)

@@ -8,7 +8,7 @@ import pytest
 from flax_attn.testing import relative_error, tolerance
 from train.look.places import centres_inside, coverage
 from train.look.scores import Localisation, average_precision, combine, judge, pointing, relative_energy
-from train.task import Patches
+from train.tasks.patch import Patches
 
 CLOSE = tolerance("output", "float64")
 HEIGHT, WIDTH = 6, 7  # of maps of images with 24 by 29 pixels: the last column belongs to no cell

@@ -9,7 +9,7 @@ from train.cli import parse as parse_training
 from train.report.options import Options
 from train.report.plan import check, check_same, plan, words
 from train.report.rows import ROWS
-from train.run_folder import CONFIG, write_whole
+from train.runs import CONFIG, write_whole
 
 
 def test_every_row_has_every_protocol_seed_and_side_once():

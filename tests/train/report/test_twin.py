@@ -13,7 +13,7 @@ from torch_ref.networks import patch as pt
 from train.config import Config
 from train.loop import NonFiniteError, Run, StoppedError
 from train.report.twin import TwinRun
-from train.run_folder import RunFolder
+from train.runs import RunFolder
 
 SAME_ERROR = tolerance("training error", "float32")
 

@@ -19,7 +19,7 @@ from train.data import source
 from train.data.synthetic_arrays import synthetic_arrays
 from train.data.synthetic_windows import synthetic_windows
 from train.look.load import load_run
-from train.run_folder import RunFolder, read_config
+from train.runs import RunFolder, read_config
 from train.step import train_step
 from train.tasks import task_of
 

@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol
 import jax
 import numpy as np
 
+from ..config import Config
+from ..devices import Layout
+from . import Source
 from .batches import eval_batches, train_batches
-from .config import Config
-from .data import Source
-from .data.stream import Stream
-from .devices import Layout
+from .stream import Stream
 
 
 class Fed(NamedTuple):

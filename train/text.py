@@ -1,0 +1,69 @@
+"""Texts as they are shown: names of files, errors of other libraries, letters that a picture's font has."""
+
+import os
+import unicodedata
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jax.errors import JaxRuntimeError
+
+SHOWN_AS_ESCAPES = ("Cc", "Cs")  # control characters, and what stands for bytes that are no text
+
+
+def data_title(data: str) -> str:
+    """What ``--data`` names, without the folders it lies in: for a title.
+
+    Example:
+        >>> data_title("npz:/home/me/photos.npz"), data_title("synthetic")
+        ('npz:photos.npz', 'synthetic')
+    """
+    kind, colon, path = data.partition(":")
+    return printable(f"{kind}{colon}{Path(path).name}")
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    r"""A name, or words with names in them, with escapes for what cannot be shown.
+
+    Example:
+        >>> printable("été.jpg"), printable("a\nb"), printable(os.fsdecode(b"\xe9t\xe9.jpg"))
+        ('été.jpg', 'a\\nb', '\\udce9t\\udce9.jpg')
+    """
+    return "".join(
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in SHOWN_AS_ESCAPES else letter
+        for letter in os.fspath(name)
+    )
+
+
+EXHAUSTED = (JaxRuntimeError, MemoryError)  # a device's memory, most of the time, or the host's
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says first, or its type where it says nothing.
+
+    Example:
+        >>> first_line(RuntimeError("out of memory\nallocator: ...")), first_line(MemoryError())
+        ('out of memory', 'MemoryError')
+    """
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+
+
+def drawable(text: str) -> str:
+    r"""A text without letters that the font of pictures lacks, for which Matplotlib would draw a box and warn.
+
+    Example:
+        >>> drawable("\N{HIRAGANA LETTER A}.jpg") == "\N{REPLACEMENT CHARACTER}.jpg"
+        True
+    """
+    return "".join(letter if letter == "\n" or _font().get_char_index(ord(letter)) else UNKNOWN for letter in text)
+
+
+@lru_cache(maxsize=1)
+def _font() -> Any:
+    from matplotlib.font_manager import FontProperties, findfont  # which a run without pictures does not load
+    from matplotlib.ft2font import FT2Font
+
+    return FT2Font(findfont(FontProperties()))
