@@ -1,8 +1,8 @@
 """Batches of a source that is too large to live on the device: decoded in worker processes, ahead of the step.
 
 The images come in the order of `train.data.batches`, as they do from a resident source, so that a streamed run
-computes what a resident one does. Which images a step gets follows from its number alone: a run resumes anywhere, with any number of
-workers, and each of several processes reads its own rows of the same batches.
+computes what a resident one does. Which images a step gets follows from its number alone: a run resumes anywhere, with
+any number of workers, and each of several processes reads its own rows of the same batches.
 """
 
 import contextlib
