@@ -18,6 +18,7 @@ from .blocks.additive import AdditiveAttention
 from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
+from .blocks.eca import EfficientChannelAttention
 from .blocks.multi_head import MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention
 from .blocks.spatial import SpatialAttentionModule
@@ -64,6 +65,7 @@ class Entry:
 
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
+WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
 YOLOV4 = ("Bochkovskiy et al. 2020", "https://arxiv.org/abs/2004.10934")
 
@@ -93,6 +95,7 @@ BLOCKS = (
     Entry("channel_gate", ChannelGate, "gate", lambda c, _: {"gate_channels": c}, *WOO, featured=True),
     Entry("spatial_gate", SpatialGate, "gate", lambda c, _: {}, *WOO, featured=True),
     Entry("channel_attention", UseAttentionModel, "gate", lambda c, _: {"in_planes": c}, *WOO, featured=True),
+    Entry("eca", EfficientChannelAttention, "gate", lambda c, _: {"channels": c}, *WANG, featured=True),
     Entry("pointwise_spatial", PointwiseSpatialAttention, "gate", lambda c, _: {"channels": c}, *YOLOV4, featured=True),
     Entry("sensor_spatial", SpatialAttentionModule, "gate", lambda c, _: {}, "", "", featured=True),
 )
