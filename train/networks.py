@@ -1,17 +1,12 @@
 """The networks of the patch task by name, built from the options of the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 
 from flax_attn.networks import patch
-
-if TYPE_CHECKING:
-    from .config import Config
 
 
 class Network(NamedTuple):
@@ -37,7 +32,7 @@ NETWORKS = {
 }
 
 
-def build_network(config: Config, height: int, width: int) -> patch.PatchNetwork:
+def build_network(config: Any, height: int, width: int) -> patch.PatchNetwork:
     """Builds the network that ``config`` names, in training mode.
 
     Args:
@@ -46,8 +41,8 @@ def build_network(config: Config, height: int, width: int) -> patch.PatchNetwork
         width: columns of the images.
 
     Example:
-        >>> from train.config import Config
-        >>> type(build_network(Config(network="cbam"), 96, 96)).__name__
+        >>> from train.config import PatchConfig
+        >>> type(build_network(PatchConfig(network="cbam"), 96, 96)).__name__
         'NetCBAM'
     """
     network = NETWORKS[config.network]

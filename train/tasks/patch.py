@@ -1,13 +1,12 @@
 """The patch task: does an image hold a white patch?
 
 Patches are drawn independently for each image from (seed, epoch, image index), so that they do not depend on the batch
-or the device; or, by the tutorial's rule, from the place in the batch alone. They are drawn where the step runs, from
-images that stay uint8.
+or the device; or, by the tutorial's rule, from the place in the batch alone. They are drawn inside the step, on images
+that are stored as uint8.
 """
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -16,12 +15,11 @@ import numpy as np
 
 from flax_attn.networks.patch import PatchNetwork
 
-from ..config import Config
+from ..config import PatchConfig
 from ..data import Source, open_source
-from ..data.folder import Progress
 from ..data.source import PATCH
-from ..networks import build_network
-from .protocol import Batch
+from ..networks import build_network as build_network
+from .protocol import Batch, Progress
 
 TRAIN, TEST = 0, 1  # the splits, as numbers that go into a key
 WHITE = 1.0  # brighter than any pixel: (255 - 128) / 128 is 0.992
@@ -36,7 +34,7 @@ class Patches(NamedTuple):
 
 
 def article_patches(batch_size: int, height: int, width: int) -> Patches:
-    """The tutorial's draw, which starts numpy's generator anew with 10 + the place in the batch.
+    """The tutorial's draw, which seeds numpy's generator with 10 + the place in the batch.
 
     Example:
         >>> article_patches(10, 96, 96).label.tolist()
@@ -73,7 +71,7 @@ def per_image_patches(key: jax.Array, indices: jax.Array, height: int, width: in
 
 
 def split_key(key: jax.Array, split: int, epoch: jax.Array | int) -> jax.Array:
-    """The key of all patches of a split in an epoch; the test split has one for all epochs."""
+    """The key for the patches of a split in an epoch; the test split has one for all epochs."""
     return jax.random.fold_in(jax.random.fold_in(key, split), 0 if split == TEST else epoch)
 
 
@@ -121,7 +119,7 @@ class PatchTask:
         """Opens images."""
         return open_source(data, progress)
 
-    def build(self, config: Config, source: Source) -> PatchNetwork:
+    def build(self, config: PatchConfig, source: Source) -> PatchNetwork:
         """The network that ``config`` names, for images of this size."""
         return build_network(config, *source.shape)
 
@@ -141,12 +139,6 @@ class PatchTask:
     def is_right(self, answer: jax.Array, y: jax.Array) -> jax.Array:
         """Whether p, rounded, is the label."""
         return is_right(answer, y)
-
-    def finish(self, folder: Path, config: Config, network: PatchNetwork, source: Source) -> list[str]:
-        """Writes ``localisation.json`` and ``attention.png``."""
-        from ..look import finish  # matplotlib, for which a step need not wait
-
-        return [finish(folder, config, network, source)]
 
 
 def draw_batch(images: jax.Array, indices: jax.Array, key: jax.Array, rule: str) -> Batch:
@@ -174,14 +166,14 @@ def draw_fed(
     split: int,
     rule: str,
 ) -> Batch:
-    """`draw_batch` for whoever trains otherwise on what a run sees; arguments as `train.step.train_step`'s."""
+    """`draw_batch` for other trainers on the batches of a run; arguments as `train.step.train_step`'s."""
     return draw_batch(images[places], indices, split_key(key, split, epoch), rule)
 
 
 def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
     """The tutorial's binary cross-entropy, ``-mean(y log(p + 1e-8) + (1 - y) log(1 - p + 1e-8))``.
 
-    In float32 for narrower probabilities, in float64 for those.
+    In at least float32.
 
     Args:
         p: (b,), the probability of a patch.
@@ -193,8 +185,8 @@ def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> ja
         0.3466
     """
     p = p.astype(jnp.promote_types(p.dtype, jnp.float32))
-    # One logarithm, of the probability given to the truth: as y is 0 or 1 the other has no weight. XLA turns
-    # 1 - p + 1e-8 into (1 + 1e-8) - p, which is 0 for p = 1 in float32, and then 0 * log(0) is NaN.
+    # One logarithm, of the probability of the truth, as the other has weight 0. XLA turns 1 - p + 1e-8 into
+    # (1 + 1e-8) - p, which is 0 for p = 1 in float32, and then 0 * log(0) is NaN.
     truth = jnp.where(y == 1, p, 1 - p)
     return -jnp.mean(jnp.log(truth + TINY), where=where)
 
