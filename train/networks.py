@@ -49,6 +49,4 @@ def build_network(config: Any, height: int, width: int) -> patch.PatchNetwork:
     # Two poolings lie before the attended map; only a learned position encoding needs its size.
     values = {**vars(config), "map_size": (height // 4, width // 4)}
     options = {name: values[name] for name in network.options}
-    model = network.build(**options, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed))
-    model.train()
-    return model
+    return network.build(**options, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed))

@@ -61,8 +61,8 @@ class TrainState:
         optimizer: the update rule.
     """
 
-    params: nnx.State
-    rest: nnx.State
+    params: Any
+    rest: Any
     opt_state: Any
     graph: nnx.GraphDef[nnx.Module] = field(metadata={"static": True})
     optimizer: optax.GradientTransformation = field(metadata={"static": True})
@@ -70,7 +70,8 @@ class TrainState:
 
 def create_state(network: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
     """Takes a copy of ``network`` apart."""
-    graph, params, rest = nnx.split(nnx.clone(network), nnx.Param, ...)
+    graph, *variables = nnx.split(network, nnx.Param, ...)
+    params, rest = jax.device_put(variables, may_alias=False)  # as `train_step` reuses the memory of the state
     return TrainState(params, rest, optimizer.init(params), graph, optimizer)
 
 
@@ -128,7 +129,7 @@ def train_step(
     """
     batch = task.draw(inputs[places], labels, indices, split_key(key, TRAIN, epoch))
 
-    def loss(params: nnx.State) -> tuple[jax.Array, tuple[nnx.State, jax.Array]]:
+    def loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
         network = nnx.merge(state.graph, params, state.rest, copy=True)
         answer = task.answer(network, batch.x)
         # The call has updated BatchNorm's statistics and the random streams.

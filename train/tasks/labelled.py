@@ -55,11 +55,9 @@ class ChannelTask(LabelledTask):
         ratio = min(RATIO, channels) if config.ratio is None else config.ratio
         if ratio > channels:
             raise ValueError(f"--ratio must be at most the number of channels, {channels}, got {ratio}")
-        model = ChannelAttentionClassifier(
+        return ChannelAttentionClassifier(
             channels, source.classes, ratio, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed)
         )
-        model.train()
-        return model
 
     def draw(self, inputs: jax.Array, labels: jax.Array, indices: jax.Array, key: jax.Array) -> Batch:
         """Takes the arrays as they are."""
@@ -90,11 +88,9 @@ class SensorTask(LabelledTask):
             raise ValueError(
                 f"--batch-size must be at least 2 for windows of {series}x{sensors}, got {config.batch_size}"
             )
-        model = SpatialAttentionNeuralNetwork(
+        return SpatialAttentionNeuralNetwork(
             source.records.shape, source.classes, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed)
         )
-        model.train()
-        return model
 
     def draw(self, inputs: jax.Array, labels: jax.Array, indices: jax.Array, key: jax.Array) -> Batch:
         """Takes the windows as they are, as maps of one channel (b, series, sensors, 1)."""
