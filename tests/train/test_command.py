@@ -223,7 +223,7 @@ def test_the_help_of_a_task_has_its_own_options(task, capsys, monkeypatch):
     assert not stop.value.code
     shown = " ".join(capsys.readouterr().out.split())
     for field in dataclasses.fields(PRESETS[task]["quick"]):
-        assert f"--{field.name.replace('_', '-')} " in shown
+        assert f"--{field.name.replace('_', '-')}" in shown
     for owner, own in OWN.items():
         for option in own:
             assert (f"--{option.replace('_', '-')} " in shown) == (owner == task)
