@@ -1,8 +1,8 @@
 """Checkpoints of a run: all that it takes to continue to the bit.
 
-A checkpoint is a folder named by its step: ``state`` as orbax writes it, beside ``place``, ``metrics`` and the digest of
-each file. It is written under another name, flushed to the disk and then renamed, so it is complete; one whose files
-changed afterwards is refused.
+A checkpoint is a folder named by its step: ``state`` as orbax writes it, ``place``, ``metrics`` and the digest of each
+file. It is written under another name, flushed to the disk and then renamed, so it is complete; one whose files changed
+afterwards is refused.
 """
 
 import dataclasses
@@ -38,19 +38,12 @@ class DamagedError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where in its run a checkpoint was made.
+    """Where in its run a checkpoint was made."""
 
-    Attributes:
-        step: training steps taken.
-        epochs: complete epochs, their test included.
-        tally: of the epoch under way: records, the sum of their errors, how many were classified correctly.
-        speed: images per second of the epoch under way, once its training is done.
-    """
-
-    step: int = 0
-    epochs: int = 0
-    tally: tuple[int, float, float] = (0, 0.0, 0.0)
-    speed: float = 0.0
+    step: int = 0  # training steps taken
+    epochs: int = 0  # complete epochs, their test included
+    tally: tuple[int, float, float] = (0, 0.0, 0.0)  # `Tally.state` of the epoch under way
+    speed: float = 0.0  # images per second in that epoch, once its training is done
 
 
 class Checkpoints:
@@ -63,7 +56,7 @@ class Checkpoints:
         """Saves, in place of a checkpoint of the same step if there is one.
 
         Raises:
-            SaveError: the disk is full, say; the checkpoints before are as they were.
+            SaveError: a full disk, say; earlier checkpoints are as they were.
         """
         arrays = _arrays(state)
         saving, target = self.folder / SAVING, self.folder / str(place.step)
@@ -90,11 +83,7 @@ class Checkpoints:
             shutil.rmtree(saving, ignore_errors=True)
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Place]:
-        """Reads a checkpoint into a state with the structure, dtypes and devices of ``like``.
-
-        Raises:
-            DamagedError: a file of the checkpoint is missing or not what was written.
-        """
+        """Reads a checkpoint into a state with the structure, dtypes and devices of ``like``."""
         checkpoint = self.folder / str(step)
         problems = problems_of(checkpoint)
         if problems:
@@ -111,14 +100,11 @@ class Checkpoints:
     def choose(self, *, older: bool) -> tuple[int | None, list[str]]:
         """Chooses the newest checkpoint and clears away what an earlier process left unfinished.
 
-        Args:
-            older: whether a damaged checkpoint is set aside for the one before it.
-
         Returns:
-            The step, None where there is no checkpoint, and lines about what was set aside.
+            Its step, None where there is no checkpoint, and notes for the user.
 
         Raises:
-            DamagedError: the newest checkpoint is damaged and ``older`` is False; no checkpoint is changed then.
+            DamagedError: it is damaged, and ``older`` does not allow to set it aside for the one before.
         """
         self._take_back()
         paths = {step: self.folder / str(step) for step in steps_in(self.folder)}

@@ -44,17 +44,7 @@ class Run:
         network: in place of the one that the task builds.
 
     Raises:
-        ValueError: a batch larger than the training set, options that do not fit the data, or several processes.
-
-    Attributes:
-        task: what is trained for.
-        layout: the devices that share a batch.
-        feed: the batches.
-        key: of all that is drawn at random for the records.
-        rate: the learning rate as a function of the step.
-        state: the parameters and the optimizer's state; changes with every step.
-        steps: training steps per epoch.
-        place: the place in the run that the state belongs to.
+        ValueError: options that do not fit the data.
     """
 
     def __init__(
@@ -70,14 +60,14 @@ class Run:
             raise ValueError(f"training takes one process, got {jax.process_count()} that JAX has joined")
         self.config, self.source = config, source
         self.task = task_of(config)
-        self.steps = len(source.train) // config.batch_size
-        self.place = Place()
+        self.steps = len(source.train) // config.batch_size  # per epoch
+        self.place = Place()  # of the state in the run
         self.rate = learning_rate(config, config.epochs * self.steps if total_steps is None else total_steps)
         network = self.task.build(config, source) if network is None else network
         self.layout = Layout(config.batch_size)
         self.state = self.layout.copy(create_state(network, adam(self.rate)))
         self.feed = open_feed(source, config, self.layout)
-        self.key = self.layout.copy(jax.random.key(config.seed))
+        self.key = self.layout.copy(jax.random.key(config.seed))  # of what tasks draw at random
 
     def train_epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Fed, Scores]]:
         """Takes the training steps of an epoch, counted from 0, beginning with step ``first`` of it."""
@@ -107,16 +97,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A run with all that follows it.
-
-    Attributes:
-        run: at its beginning, or where it resumes.
-        folder: gets the logs.
-        checkpoints: get the state.
-        events: gets them, too, where TensorBoard was asked for.
-        bar: shows the progress.
-        stop: whether to save and leave.
-    """
+    """A run with all that records it; ``stop`` says when to save and leave."""
 
     run: Run
     folder: RunFolder
@@ -126,12 +107,7 @@ class Training:
     stop: Stop
 
     def fit(self) -> None:
-        """Trains to the last epoch.
-
-        Raises:
-            NonFiniteError: the loss or the state is infinite or NaN.
-            StoppedError: the run was asked to stop, and has saved.
-        """
+        """Trains to the last epoch, unless it raises `NonFiniteError` or `StoppedError`."""
         run, epochs = self.run, self.run.config.epochs
         for epoch in range(run.place.epochs, epochs):
             train, speed = self._train(epoch)

@@ -6,24 +6,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """An epoch's line in ``metrics.jsonl``.
+    """An epoch's line in ``metrics.jsonl``: mean losses and accuracies, and the speed of training.
 
-    Attributes:
-        epoch: counted from 1.
-        train_error: the mean loss over the training batches, each before its step, in training mode.
-        train_accuracy: the accuracy in the same passes.
-        test_error: the mean loss over the test records after the epoch, in eval mode.
-        test_accuracy: the accuracy on them.
-        images_per_second: training speed, of arrays or windows where those are the records. It leaves out the first
-            step, which may compile, unless there is only one; it includes saves within the epoch.
+    Training batches are scored before their step and in training mode, test batches after the epoch in eval mode.
     """
 
-    epoch: int
+    epoch: int  # counted from 1
     train_error: float
     train_accuracy: float
     test_error: float
     test_accuracy: float
-    images_per_second: float
+    images_per_second: float  # or arrays, or windows; without the first step, which may compile, but with the saves
 
 
 class Tally:

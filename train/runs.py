@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shlex
+from collections.abc import Collection
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,11 +30,7 @@ VECTORS = ("avx", "fma", "amx", "asimd", "sve")  # instruction sets on which XLA
 
 
 class RunFolder:
-    """Writes a line of ``metrics.jsonl`` per epoch and of ``steps.jsonl`` per training step, each at once.
-
-    Attributes:
-        path: the folder.
-    """
+    """The files of a run in the folder ``path``; each line of a log is written at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,11 +39,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: Config, source: Source) -> "RunFolder":
-        """Creates the folder, locks it and writes ``data.json`` and ``config.json``.
-
-        Raises:
-            ValueError: the folder cannot be created, is not empty, or another process is creating it.
-        """
+        """Creates the folder that ``config`` names, which must be new or empty, and locks it."""
         folder = cls(check_run_dir(config))
         with contextlib.ExitStack() as undo:
             undo.callback(folder.close)
@@ -62,11 +55,7 @@ class RunFolder:
         return folder
 
     def hold(self) -> None:
-        """Locks the folder until `close` or the end of this process; no lock where the system has none.
-
-        Raises:
-            ValueError: another process holds it.
-        """
+        """Locks the folder until `close` or the end of this process, where the system has locks."""
         if fcntl is None or not self.path.is_dir():
             return
         lock = (self.path / LOCK).open("ab")  # for writing, as NFS locks nothing else
@@ -101,7 +90,7 @@ class RunFolder:
         """Appends a training step, counted from 1."""
         if self._steps is None:
             self._steps = (self.path / STEPS).open("a", buffering=1)
-        self._steps.write(json.dumps({"step": step, "error": error}) + "\n")
+        self._steps.write(json.dumps(_step(step, error)) + "\n")
 
     def sync(self) -> None:
         """Flushes the logs to the disk; a checkpoint relies on their lines."""
@@ -111,17 +100,11 @@ class RunFolder:
 
     def history(self) -> list[EpochMetrics]:
         """The epochs so far."""
-        try:
-            return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS)]
-        except TypeError as error:
-            raise ValueError(f"{self.path / EPOCHS} must hold an epoch's metrics in each line, got: {error}") from None
+        return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS, EpochMetrics.__annotations__)]
 
     def step_errors(self) -> list[float]:
         """The error of each training step so far."""
-        try:
-            return [line["error"] for line in _lines(self.path / STEPS)]
-        except KeyError:
-            raise ValueError(f"{self.path / STEPS} must hold a step's error in each line, got one without") from None
+        return [line["error"] for line in _lines(self.path / STEPS, ("step", "error"))]
 
     def check_data(self, source: Source) -> None:
         """Raises ``ValueError`` where the run began with other data, naming what differs."""
@@ -130,21 +113,14 @@ class RunFolder:
             raise ValueError(f"{source.name} is not what the run in {self.path} began with: {differing}")
 
     def go_back_to(self, epochs: int, steps: int) -> None:
-        """Truncates the logs to the place of a checkpoint.
-
-        Raises:
-            ValueError: a log is shorter, or its lines are not a run's; nothing is changed then.
-        """
-        self.history()
-        self.step_errors()
-        kept = {}
-        for name, count in ((EPOCHS, epochs), (STEPS, steps)):
-            lines = _lines(self.path / name)
+        """Truncates the logs to the place of a checkpoint; raises ``ValueError`` where one ends before it."""
+        history, errors = [dataclasses.asdict(metrics) for metrics in self.history()], self.step_errors()
+        logs = {EPOCHS: (history, epochs), STEPS: ([_step(*each) for each in enumerate(errors, 1)], steps)}
+        for name, (lines, count) in logs.items():
             if len(lines) < count:
                 raise ValueError(f"{self.path / name} must have at least {count} lines, got {len(lines)}")
-            kept[name] = "".join(json.dumps(line) + "\n" for line in lines[:count])
-        for name, text in kept.items():
-            write_whole(self.path / name, text)
+        for name, (lines, count) in logs.items():
+            write_whole(self.path / name, "".join(json.dumps(line) + "\n" for line in lines[:count]))
 
     def close(self) -> None:
         """Closes the log of steps and unlocks the folder."""
@@ -183,11 +159,7 @@ def instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def compare_machine(folder: Path, devices: int) -> list[str]:
-    """A line where a run resumes on another machine than it began on; older folders do not say where.
-
-    Raises:
-        ValueError: the folder's file is not JSON.
-    """
+    """A line where a run resumes on another machine than it began on; older folders may not say where."""
     if not (folder / MACHINE).is_file():
         return []
     began = read_json(folder / MACHINE)
@@ -234,11 +206,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Reads a file with a JSON object.
-
-    Raises:
-        ValueError: it holds something else.
-    """
+    """Reads a file with a JSON object; raises ``ValueError`` where it holds something else."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -249,11 +217,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def check_run_dir(config: Config) -> Path:
-    """The folder that ``config`` names, or a new one's name.
-
-    Raises:
-        ValueError: there is a file of that name, or a folder that is not empty.
-    """
+    """The folder that ``config`` names, which must be new or empty, or a name for it."""
     if config.run_dir is None:
         return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{config.title}"
     if not config.run_dir:
@@ -299,15 +263,19 @@ def _unfinished(name: str) -> str:
     return f".{name}.unfinished"
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a log, up to the first that was cut off."""
-    lines: list[dict[str, Any]] = []
+def _step(step: int, error: float) -> dict[str, Any]:
+    return {"step": step, "error": error}
+
+
+def _lines(path: Path, keys: Collection[str]) -> list[dict[str, Any]]:
+    """The complete lines of a log, up to one that was cut off."""
+    lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
             line = json.loads(text)
         except ValueError:
             break
-        if not isinstance(line, dict):
-            break
+        if not isinstance(line, dict) or line.keys() != set(keys):
+            raise ValueError(f"{path} must hold {', '.join(keys)} in each line, got {text!r}")
         lines.append(line)
     return lines

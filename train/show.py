@@ -16,13 +16,7 @@ from .text import printable
 
 
 class Bar:
-    """A progress bar with the time left; where the output is no terminal there are only the notes.
-
-    Args:
-        total: the number of steps, or of what else is counted.
-        console: where to draw.
-        done: the number of those done before.
-    """
+    """A progress bar with the time left; where the output is no terminal there are only the notes."""
 
     def __init__(self, total: int, console: Console, done: int = 0) -> None:
         self._console = console
@@ -66,14 +60,13 @@ def say(console: Console, what: RenderableType) -> None:
 def looking(console: Console) -> Iterator[Callable[[int, int], None]]:
     """A bar for `train.data.open_source`, which reports how many of how many files it has read."""
     with contextlib.ExitStack() as stack:
-        bars: list[Bar] = []
+        bar: Bar | None = None
         seen = 0
 
         def progress(done: int, total: int) -> None:
-            nonlocal seen
-            if not bars:
-                bars.append(stack.enter_context(Bar(total, console)))
-            bars[0].advance("reading the files", done - seen)
+            nonlocal bar, seen
+            bar = bar or stack.enter_context(Bar(total, console))
+            bar.advance("reading the files", done - seen)
             seen = done
 
         yield progress

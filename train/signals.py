@@ -7,22 +7,17 @@ import time
 from types import FrameType
 from typing import Any
 
-# Also SIGHUP of a lost terminal, and SIGUSR1, which batch systems send before they end a job.
-SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
-]  # Windows lacks some
+# SIGHUP comes from a lost terminal, SIGUSR1 from batch systems before they end a job; Windows lacks both.
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 AGAIN = 0.1  # seconds within which signals count as one: `timeout` signals both the process and its group
 
 
 class Stop:
-    """Catches the signals as long as it is entered; one entered within another is that other one.
-
-    Attributes:
-        signal: the number of the first signal that came, None before.
-    """
+    """Catches the signals as long as it is entered; one entered within another is that other one."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
+        self.signal: int | None = None  # the first that came
         self._came = 0.0
         self._before: dict[int, Any] = {}
 

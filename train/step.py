@@ -50,21 +50,12 @@ RISING = 0.2  # the fraction of a one-cycle run in which the learning rate goes 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """A network and its optimizer.
-
-    Attributes:
-        params: the parameters.
-        rest: the network's other variables: running statistics, and the counters of its random streams, from which
-            dropout's masks follow: they depend on the seed and the number of steps taken.
-        opt_state: the optimizer's.
-        graph: the network without its variables.
-        optimizer: the update rule.
-    """
+    """A network, taken apart, and its optimizer."""
 
     params: Any
-    rest: Any
+    rest: Any  # running statistics, and the random streams' counters, so dropout follows from seed and step
     opt_state: Any
-    graph: nnx.GraphDef[nnx.Module] = field(metadata={"static": True})
+    graph: nnx.GraphDef[nnx.Module] = field(metadata={"static": True})  # the network without its variables
     optimizer: optax.GradientTransformation = field(metadata={"static": True})
 
 

@@ -79,7 +79,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(arguments: Arguments[Any]) -> Prepared:
-    """Validates everything before it creates the run folder, or takes a run back to its last checkpoint.
+    """Validates everything before it creates the run folder; with ``--resume`` opens that of the run.
 
     Raises:
         ValueError: an option or a file that cannot be used.
@@ -114,15 +114,7 @@ def open_data(config: Config) -> Source:
 
 
 def resume(run: Run, folder: RunFolder, checkpoints: Checkpoints, *, older: bool) -> list[str]:
-    """Takes a run back to its newest checkpoint, and its folder's logs to what they held there.
-
-    Returns:
-        Notes for the user.
-
-    Raises:
-        ValueError: other data than the run began with, or a log that is too short.
-        DamagedError: the newest checkpoint is damaged, and ``older`` is False.
-    """
+    """Takes a run and its folder back to the newest checkpoint, and returns notes for the user."""
     folder.check_data(run.source)
     elsewhere = compare_machine(folder.path, run.layout.devices)
     step, notes = checkpoints.choose(older=older)
@@ -145,7 +137,10 @@ def train(prepared: Prepared, stop: Stop, began: float) -> None:
     for line in (heading(run), *notes):
         say(console, line)
     with contextlib.ExitStack() as stack:
-        events = stack.enter_context(contextlib.closing(open_events(run, folder))) if config.tensorboard else None
+        events = None
+        if config.tensorboard:
+            rates = np.asarray(jax.vmap(run.rate)(jnp.arange(config.epochs * run.steps)))
+            events = stack.enter_context(contextlib.closing(Events(folder, rates, run.steps)))
         tests = -(-len(run.source.test) // config.batch_size)
         done = run.place.step + run.place.epochs * tests
         with Bar(config.epochs * (run.steps + tests), console, done) as bar:
@@ -171,12 +166,6 @@ def heading(run: Run) -> str:
         f"{config.title}, {parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
         f"{source.described}; batches of {config.batch_size} on {run.layout.devices} x {jax.devices()[0].device_kind}"
     )
-
-
-def open_events(run: Run, folder: RunFolder) -> Events:
-    """The event files of a run."""
-    steps = jnp.arange(run.config.epochs * run.steps)
-    return Events(folder, np.asarray(jax.vmap(lambda step: jnp.asarray(run.rate(step)))(steps)), run.steps)
 
 
 def finish(run: Run, path: Path) -> list[str]:

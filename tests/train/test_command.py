@@ -1,6 +1,7 @@
 """``python -m train`` from its arguments to its folder and its exit status."""
 
 import dataclasses
+import itertools
 import json
 import signal
 import subprocess
@@ -123,7 +124,7 @@ def test_options_reach_the_run(archive, tmp_path, options):
     assert main(words(archive, tmp_path / "run", "--epochs", "1", *options)) == 0
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert written["shuffle"] == ("--preset" not in options and "--no-shuffle" not in options)
-    for flag, value in zip(options, options[1:], strict=False):
+    for flag, value in itertools.pairwise(options):
         if flag.startswith("--") and not value.startswith("--"):
             assert str(written[flag[2:].replace("-", "_")]) == value
 

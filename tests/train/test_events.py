@@ -75,6 +75,11 @@ def test_a_resumed_run_has_each_step_once(from_the_beginning, archive, tmp_path)
     check(run)
 
 
+def fill(events):
+    for step in range(1, 100_000):
+        events.add_step(step, 0.5)
+
+
 def test_a_full_disk_is_an_error_at_once(tmp_path):
     resource = pytest.importorskip("resource")
     events = Events(RunFolder(tmp_path), np.full(1 << 20, 0.1), 4)
@@ -82,8 +87,7 @@ def test_a_full_disk_is_an_error_at_once(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            for step in range(1, 100_000):
-                events.add_step(step, 0.5)
+            fill(events)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         events.close()

@@ -10,9 +10,8 @@ import pytest
 
 from flax_attn.testing import tolerance
 from train.config import PatchConfig
-from train.tasks.patch import build_network
 from train.step import create_state, eval_step, learning_rate, network_of, train_step
-from train.tasks.patch import PatchTask, draw_batch, is_right, mean_error
+from train.tasks.patch import PatchTask, build_network, draw_batch, is_right, mean_error
 
 CLOSE = tolerance("output", "float32")
 KEY = jax.random.key(0)

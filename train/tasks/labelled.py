@@ -24,17 +24,28 @@ RATIO = 16  # the tutorial's
 SHORTER = 16  # times: each of the sensor network's four stages halves the series
 
 
+def cross_entropy(logits: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
+    """The mean of ``-log softmax(logits)[y]``, in at least float32; ``where`` (b,) says which records count.
+
+    Example:
+        >>> float(cross_entropy(jnp.log(jnp.array([[1.0, 3.0], [1.0, 1.0]])), jnp.array([1, 0]))).__round__(4)
+        0.4904
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y), where=where)
+
+
+def is_largest(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """Whether the label has the largest logit, (b,); of equal ones the first counts."""
+    return jnp.argmax(logits, axis=-1) == y
+
+
 @dataclass(frozen=True)
 class LabelledTask:
     """What both tasks share: cross-entropy, and the largest logit as the answer."""
 
-    def error(self, answer: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
-        """The cross-entropy."""
-        return cross_entropy(answer, y, where)
-
-    def is_right(self, answer: jax.Array, y: jax.Array) -> jax.Array:
-        """Whether the label has the largest logit."""
-        return is_largest(answer, y)
+    error = staticmethod(cross_entropy)
+    is_right = staticmethod(is_largest)
 
 
 @dataclass(frozen=True)
@@ -100,24 +111,3 @@ class SensorTask(LabelledTask):
         """The logits (b, classes)."""
         logits: jax.Array = network(x)
         return logits
-
-
-def cross_entropy(logits: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
-    """The mean of ``-log softmax(logits)[y]``, in at least float32.
-
-    Args:
-        logits: (b, classes).
-        y: (b,), integers from 0 on.
-        where: (b,), which records count.
-
-    Example:
-        >>> float(cross_entropy(jnp.log(jnp.array([[1.0, 3.0], [1.0, 1.0]])), jnp.array([1, 0]))).__round__(4)
-        0.4904
-    """
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y), where=where)
-
-
-def is_largest(logits: jax.Array, y: jax.Array) -> jax.Array:
-    """Whether the label has the largest logit, (b,); of equal ones the first counts."""
-    return jnp.argmax(logits, axis=-1) == y

@@ -51,11 +51,7 @@ def article_patches(batch_size: int, height: int, width: int) -> Patches:
 def per_image_patches(key: jax.Array, indices: jax.Array, height: int, width: int) -> Patches:
     """An independent draw per image: a patch with probability 1/2, its corner uniform over all places.
 
-    Args:
-        key: of a split and an epoch, from `split_key`.
-        indices: (b,), of the images in their source.
-        height: rows of the images.
-        width: columns of the images.
+    Seeded by the key of a split and an epoch, from `split_key`, and the images' indices (b,) in their source.
     """
 
     def draw(index: jax.Array) -> Patches:
@@ -76,15 +72,7 @@ def split_key(key: jax.Array, split: int, epoch: jax.Array | int) -> jax.Array:
 
 
 def paint(images: jax.Array, patches: Patches) -> jax.Array:
-    """Scales images to [-1, 1) and paints the patches.
-
-    Args:
-        images: uint8 (b, h, w, 3).
-        patches: one per image.
-
-    Returns:
-        float32 (b, h, w, 3), (uint8 - 128) / 128, and 1.0 within patches.
-    """
+    """Scales images, uint8 (b, h, w, 3), to (uint8 - 128) / 128 in float32, with 1.0 inside the patches."""
     x = (images.astype(jnp.float32) - 128) / 128
     inside_rows = _inside(patches.row, images.shape[1])
     inside_columns = _inside(patches.column, images.shape[2])
@@ -102,51 +90,8 @@ def _corners(length: int) -> int:
     return max(length - PATCH, 1)
 
 
-TINY = 1e-8  # keeps the logarithms of the loss finite
-
-
-@dataclass(frozen=True)
-class PatchTask:
-    """Half of the images get a patch, and the network says which: p is the probability that there is one.
-
-    Attributes:
-        patches: their rule, "per_image" or "article".
-    """
-
-    patches: str
-
-    def open(self, data: str, progress: Progress | None = None) -> Source:
-        """Opens images."""
-        return open_source(data, progress)
-
-    def build(self, config: PatchConfig, source: Source) -> PatchNetwork:
-        """The network that ``config`` names, for images of this size."""
-        return build_network(config, *source.shape)
-
-    def draw(self, inputs: jax.Array, labels: None, indices: jax.Array, key: jax.Array) -> Batch:
-        """Paints patches, which are the labels, on images, uint8 (b, h, w, 3)."""
-        return draw_batch(inputs, indices, key, self.patches)
-
-    def answer(self, network: PatchNetwork, x: jax.Array) -> jax.Array:
-        """p, (b,)."""
-        p, _ = network(x)
-        return p
-
-    def error(self, answer: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
-        """The tutorial's loss."""
-        return mean_error(answer, y, where)
-
-    def is_right(self, answer: jax.Array, y: jax.Array) -> jax.Array:
-        """Whether p, rounded, is the label."""
-        return is_right(answer, y)
-
-
 def draw_batch(images: jax.Array, indices: jax.Array, key: jax.Array, rule: str) -> Batch:
-    """Paints the patches of one of the rules on images, uint8 (b, h, w, 3).
-
-    Returns:
-        x (b, h, w, 3) in float32, and y (b,), 1 where there is a patch, else 0.
-    """
+    """Paints the patches of one of the rules on images, uint8 (b, h, w, 3); y is 1 where there is one, else 0."""
     batch_size, height, width, _ = images.shape
     if rule == "article":
         patches = article_patches(batch_size, height, width)
@@ -170,15 +115,13 @@ def draw_fed(
     return draw_batch(images[places], indices, split_key(key, split, epoch), rule)
 
 
+TINY = 1e-8  # keeps the logarithms of the loss finite
+
+
 def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
     """The tutorial's binary cross-entropy, ``-mean(y log(p + 1e-8) + (1 - y) log(1 - p + 1e-8))``.
 
-    In at least float32.
-
-    Args:
-        p: (b,), the probability of a patch.
-        y: (b,), 1 where there is one, else 0.
-        where: (b,), which images count.
+    In at least float32; ``where`` (b,) says which images count.
 
     Example:
         >>> float(mean_error(jnp.array([1.0, 0.5]), jnp.array([1.0, 0.0]))).__round__(4)
@@ -194,3 +137,33 @@ def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> ja
 def is_right(p: jax.Array, y: jax.Array) -> jax.Array:
     """Whether the prediction, p rounded, is the label."""
     return jnp.round(p) == y
+
+
+@dataclass(frozen=True)
+class PatchTask:
+    """Half of the images get a patch, and the network says which: p is the probability that there is one.
+
+    Attributes:
+        patches: their rule, "per_image" or "article".
+    """
+
+    patches: str
+    error = staticmethod(mean_error)
+    is_right = staticmethod(is_right)
+
+    def open(self, data: str, progress: Progress | None = None) -> Source:
+        """Opens images."""
+        return open_source(data, progress)
+
+    def build(self, config: PatchConfig, source: Source) -> PatchNetwork:
+        """The network that ``config`` names, for images of this size."""
+        return build_network(config, *source.shape)
+
+    def draw(self, inputs: jax.Array, labels: None, indices: jax.Array, key: jax.Array) -> Batch:
+        """Paints patches, which are the labels, on images, uint8 (b, h, w, 3)."""
+        return draw_batch(inputs, indices, key, self.patches)
+
+    def answer(self, network: PatchNetwork, x: jax.Array) -> jax.Array:
+        """p, (b,)."""
+        p, _ = network(x)
+        return p
