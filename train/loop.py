@@ -48,12 +48,7 @@ class Run:
     """
 
     def __init__(
-        self,
-        config: Config,
-        source: Source,
-        *,
-        total_steps: int | None = None,
-        network: nnx.Module | None = None,
+        self, config: Config, source: Source, *, total_steps: int | None = None, network: nnx.Module | None = None
     ) -> None:
         check_batch_size(config.batch_size, source.train, source.unit)
         if jax.process_count() > 1:
@@ -134,11 +129,10 @@ class Training:
             if self.events is not None:
                 self.events.add_step(run.place.step, error)
             self._advance(epoch, f"train {tally}")
-            if done == run.steps:
-                break  # the test comes before the checkpoint
-            if done == first + 1:  # compiled by now
+            if done == first + 1 < run.steps:  # compiled by now
                 began, timed = time.perf_counter(), run.steps - done
-            if self.stop or (run.config.save_steps and done % run.config.save_steps == 0):
+            due = run.config.save_steps and done % run.config.save_steps == 0
+            if done < run.steps and (self.stop or due):  # else the test comes first
                 self._save()
         speed = timed * run.config.batch_size / max(time.perf_counter() - began, 1e-9)
         run.place = dataclasses.replace(run.place, speed=speed)

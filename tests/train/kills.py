@@ -50,8 +50,8 @@ def main() -> int:
         ]
     same, saved, saving = (sum(each) for each in zip(*found, strict=True))
     print(
-        f"{same} of {options.kills} runs ended as the undisturbed one; {saved} were killed after a checkpoint, {saving} "
-        "during a save"
+        f"{same} of {options.kills} runs ended as the undisturbed one; {saved} were killed after a checkpoint, "
+        f"{saving} during a save"
     )
     return 0 if same == options.kills else 1
 
