@@ -19,12 +19,7 @@ TaskConfig = TypeVar("TaskConfig", bound=Config)
 
 
 def read_options(kind: type[Options], program: str, argv: Sequence[str], default: Any = None) -> Options:
-    """The options of a command, by the fields of ``kind``.
-
-    Raises:
-        SystemExit: with status 2 after a message and the usage line, where an option or value is unknown; with status 0
-            after ``--help``.
-    """
+    """The options of a command, by the fields of ``kind``; ends the process after ``--help`` or a bad option."""
     try:
         options: Options = tyro.cli(kind, prog=program, args=list(argv), default=default)
         return options
@@ -48,9 +43,9 @@ def _names(options: Any) -> list[str]:
 class Arguments(Generic[TaskConfig]):
     """Trains a small network: to tell whether an image holds a white patch, or the class of arrays or sensor windows.
 
-    --task says which, and each task has options of its own: see --help with --task. Other commands, each with a --help:
-    attend draws what a trained network looks at, compare checks the training against PyTorch's, report trains all
-    networks and writes a page of results.
+    Each --task has options of its own: see --help with --task. Other commands, each with a --help: attend draws what a
+    trained network attends to, compare checks the training against PyTorch's, report trains all networks and writes a
+    page of results.
 
     Attributes:
         config: The options of the run.
@@ -68,10 +63,6 @@ def parse(argv: Sequence[str]) -> Arguments[Any]:
     """Reads the options of a training run; ``--preset`` and ``--task`` say what the others default to.
 
     With ``--resume`` they default to those of that run, from which only `Config.FREE` may differ.
-
-    Raises:
-        SystemExit: as `read_options`.
-        ValueError: no run to resume, or options that differ from its own.
     """
     first = _read_first(argv)
     if first.resume is None:

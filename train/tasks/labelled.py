@@ -57,11 +57,7 @@ class ChannelTask(LabelledTask):
         return open_labelled(data, ARRAYS, synthetic_arrays)
 
     def build(self, config: ChannelConfig, source: Labelled) -> ChannelAttentionClassifier:
-        """The classifier behind its gate.
-
-        Raises:
-            ValueError: a ratio that leaves no hidden channel.
-        """
+        """The classifier behind its gate."""
         channels = source.records.shape[-1]
         ratio = min(RATIO, channels) if config.ratio is None else config.ratio
         if ratio > channels:
@@ -89,11 +85,7 @@ class SensorTask(LabelledTask):
         return open_labelled(data, WINDOWS, synthetic_windows)
 
     def build(self, config: SensorConfig, source: Labelled) -> SpatialAttentionNeuralNetwork:
-        """The network for this number of sensors and classes.
-
-        Raises:
-            ValueError: batches that leave BatchNorm a single value in training.
-        """
+        """The network for this number of sensors and classes; BatchNorm needs two values in training."""
         _, series, sensors = source.records.shape
         if config.batch_size * sensors * math.ceil(series / SHORTER) < 2:
             raise ValueError(

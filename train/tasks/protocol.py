@@ -17,28 +17,16 @@ class Batch(NamedTuple):
 
 
 class Task(Hashable, Protocol):
-    """A task; steps are compiled for it, so those that compute the same must be equal.
-
-    `draw`, `answer`, `error` and `is_right` are called inside compiled functions.
-    """
+    """A task; steps are compiled for it, so tasks that compute the same must be equal."""
 
     def open(self, data: str, progress: Progress | None = None) -> Any:
-        """Opens what ``--data`` names: a `train.data.Source`, or what has its attributes.
-
-        Raises:
-            ValueError: an unknown kind, or data that cannot be used.
-            FileNotFoundError: no such file or folder.
-        """
+        """Opens what ``--data`` names: a `train.data.Source`, or what has its attributes."""
 
     def build(self, config: Any, source: Any) -> nnx.Module:
-        """The network for these data, in training mode.
-
-        Raises:
-            ValueError: options that do not fit the data.
-        """
+        """The network for these data, in training mode; raises ``ValueError`` for options that do not fit them."""
 
     def draw(self, inputs: jax.Array, labels: Any, indices: jax.Array, key: jax.Array) -> Batch:
-        """Makes a batch.
+        """Makes a batch, inside the compiled step like all that follows.
 
         Args:
             inputs: (b, ...), the batch's records as the source has them.
