@@ -6,7 +6,7 @@ NAME``, the training report and the documentation all read this table. To add a 
 
 import difflib
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -114,14 +114,24 @@ def find_block(name: str) -> Entry:
     """Returns the entry of a block.
 
     Raises:
-        ValueError: If no block has this name; the message suggests similar names.
+        ValueError: If no block has this name; the message suggests the nearest names.
     """
     by_name = {entry.name: entry for entry in BLOCKS}
     if name not in by_name:
-        near = difflib.get_close_matches(str(name), by_name)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; available: {', '.join(list_blocks())}"
-        raise ValueError(f"name must be a block of flax_attn.list_blocks(), got {name!r}{hint}")
+        hint = nearest(name, list_blocks())
+        raise ValueError(f"name must be a block of flax_attn.list_blocks(), got {name!r}; {hint}")
     return by_name[name]
+
+
+def nearest(name: object, names: Sequence[str]) -> str:
+    """The end of an error message about an unknown name: the nearest of the known ones, or all of them.
+
+    Example:
+        >>> nearest("cbma", ["cbam", "eca"]), nearest("x", ["cbam", "eca"])
+        ("did you mean 'cbam'?", 'available: cbam, eca')
+    """
+    near = difflib.get_close_matches(str(name), names)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"available: {', '.join(names)}"
 
 
 def create_block(name: str, channels: int, *, size: Size | None = None, rngs: nnx.Rngs, **arguments: Any) -> nnx.Module:
