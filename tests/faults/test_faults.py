@@ -8,8 +8,8 @@ from torch_ref.pairs import make_pair
 from .faults import FAULTS, MORE_CASES
 from .planting import arguments, constant, wrap
 
-# Programs that run once: compiling them is all that they cost. Compiled this way one sum that is needed twice is rounded
-# in two ways, which breaks ties behind a convolution; these are compiled as usual.
+# These programs run once, so all their cost is compilation. Compiled this way, a sum that is needed twice is rounded in
+# two ways, which breaks ties behind a convolution; such cases are compiled as usual.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 AS_USUAL = ("ConvPart, zeros",)
 BY_NAME = {case.name: case for case in CASES + MORE_CASES}
@@ -62,5 +62,5 @@ def test_outputs_alone_would_let_many_pass():
     ],
 )
 def test_a_name_that_is_gone_is_an_error(plant, monkeypatch):
-    with pytest.raises(AttributeError, match="(?i)no_such"):
+    with pytest.raises(AttributeError, match=r"(?i)no_such"):
         plant(monkeypatch)
