@@ -87,7 +87,7 @@ class ChannelPool(nn.Module):
 class SpatialGate(nn.Module):
     """Scales every pixel of (b, c, h, w)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.compress = ChannelPool()
         self.spatial = BasicConv(2, 1, 7, padding=3, relu=False)

@@ -17,7 +17,7 @@ from ..blocks.position import LearnedPositionEncoding2d, SinePositionEncoding2d
 class ConvPart(nn.Module):
     """(b, 3, h, w) -> (b, 32, h // 4, w // 4)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.c1a = nn.Conv2d(3, 32, 5, padding=2)
         self.p1 = nn.MaxPool2d(2)
@@ -74,7 +74,7 @@ def self_attend(block: nn.Module, z: Tensor, token_order: str = "pixels", positi
 
 
 class Net(PatchNetwork):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
 
 
@@ -97,7 +97,7 @@ class NetMultiHeadAttention(PatchNetwork):
 
 
 class NetConvMultiHeadAttention(PatchNetwork):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(ConvMultiHeadAttention())
 
 
