@@ -8,7 +8,7 @@ JOBS ?= 2  # processes that test
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST = .venv/bin/python -m pytest -n $(JOBS) --dist worksteal --durations 15
 
-.PHONY: train check test nightly lint types tests wheel format parity mutants clean
+.PHONY: train check test nightly lint types tests format parity mutants clean
 
 train: .venv/.train
 	.venv/bin/python -m train --preset quick --network cbam
@@ -18,7 +18,7 @@ check: lint types
 	$(PYTEST) tests/blocks tests/layers tests/test_mirror.py tests/test_import_graph.py tests/test_parity.py::test_block_in_float64
 
 # Before every merge: what CI runs.
-test: lint types tests wheel
+test: lint types tests
 
 # Before an issue is closed: at most an hour.
 nightly: .venv/.test mutants parity
@@ -34,9 +34,6 @@ types: .venv/.test
 
 tests: .venv/.test
 	$(PYTEST)
-
-wheel: .venv/.test
-	.venv/bin/python tests/check_wheel.py
 
 format: .venv/.test
 	.venv/bin/ruff check --fix .

@@ -1,5 +1,6 @@
 """What all tests share: the compilation cache and the number of hypothesis examples."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -28,3 +29,10 @@ def photos() -> Path:
     if not named or not Path(named).is_file():
         pytest.skip("FLAX_ATTN_PHOTOS does not name an .npz of photographs")
     return Path(named)
+
+
+def pytest_collection_finish():
+    # Otherwise the garbage collector goes through the loaded frameworks again and again: a tenth of the time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
