@@ -80,8 +80,11 @@ def changes(node: ast.AST) -> Iterator[ast.expr]:
             yield ast.IfExp(test, otherwise, body)
         case ast.Constant(bool() as value):
             yield ast.Constant(not value)
-        case ast.Constant(int() | float() as value):
-            yield ast.Constant(value + 1)
+        case ast.Constant(int() as value):
+            # Downwards: JAX reads the last element where an index is too large.
+            yield ast.Constant(value - 1 if value > 0 else 1)
+        case ast.Constant(float() as value):
+            yield ast.Constant(2 * value or 1.0)
 
 
 def expressions(node: ast.AST) -> Iterator[ast.AST]:
