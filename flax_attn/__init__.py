@@ -6,7 +6,12 @@
 >>> block(jax.numpy.ones((1, 24, 24, 32))).shape
 (1, 24, 24, 32)
 
-Blocks are imported from here, networks from their file: ``from flax_attn.networks.patch import NetCBAM``.
+Blocks are imported from here or built by name (`create_block`, `list_blocks`); networks are imported from their file:
+``from flax_attn.networks.patch import NetCBAM``.
+
+Maps are channels last, (b, h, w, c), tokens (b, n, c). Every block, network and layer takes, beside its own arguments,
+the keyword arguments of `Options` and ``rngs``. An argument of the wrong shape raises ``ValueError``, whose message
+gives the argument, the expected shape and the one it got.
 """
 
 from .blocks.additive import AdditiveAttention as AdditiveAttention
@@ -20,6 +25,7 @@ from .blocks.channel import UseAttentionModel as UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention as ConvAttention
 from .blocks.conv_multi_head import ConvMultiHeadAttention as ConvMultiHeadAttention
 from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
+from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
 from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAttention
 from .blocks.position import LearnedPositionEncoding2d as LearnedPositionEncoding2d
@@ -28,5 +34,8 @@ from .blocks.spatial import SpatialAttentionModule as SpatialAttentionModule
 from .convert import from_torch as from_torch
 from .convert import to_torch as to_torch
 from .ops import attention_maps as attention_maps
+from .options import Options as Options
+from .registry import create_block as create_block
+from .registry import list_blocks as list_blocks
 
 __version__ = "0.1.0"

@@ -79,7 +79,9 @@ def check_ratio(argument: str, ratio: int, channels: int) -> None:
     """Raises ``ValueError`` unless ``channels // ratio`` leaves at least one hidden unit."""
     check_positive(**{argument: ratio, "channels": channels})
     if ratio > channels:
-        raise ValueError(f"{argument} must be at most the number of channels, {channels}, got {ratio}")
+        raise ValueError(
+            f"{argument} must be at most {channels}, the number of channels, to leave a hidden unit, got {ratio}"
+        )
 
 
 def check_choice(argument: str, value: object, choices: Sequence[object]) -> None:

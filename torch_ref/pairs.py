@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from flax import nnx
 
+from flax_attn.networks.patch import CHANNELS
+from flax_attn.registry import find_block
 from flax_attn.testing import Layouts, Report
 
 from .cases import CASES, GATES, Case, Input
@@ -43,6 +45,11 @@ class Pair:
     layouts: Layouts
     package: str = "flax_attn"
 
+    @property
+    def zero_gradients(self) -> list[str]:
+        """The parameters whose gradient is zero by algebra."""
+        return [name for name, _ in self.torch_module.named_parameters() if name.endswith(self.case.zero_gradients)]
+
     def compare(self, **options: Any) -> Report:
         """Compares the two with `flax_attn.testing.compare`."""
         report: Report = importlib.import_module(f"{self.package}.testing").compare(
@@ -52,7 +59,7 @@ class Pair:
             layouts=self.layouts,
             kwargs=self.case.kwargs,
             torch_maps=attention_maps,
-            zero_gradients=self.case.zero_gradients,
+            zero_gradients=self.zero_gradients,
             name=self.case.name,
             batches=[all_digits_of(batch) for batch in self.batches],
             **options,
@@ -63,12 +70,12 @@ class Pair:
 def make_pair(case: Case, seed: int = 0, package: str = "flax_attn") -> Pair:
     """Builds both sides of a case and draws its weights and inputs."""
     rng = np.random.default_rng([seed + case.draw, zlib.crc32(case.name.encode())])
-    torch_module = find_class("torch_ref", case)(**case.args)
+    torch_module = build_twin(case)
     randomise(torch_module, rng, case.gains)
     inputs, *batches = (tuple(draw(wanted, rng) for wanted in case.inputs) for _ in range(BATCHES))
     # Its initial values are of no interest, and the default generator takes long to compile for every shape.
     with jax.default_prng_impl("rbg"):
-        flax_module = find_class(package, case)(**case.args, rngs=nnx.Rngs(seed))
+        flax_module = build(case, nnx.Rngs(seed), package)
     return Pair(
         case,
         flax_module,
@@ -78,6 +85,39 @@ def make_pair(case: Case, seed: int = 0, package: str = "flax_attn") -> Pair:
         {"inputs": [wanted.layout for wanted in case.inputs], "outputs": case.outputs, "maps": GATES},
         package,
     )
+
+
+def build(case: Case, rngs: nnx.Rngs, package: str = "flax_attn", **options: Any) -> nnx.Module:
+    """Our side of a case, with the options of `flax_attn.Options`."""
+    args = dict(case.args)
+    if "block" in args:
+        args["block"] = importlib.import_module(package).create_block(args["block"], CHANNELS, rngs=rngs, **options)
+    module: nnx.Module = find_class(package, case)(**args, rngs=rngs, **options)
+    return module
+
+
+def build_twin(case: Case) -> torch.nn.Module:
+    """The PyTorch side of a case."""
+    args = dict(case.args)
+    if "block" in args:
+        args["block"] = create_twin(args["block"], CHANNELS)
+    module: torch.nn.Module = find_class("torch_ref", case)(**args)
+    return module
+
+
+def create_twin(name: str, channels: int, size: tuple[int, int] | None = None, **arguments: Any) -> torch.nn.Module:
+    """The PyTorch twin of what `flax_attn.create_block` builds.
+
+    Example:
+        >>> type(create_twin("cbam", 32)).__module__
+        'torch_ref.blocks.cbam'
+    """
+    entry = find_block(name)
+    module = importlib.import_module(entry.block.__module__.replace("flax_attn", "torch_ref", 1))
+    twin: torch.nn.Module = getattr(module, entry.block.__name__)(
+        **{**entry.arguments_for(channels, size), **arguments}
+    )
+    return twin
 
 
 def with_all_digits(array: np.ndarray) -> np.ndarray:

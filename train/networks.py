@@ -1,59 +1,39 @@
-"""The networks of the patch task by name, built from the options of the command line."""
+"""The networks of the patch task by name: ``cnn``, or one with a block of `flax_attn.list_blocks`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 from flax import nnx
 
-from flax_attn.networks import patch
+import flax_attn
+from flax_attn.networks.patch import CHANNELS, PatchNetwork, create_position
 
 if TYPE_CHECKING:
     from .config import Config
 
 
-class Network(NamedTuple):
-    """A constructor and the names of the options that it reads."""
-
-    build: Callable[..., patch.PatchNetwork]
-    options: tuple[str, ...] = ()
-
-
-def _multi_head(token_order: str, position: str, map_size: tuple[int, int], **keywords: Any) -> patch.PatchNetwork:
-    height, width = map_size
-    return patch.NetMultiHeadAttention(token_order, None if position == "none" else position, height, width, **keywords)
-
-
-NETWORKS = {
-    "cnn": Network(patch.Net),
-    "multi_head": Network(_multi_head, ("token_order", "position", "map_size")),
-    "conv_multi_head": Network(patch.NetConvMultiHeadAttention),
-    "cbam": Network(patch.NetCBAM),
-    "cbam_spatial": Network(patch.NetCBAMSpatial),
-    "pointwise_spatial": Network(patch.NetPointwiseSpatialAttention),
-    "channel_attention": Network(patch.NetChannelAttention),
-}
-
-
-def build_network(config: Config, height: int, width: int) -> patch.PatchNetwork:
+def build_network(config: Config, height: int, width: int) -> PatchNetwork:
     """Builds the network that ``config`` names, in training mode.
 
     Args:
-        config: read are network, seed, dtype and the network's own options.
+        config: read are network, token_order, position, seed and dtype.
         height: rows of the images.
         width: columns of the images.
 
     Example:
         >>> from train.config import Config
-        >>> type(build_network(Config(network="cbam"), 96, 96)).__name__
-        'NetCBAM'
+        >>> type(build_network(Config(network="cbam"), 96, 96).attn1).__name__
+        'CBAM'
     """
-    network = NETWORKS[config.network]
-    # Two poolings lie before the attended map; only a learned position encoding needs its size.
-    values = {**vars(config), "map_size": (height // 4, width // 4)}
-    options = {name: values[name] for name in network.options}
-    model = network.build(**options, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed))
-    model.train()
-    return model
+    size = (height // 4, width // 4)  # of the attended map, behind two poolings
+    rngs, dtype = nnx.Rngs(config.seed), jnp.dtype(config.dtype)
+    if config.network == "cnn":
+        return PatchNetwork(dtype=dtype, rngs=rngs)
+    # In this order: a seed's initial weights depend on it.
+    position = create_position(None if config.position == "none" else config.position, *size, dtype=dtype, rngs=rngs)
+    block = flax_attn.create_block(config.network, CHANNELS, size=size, dtype=dtype, rngs=rngs)
+    network = PatchNetwork(block, config.token_order, position, dtype=dtype, rngs=rngs)
+    network.train()
+    return network

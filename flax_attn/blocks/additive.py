@@ -6,18 +6,17 @@ no term has a bias.
 """
 
 from functools import partial
+from typing import Unpack
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype
-from flax.typing import PrecisionLike
-from jax.typing import DTypeLike
 
 from .. import ops
 from .._check import check_positive, check_shape
 from ..layers import Linear
 from ..ops.attention import check_mask
+from ..options import Options, check_options
 
 
 class AdditiveAttention(nnx.Module):
@@ -29,15 +28,13 @@ class AdditiveAttention(nnx.Module):
         query_in: features of the query.
         key_in: features of the key.
         hidden: units of the score's hidden layer.
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the matrix products.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: a size below 1.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> attention = AdditiveAttention(3, 5, 8, rngs=nnx.Rngs(0))
         >>> query, key, value = jnp.ones((2, 7, 3)), jnp.ones((2, 11, 5)), jnp.ones((2, 11, 13))
         >>> out, weights = attention(query, key, value, need_weights=True)
@@ -45,25 +42,16 @@ class AdditiveAttention(nnx.Module):
         ((2, 7, 13), (2, 1, 7, 11))
     """
 
-    def __init__(
-        self,
-        query_in: int,
-        key_in: int,
-        hidden: int,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
+    def __init__(self, query_in: int, key_in: int, hidden: int, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+        check_options(self, options)
         check_positive(query_in=query_in, key_in=key_in, hidden=hidden)
-        linear = partial(Linear, use_bias=False, dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
+        linear = partial(Linear, use_bias=False, rngs=rngs, **options)
         self.query_in, self.key_in = query_in, key_in
         self.w_q = linear(query_in, hidden)
         self.w_k = linear(key_in, hidden)
         self.v = linear(hidden, 1)
-        self.dtype = dtype
-        self.precision = precision
+        self.dtype = options.get("dtype")
+        self.precision = options.get("precision")
 
     def __call__(
         self,
@@ -85,9 +73,6 @@ class AdditiveAttention(nnx.Module):
 
         Returns:
             The output (b, n_query, d_v), and the weights (b, 1, n_query, n_key) or None.
-
-        Raises:
-            ValueError: a shape that does not fit.
         """
         check_shape("query", query, "b n_query query_in", query_in=self.query_in)
         b, n_query, _ = query.shape

@@ -11,18 +11,17 @@ the tutorial this follows (the authors' default is False).
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.typing import PrecisionLike
-from jax.typing import DTypeLike
 
 from .. import ops
 from .._check import check_choice, check_positive, check_ratio, check_shape
 from ..layers import BatchNorm, Conv, Linear
 from ..ops.pooling import POOL_TYPES
+from ..options import Options, check_options
 
 
 class BasicConv(nnx.Module):
@@ -39,10 +38,7 @@ class BasicConv(nnx.Module):
         relu: whether a ReLU comes last.
         bn: whether a BatchNorm follows the convolution.
         bias: whether the convolution has a bias.
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the convolution.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: a size below 1, or groups that do not divide the channels.
@@ -65,11 +61,10 @@ class BasicConv(nnx.Module):
         bn: bool = True,
         bias: bool = False,
         *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         kernel = tuple(kernel_size) if isinstance(kernel_size, Sequence) else (kernel_size, kernel_size)
         if len(kernel) != 2:
             raise ValueError(f"kernel_size must be one size or two, got {kernel_size!r}")
@@ -90,21 +85,15 @@ class BasicConv(nnx.Module):
             dilation=dilation,
             groups=groups,
             use_bias=bias,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            precision=precision,
             rngs=rngs,
+            **options,
         )
-        norm = partial(BatchNorm, momentum=0.01, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        norm = partial(BatchNorm, momentum=0.01, rngs=rngs, **options)
         self.bn = nnx.data(norm(out_planes) if bn else None)
         self.relu = relu
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Takes (b, h, w, in_planes) to (b, h', w', out_planes).
-
-        Raises:
-            ValueError: a shape that does not fit.
-        """
+        """Takes (b, h, w, in_planes) to (b, h', w', out_planes)."""
         check_shape("x", x, "b h w c", c=self.in_planes)
         for name, size, padded in zip("hw", self.reach, x.shape[1:3], strict=True):
             if padded + 2 * self.padding < size:
@@ -124,10 +113,7 @@ class ChannelGate(nnx.Module):
         gate_channels: channels.
         reduction_ratio: the MLP has gate_channels // reduction_ratio hidden units.
         pool_types: any of "avg", "max", "lp", "lse"; the MLP's outputs are summed over them.
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the matrix products.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: a ratio that leaves no hidden unit, or an unknown pool type.
@@ -143,31 +129,26 @@ class ChannelGate(nnx.Module):
         reduction_ratio: int = 16,
         pool_types: Sequence[str] = ("avg", "max"),
         *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         check_positive(gate_channels=gate_channels)
         check_ratio("reduction_ratio", reduction_ratio, gate_channels)
         if isinstance(pool_types, str) or not isinstance(pool_types, Sequence) or not pool_types:
             raise ValueError(f"pool_types must be a sequence of at least one pool type, got {pool_types!r}")
         for pool_type in pool_types:
             check_choice("pool_types", pool_type, POOL_TYPES)
-        linear = partial(Linear, dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
+        linear = partial(Linear, rngs=rngs, **options)
         hidden = gate_channels // reduction_ratio
         self.gate_channels = gate_channels
         self.pool_types = tuple(pool_types)
-        self.dtype = dtype
+        self.dtype = options.get("dtype")
         # The first and third entries hold the places that the original's Flatten and ReLU take in its Sequential.
         self.mlp = nnx.Sequential(_flatten, linear(gate_channels, hidden), ops.relu, linear(hidden, gate_channels))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gates a map (b, h, w, gate_channels); the gate is (b, 1, 1, gate_channels).
-
-        Raises:
-            ValueError: a shape that does not fit.
-        """
+        """Gates a map (b, h, w, gate_channels); the gate is (b, 1, 1, gate_channels)."""
         check_shape("x", x, "b h w c", c=self.gate_channels)
         x = ops.cast(x, self.dtype)
         pooled = jnp.stack([ops.global_pool(x, pool_type) for pool_type in self.pool_types])
@@ -179,29 +160,20 @@ class ChannelGate(nnx.Module):
 class ChannelPool(nnx.Module):
     """Maximum and mean over channels, in this order: (b, h, w, c) to (b, h, w, 2).
 
-    Takes the arguments that every block takes and uses none.
+    Args:
+        rngs, **options: see `flax_attn.Options`.
 
     Example:
         >>> ChannelPool(rngs=nnx.Rngs(0))(jnp.array([1.0, 2.0, 6.0]).reshape(1, 1, 1, 3)).ravel().tolist()
         [6.0, 3.0]
     """
 
-    def __init__(
-        self,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        self.dtype = dtype
+    def __init__(self, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+        check_options(self, options)
+        self.dtype = options.get("dtype")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Pools a map.
-
-        Raises:
-            ValueError: not four axes.
-        """
+        """Pools a map."""
         check_shape("x", x, "b h w c")
         x = ops.cast(x, self.dtype)
         return jnp.concatenate([ops.max_first(x, -1), jnp.mean(x, axis=-1, keepdims=True)], axis=-1)
@@ -211,35 +183,21 @@ class SpatialGate(nnx.Module):
     """Scales every pixel by what a 7x7 convolution makes of the maximum and the mean over channels.
 
     Args:
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the convolution.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Example:
         >>> SpatialGate(rngs=nnx.Rngs(0))(jnp.ones((2, 5, 7, 3))).shape
         (2, 5, 7, 3)
     """
 
-    def __init__(
-        self,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
-        self.compress = ChannelPool(**options)
-        self.spatial = BasicConv(2, 1, 7, padding=3, relu=False, **options)
-        self.dtype = dtype
+    def __init__(self, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+        check_options(self, options)
+        self.compress = ChannelPool(rngs=rngs, **options)
+        self.spatial = BasicConv(2, 1, 7, padding=3, relu=False, rngs=rngs, **options)
+        self.dtype = options.get("dtype")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gates a map (b, h, w, c); the gate is (b, h, w, 1).
-
-        Raises:
-            ValueError: not four axes.
-        """
+        """Gates a map (b, h, w, c); the gate is (b, h, w, 1)."""
         check_shape("x", x, "b h w c")
         x = ops.cast(x, self.dtype)
         scale = ops.sigmoid(self.spatial(self.compress(x)))
@@ -255,10 +213,7 @@ class CBAM(nnx.Module):
         reduction_ratio: the channel gate's MLP has gate_channels // reduction_ratio hidden units.
         pool_types: the channel gate's pools, any of "avg", "max", "lp", "lse".
         no_spatial: whether the spatial gate is left out.
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the products and the convolution.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: a ratio that leaves no hidden unit, or an unknown pool type.
@@ -275,21 +230,15 @@ class CBAM(nnx.Module):
         pool_types: Sequence[str] = ("avg", "max"),
         no_spatial: bool = True,
         *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
-        self.channel_gate = ChannelGate(gate_channels, reduction_ratio, pool_types, **options)
-        self.spatial_gate = nnx.data(None if no_spatial else SpatialGate(**options))
+        check_options(self, options)
+        self.channel_gate = ChannelGate(gate_channels, reduction_ratio, pool_types, rngs=rngs, **options)
+        self.spatial_gate = nnx.data(None if no_spatial else SpatialGate(rngs=rngs, **options))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gates a map (b, h, w, gate_channels).
-
-        Raises:
-            ValueError: a shape that does not fit.
-        """
+        """Gates a map (b, h, w, gate_channels)."""
         x = self.channel_gate(x)
         return x if self.spatial_gate is None else self.spatial_gate(x)
 

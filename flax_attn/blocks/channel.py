@@ -7,16 +7,16 @@ Differs from `ChannelGate`: no biases, and `ChannelAttention` returns the gate a
 """
 
 from functools import partial
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.typing import PrecisionLike
-from jax.typing import DTypeLike
 
 from .. import ops
 from .._check import check_positive, check_ratio, check_shape
 from ..layers import Conv
+from ..options import Options, check_options
 
 
 class ChannelAttention(nnx.Module):
@@ -25,10 +25,7 @@ class ChannelAttention(nnx.Module):
     Args:
         in_planes: channels.
         ratio: the hidden layer has in_planes // ratio channels.
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the convolutions.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: a ratio that leaves no hidden channel.
@@ -38,38 +35,18 @@ class ChannelAttention(nnx.Module):
         (3, 1, 1, 40)
     """
 
-    def __init__(
-        self,
-        in_planes: int,
-        ratio: int = 16,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
+    def __init__(self, in_planes: int, ratio: int = 16, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+        check_options(self, options)
         check_positive(in_planes=in_planes)
         check_ratio("ratio", ratio, in_planes)
-        conv = partial(
-            Conv,
-            kernel_size=(1, 1),
-            use_bias=False,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            precision=precision,
-            rngs=rngs,
-        )
+        conv = partial(Conv, kernel_size=(1, 1), use_bias=False, rngs=rngs, **options)
         self.in_planes = in_planes
         self.fc1 = conv(in_planes, in_planes // ratio)
         self.fc2 = conv(in_planes // ratio, in_planes)
-        self.dtype = dtype
+        self.dtype = options.get("dtype")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns the gate (b, 1, 1, in_planes) of a map (b, h, w, in_planes).
-
-        Raises:
-            ValueError: a shape that does not fit.
-        """
+        """Returns the gate (b, 1, 1, in_planes) of a map (b, h, w, in_planes)."""
         check_shape("x", x, "b h w c", c=self.in_planes)
         x = ops.cast(x, self.dtype)
         pooled = jnp.stack([ops.global_pool(x, "avg"), ops.global_pool(x, "max")], axis=1)[:, :, None]
@@ -84,10 +61,7 @@ class UseAttentionModel(nnx.Module):
     Args:
         in_planes: channels.
         ratio: the hidden layer has in_planes // ratio channels.
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the convolutions.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: a ratio that leaves no hidden channel.
@@ -97,25 +71,11 @@ class UseAttentionModel(nnx.Module):
         (3, 5, 7, 40)
     """
 
-    def __init__(
-        self,
-        in_planes: int,
-        ratio: int = 16,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        self.channel_attention = ChannelAttention(
-            in_planes, ratio, dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs
-        )
-        self.dtype = dtype
+    def __init__(self, in_planes: int, ratio: int = 16, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+        check_options(self, options)
+        self.channel_attention = ChannelAttention(in_planes, ratio, rngs=rngs, **options)
+        self.dtype = options.get("dtype")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gates a map (b, h, w, in_planes).
-
-        Raises:
-            ValueError: a shape that does not fit.
-        """
+        """Gates a map (b, h, w, in_planes)."""
         return ops.multiply(ops.cast(x, self.dtype), self.channel_attention(x))

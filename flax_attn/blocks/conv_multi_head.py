@@ -10,17 +10,17 @@ through one product, the weights are (b, heads, n_query, n_key), and maps need n
 """
 
 from functools import partial
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype
-from flax.typing import PrecisionLike
-from jax.typing import DTypeLike
 
 from .. import ops
 from .._check import check_positive, check_shape
 from ..layers import Conv, LayerNorm
+from ..options import Options, check_options
 
 
 class ConvAttention(nnx.Module):
@@ -31,10 +31,7 @@ class ConvAttention(nnx.Module):
         query_in: channels of the query.
         key_size: channels of queries and keys inside.
         output_size: channels of values and output.
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the matrix products.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: a size below 1.
@@ -53,19 +50,18 @@ class ConvAttention(nnx.Module):
         key_size: int = 32,
         output_size: int = 32,
         *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         check_positive(mem_in=mem_in, query_in=query_in, key_size=key_size, output_size=output_size)
-        conv = partial(Conv, kernel_size=(1,), dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
+        conv = partial(Conv, kernel_size=(1,), rngs=rngs, **options)
         self.mem_in, self.query_in, self.key_size = mem_in, query_in, key_size
         self.key = conv(mem_in, key_size)
         self.value = conv(mem_in, output_size)
         self.query = conv(query_in, key_size)
-        self.dtype = dtype
-        self.precision = precision
+        self.dtype = options.get("dtype")
+        self.precision = options.get("precision")
 
     def __call__(
         self, query: jax.Array, context: jax.Array, *, need_weights: bool = False
@@ -79,9 +75,6 @@ class ConvAttention(nnx.Module):
 
         Returns:
             The output in the query's shape with output_size channels, and the weights (b, 1, n_query, n_key) or None.
-
-        Raises:
-            ValueError: a shape that does not fit.
         """
         tokens = as_sequence("query", query, "query_in", self.query_in)
         context = as_sequence("context", context, "mem_in", self.mem_in, batch=query.shape[0])
@@ -101,10 +94,7 @@ class ConvMultiHeadAttention(nnx.Module):
         key_size: channels of queries and keys per head.
         output_size: channels of values per head.
         num_heads: heads.
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the matrix products.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: a size below 1, or ``mem_in`` and ``query_in`` differ.
@@ -125,17 +115,16 @@ class ConvMultiHeadAttention(nnx.Module):
         output_size: int = 32,
         num_heads: int = 4,
         *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         check_positive(num_heads=num_heads)
         if mem_in != query_in:
             raise ValueError(f"mem_in must equal query_in={query_in}, the residual adds the context, got {mem_in}")
-        head = partial(ConvAttention, dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
-        conv = partial(Conv, kernel_size=(1,), dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
-        norm = partial(LayerNorm, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        head = partial(ConvAttention, rngs=rngs, **options)
+        conv = partial(Conv, kernel_size=(1,), rngs=rngs, **options)
+        norm = partial(LayerNorm, rngs=rngs, **options)
         self.query_in = query_in
         self.layers = nnx.List([head(mem_in, query_in, key_size, output_size) for _ in range(num_heads)])
         self.proj_down = conv(num_heads * output_size, query_in)
@@ -157,9 +146,6 @@ class ConvMultiHeadAttention(nnx.Module):
         Returns:
             The output in the query's shape, and the weights (b, num_heads, n, n) or None. `attention_maps` also gives
             ``z1`` (b, n, num_heads * output_size), the concatenated heads.
-
-        Raises:
-            ValueError: a shape that does not fit.
         """
         tokens = as_sequence("query", query, "query_in", self.query_in)
         b, n, _ = tokens.shape

@@ -7,17 +7,17 @@ Differs from the common form: the temperature is an argument (the paper's is sqr
 than minus infinity, so that a row without any key is uniform, and dropout acts on the weights.
 """
 
+from typing import Unpack
+
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype
-from flax.typing import PrecisionLike
-from jax.typing import DTypeLike
 
 from .. import ops
 from .._check import check_rate, check_shape, check_temperature
 from ..layers import Dropout
 from ..ops.attention import check_mask
+from ..options import Options, check_options
 
 
 class ScaledDotProductAttention(nnx.Module):
@@ -26,15 +26,13 @@ class ScaledDotProductAttention(nnx.Module):
     Args:
         temperature: what the queries are divided by, not 0.
         attn_dropout: the rate at which weights are dropped while training.
-        dtype: of the computation; that of the inputs by default.
-        param_dtype: unused, there are no parameters.
-        precision: of the two matrix products.
-        rngs: gives the ``dropout`` stream if ``attn_dropout`` is above 0.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: the temperature is 0 or no number, or the rate is no probability.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> attention = ScaledDotProductAttention(temperature=16.0, rngs=nnx.Rngs(0))
         >>> query, key = jnp.ones((2, 32, 1, 256)), jnp.ones((2, 16, 1, 256))
         >>> out, weights = attention(query, key, key, need_weights=True)
@@ -47,18 +45,16 @@ class ScaledDotProductAttention(nnx.Module):
         temperature: float,
         attn_dropout: float = 0.0,
         *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         check_temperature(temperature)
         check_rate("attn_dropout", attn_dropout)
         self.temperature = temperature
         self.dropout = Dropout(attn_dropout, rngs=rngs)
-        self.dtype = dtype
-        self.param_dtype = param_dtype
-        self.precision = precision
+        self.dtype = options.get("dtype")
+        self.precision = options.get("precision")
 
     def __call__(
         self,
@@ -80,9 +76,6 @@ class ScaledDotProductAttention(nnx.Module):
 
         Returns:
             The output (b, n_query, heads, d_v), and the weights as applied (b, heads, n_query, n_key) or None.
-
-        Raises:
-            ValueError: a shape that does not fit.
         """
         check_shape("query", query, "b n_query heads d_k")
         b, n_query, heads, d_k = query.shape

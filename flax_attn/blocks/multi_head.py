@@ -8,16 +8,15 @@ residual and the norm (eps 1e-6) are inside and can be left out, dropout acts on
 """
 
 from functools import partial
+from typing import Unpack
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
-from flax.typing import PrecisionLike
-from jax.typing import DTypeLike
 
 from .._check import check_positive, check_rate, check_shape
 from ..layers import Dropout, LayerNorm, Linear
 from ..ops.attention import check_mask
+from ..options import Options, check_options
 from .dot_product import ScaledDotProductAttention
 
 
@@ -32,15 +31,13 @@ class MultiHeadAttention(nnx.Module):
         dropout: rate on the output of the last projection.
         residual: whether the query is added.
         norm: whether the sum is layer-normalised.
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the matrix products.
-        rngs: gives the ``params`` stream, and ``dropout`` if that rate is above 0.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: a size below 1 or a rate that is no probability.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> attention = MultiHeadAttention(8, 256, d_k=32, d_v=64, rngs=nnx.Rngs(0))
         >>> tokens = jnp.ones((2, 35, 256))
         >>> out, weights = attention(tokens, tokens, tokens, need_weights=True)
@@ -58,25 +55,22 @@ class MultiHeadAttention(nnx.Module):
         residual: bool = True,
         norm: bool = True,
         *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         check_positive(n_head=n_head, d_model=d_model, d_k=d_k, d_v=d_v)
         check_rate("dropout", dropout)
-        linear = partial(Linear, use_bias=False, dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
+        linear = partial(Linear, use_bias=False, rngs=rngs, **options)
         self.n_head, self.d_model, self.d_k, self.d_v = n_head, d_model, d_k, d_v
         self.residual = residual
         self.w_qs = linear(d_model, n_head * d_k)
         self.w_ks = linear(d_model, n_head * d_k)
         self.w_vs = linear(d_model, n_head * d_v)
         self.fc = linear(n_head * d_v, d_model)
-        self.attention = ScaledDotProductAttention(d_k**0.5, dtype=dtype, precision=precision, rngs=rngs)
+        self.attention = ScaledDotProductAttention(d_k**0.5, rngs=rngs, **options)
         self.dropout = Dropout(dropout, rngs=rngs)
-        self.layer_norm = nnx.data(
-            LayerNorm(d_model, eps=1e-6, dtype=dtype, param_dtype=param_dtype, rngs=rngs) if norm else None
-        )
+        self.layer_norm = nnx.data(LayerNorm(d_model, eps=1e-6, rngs=rngs, **options) if norm else None)
 
     def __call__(
         self,
@@ -98,9 +92,6 @@ class MultiHeadAttention(nnx.Module):
 
         Returns:
             The output (b, n_query, d_model), and the weights (b, n_head, n_query, n_key) or None.
-
-        Raises:
-            ValueError: a shape that does not fit.
         """
         b, n_query, n_key = self._check(query, key, value)
         check_mask(mask, (b, n_query, n_key), "b, n_query, n_key")

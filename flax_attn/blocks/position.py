@@ -11,16 +11,17 @@ Differs from DETR's: positions count from 0 and are not normalised, and the lear
 order (rows first).
 """
 
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from flax.typing import PrecisionLike
-from jax.typing import DTypeLike
 
 from .. import ops
 from .._check import check_positive, check_shape, check_temperature
 from ..layers import Embedding
+from ..options import Options, check_options
 
 
 class SinePositionEncoding2d(nnx.Module):
@@ -29,10 +30,7 @@ class SinePositionEncoding2d(nnx.Module):
     Args:
         channels: channels, a multiple of 4.
         temperature: the base of the wavelengths.
-        dtype: of the sum; that of the input by default.
-        param_dtype: unused, there are no parameters.
-        precision: unused, there are no products.
-        rngs: unused, nothing is random.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: channels that are no multiple of 4, or a temperature that is not above 0.
@@ -47,25 +45,20 @@ class SinePositionEncoding2d(nnx.Module):
         channels: int,
         temperature: float = 10000,
         *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         check_positive(channels=channels)
         check_temperature(temperature, positive=True)
         if channels % 4:
             raise ValueError(f"channels must be a multiple of 4, got {channels}")
         self.channels = channels
         self.temperature = temperature
-        self.dtype = dtype
+        self.dtype = options.get("dtype")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Adds the encoding to a map (b, h, w, channels).
-
-        Raises:
-            ValueError: a shape that does not fit.
-        """
+        """Adds the encoding to a map (b, h, w, channels)."""
         check_shape("x", x, "b h w c", c=self.channels)
         x = ops.cast(x, self.dtype)
         rows = _sines(x.shape[1], self.channels // 2, self.temperature)
@@ -80,10 +73,7 @@ class LearnedPositionEncoding2d(nnx.Module):
         height: rows of the map.
         width: columns of the map.
         channels: channels, an even number.
-        dtype: of the sum; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: unused, there are no products.
-        rngs: gives the ``params`` stream; the tables are drawn from N(0, 1).
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: a size below 1, or an odd number of channels.
@@ -93,31 +83,18 @@ class LearnedPositionEncoding2d(nnx.Module):
         (2, 5, 7, 8)
     """
 
-    def __init__(
-        self,
-        height: int,
-        width: int,
-        channels: int,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
+    def __init__(self, height: int, width: int, channels: int, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+        check_options(self, options)
         check_positive(height=height, width=width, channels=channels)
         if channels % 2:
             raise ValueError(f"channels must be even, got {channels}")
         self.height, self.width, self.channels = height, width, channels
-        self.row_embed = Embedding(height, channels // 2, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.col_embed = Embedding(width, channels // 2, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
-        self.dtype = dtype
+        self.row_embed = Embedding(height, channels // 2, rngs=rngs, **options)
+        self.col_embed = Embedding(width, channels // 2, rngs=rngs, **options)
+        self.dtype = options.get("dtype")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Adds the encoding to a map (b, height, width, channels).
-
-        Raises:
-            ValueError: a shape that does not fit.
-        """
+        """Adds the encoding to a map (b, height, width, channels)."""
         check_shape("x", x, "b h w c", h=self.height, w=self.width, c=self.channels)
         encoding = _rows_then_columns(self.row_embed(jnp.arange(self.height)), self.col_embed(jnp.arange(self.width)))
         return ops.cast(ops.add(x, encoding), self.dtype)

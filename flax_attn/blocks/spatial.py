@@ -6,49 +6,37 @@ gate of a sensor never looks at another.
 Differs from CBAM's spatial gate: no maximum, no BatchNorm, a bias, and a kernel along time only.
 """
 
+from typing import Unpack
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.typing import PrecisionLike
-from jax.typing import DTypeLike
 
 from .. import ops
 from .._check import check_shape
 from ..layers import Conv
+from ..options import Options, check_options
 
 
 class SpatialAttentionModule(nnx.Module):
     """Scales every (time, sensor) place of a window.
 
     Args:
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the convolution.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Example:
         >>> SpatialAttentionModule(rngs=nnx.Rngs(0))(jnp.ones((2, 11, 3, 5))).shape
         (2, 11, 3, 5)
     """
 
-    def __init__(
-        self,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        conv = Conv(1, 1, (3, 1), padding=(1, 0), dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
+    def __init__(self, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+        check_options(self, options)
+        conv = Conv(1, 1, (3, 1), padding=(1, 0), rngs=rngs, **options)
         self.att_fc = nnx.Sequential(conv, ops.sigmoid)
-        self.dtype = dtype
+        self.dtype = options.get("dtype")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gates windows (b, series, modal, c); the gate is (b, series, modal, 1).
-
-        Raises:
-            ValueError: not four axes.
-        """
+        """Gates windows (b, series, modal, c); the gate is (b, series, modal, 1)."""
         check_shape("x", x, "b series modal c")
         x = ops.cast(x, self.dtype)
         gate: jax.Array = self.att_fc(jnp.mean(x, axis=-1, keepdims=True))

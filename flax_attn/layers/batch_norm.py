@@ -11,19 +11,23 @@ Differs from ``nnx.BatchNorm``:
 """
 
 import math
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 from .._check import check_shape
+from ..options import Options, check_options
 
 
 class BatchNorm(nnx.Module):
     """Normalises (b, ..., num_features) per feature.
 
     ``module.train()`` and ``module.eval()`` switch between the batch's statistics and the running ones.
+
+    Args:
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: another number of features; a training call with a single value per feature, whose unbiased variance
@@ -42,11 +46,12 @@ class BatchNorm(nnx.Module):
         *,
         eps: float = 1e-5,
         momentum: float = 0.1,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         del rngs  # nothing random: the scale starts at 1 and the bias at 0
+        param_dtype = options.get("param_dtype", jnp.float32)
         # Running statistics narrower than float32 would stop moving: their updates are small steps.
         stats_dtype = jnp.promote_types(param_dtype, jnp.float32)
         self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
@@ -56,7 +61,7 @@ class BatchNorm(nnx.Module):
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
-        self.dtype = dtype
+        self.dtype = options.get("dtype")
         self.use_running_average = False
 
     def __call__(self, x: jax.Array) -> jax.Array:

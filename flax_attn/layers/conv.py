@@ -1,15 +1,13 @@
 """Conv: ``nnx.Conv`` with PyTorch's arguments, from PyTorch's distribution."""
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
-from flax.typing import PrecisionLike
-from jax.typing import DTypeLike
 
 from .._check import check_positive
+from ..options import Options, check_options
 from .bias import narrow, promote_all_but_bias
 from .initializers import uniform_fan_in
 
@@ -24,7 +22,11 @@ class Conv(nnx.Conv):
     initial values, kernel and bias are U(+-1/sqrt(fan_in)) with fan_in = in_features / groups * prod(kernel_size), and
     in adding the bias in float32 at least (`flax_attn.layers.bias`).
 
+    Args:
+        rngs, **options: see `flax_attn.Options`.
+
     Example:
+        >>> import jax.numpy as jnp
         >>> Conv(3, 5, (3, 3), stride=2, padding=1, rngs=nnx.Rngs(0))(jnp.ones((2, 7, 9, 3))).shape
         (2, 4, 5, 5)
     """
@@ -40,11 +42,10 @@ class Conv(nnx.Conv):
         dilation: IntOrPair = 1,
         groups: int = 1,
         use_bias: bool = True,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         check_positive(in_features=in_features, out_features=out_features, groups=groups)
         if in_features % groups or out_features % groups:
             raise ValueError(f"groups must divide {in_features} and {out_features} channels, got {groups}")
@@ -59,13 +60,11 @@ class Conv(nnx.Conv):
             kernel_dilation=dilation,
             feature_group_count=groups,
             use_bias=use_bias,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            precision=precision,
             kernel_init=init,
             bias_init=init,
             promote_dtype=promote_all_but_bias,
             rngs=rngs,
+            **options,
         )
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:

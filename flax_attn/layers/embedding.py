@@ -1,35 +1,34 @@
 """Embedding: ``nnx.Embed`` that starts from PyTorch's distribution."""
 
+from typing import Unpack
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import normal
-from jax.typing import DTypeLike
+
+from ..options import Options, check_options
 
 
 class Embedding(nnx.Embed):
     """A table (num_embeddings, features) looked up by whole numbers, drawn from N(0, 1) as in PyTorch.
+
+    Args:
+        rngs, **options: see `flax_attn.Options`.
 
     Example:
         >>> Embedding(7, 3, rngs=nnx.Rngs(0))(jnp.array([0, 6])).shape
         (2, 3)
     """
 
-    def __init__(
-        self,
-        num_embeddings: int,
-        features: int,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ) -> None:
+    def __init__(self, num_embeddings: int, features: int, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+        check_options(self, options)
         super().__init__(
             num_embeddings,
             features,
-            dtype=dtype,
-            param_dtype=param_dtype,
+            dtype=options.get("dtype"),
+            param_dtype=options.get("param_dtype", jnp.float32),
             embedding_init=normal(1.0),
             rngs=rngs,
         )
         # nnx.Embed would settle on param_dtype here and round a float64 table on lookup.
-        self.dtype = dtype
+        self.dtype = options.get("dtype")

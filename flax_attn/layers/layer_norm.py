@@ -1,8 +1,11 @@
 """LayerNorm: ``nnx.LayerNorm`` with PyTorch's eps and the two-pass variance."""
 
+from typing import Unpack
+
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
+
+from ..options import Options, check_options
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -11,25 +14,21 @@ class LayerNorm(nnx.LayerNorm):
     Differs from ``nnx.LayerNorm``: eps is 1e-5 unless given (Flax 1e-6), and the variance is E[(x - mean)^2], where
     Flax's default E[x^2] - mean^2 loses digits.
 
+    Args:
+        rngs, **options: see `flax_attn.Options`.
+
     Example:
         >>> LayerNorm(3, rngs=nnx.Rngs(0))(jnp.array([[1.0, 2.0, 3.0]])).round(3).tolist()
         [[-1.225000023841858, 0.0, 1.225000023841858]]
     """
 
-    def __init__(
-        self,
-        num_features: int,
-        *,
-        eps: float = 1e-5,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ) -> None:
+    def __init__(self, num_features: int, *, eps: float = 1e-5, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+        check_options(self, options)
         super().__init__(
             num_features,
             epsilon=eps,
-            dtype=dtype,
-            param_dtype=param_dtype,
+            dtype=options.get("dtype"),
+            param_dtype=options.get("param_dtype", jnp.float32),
             use_fast_variance=False,
             rngs=rngs,
         )

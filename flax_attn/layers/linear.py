@@ -1,14 +1,12 @@
 """Linear: ``nnx.Linear`` that starts from PyTorch's distribution."""
 
-from typing import Any
+from typing import Any, Unpack
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
-from flax.typing import PrecisionLike
-from jax.typing import DTypeLike
 
 from .._check import check_positive
+from ..options import Options, check_options
 from .bias import narrow, promote_all_but_bias
 from .initializers import uniform_fan_in
 
@@ -19,7 +17,11 @@ class Linear(nnx.Linear):
     Differs from ``nnx.Linear``: kernel and bias start from U(+-1/sqrt(in_features)), and the bias is added in float32
     at least (`flax_attn.layers.bias`).
 
+    Args:
+        rngs, **options: see `flax_attn.Options`.
+
     Example:
+        >>> import jax.numpy as jnp
         >>> Linear(3, 5, rngs=nnx.Rngs(0))(jnp.ones((2, 3))).shape
         (2, 5)
     """
@@ -30,23 +32,20 @@ class Linear(nnx.Linear):
         out_features: int,
         *,
         use_bias: bool = True,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         check_positive(in_features=in_features, out_features=out_features)
         super().__init__(
             in_features,
             out_features,
             use_bias=use_bias,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            precision=precision,
             kernel_init=uniform_fan_in(in_features),
             bias_init=uniform_fan_in(in_features),
             promote_dtype=promote_all_but_bias,
             rngs=rngs,
+            **options,
         )
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:

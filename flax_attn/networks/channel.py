@@ -1,16 +1,15 @@
 """A classifier behind channel attention: the gate, the mean over the map, a linear layer."""
 
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.typing import PrecisionLike
-from jax.typing import DTypeLike
 
 from .._check import check_positive
 from ..blocks.channel import UseAttentionModel
 from ..layers import Linear
+from ..options import Options, check_options
 
 
 class ChannelAttentionClassifier(nnx.Module):
@@ -20,10 +19,7 @@ class ChannelAttentionClassifier(nnx.Module):
         in_planes: channels.
         category: classes.
         ratio: the gate's hidden layer has in_planes // ratio channels.
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the products.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: a size below 1, or a ratio that leaves no hidden channel.
@@ -41,24 +37,19 @@ class ChannelAttentionClassifier(nnx.Module):
         category: int,
         ratio: int = 16,
         *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         check_positive(category=category)
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
-        self.attention = UseAttentionModel(in_planes, ratio, **options)
-        self.fc = Linear(in_planes, category, **options)
+        self.attention = UseAttentionModel(in_planes, ratio, rngs=rngs, **options)
+        self.fc = Linear(in_planes, category, rngs=rngs, **options)
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Classifies maps (b, h, w, in_planes).
 
         Returns:
             The logits (b, category) and the attended map (b, h, w, in_planes).
-
-        Raises:
-            ValueError: a shape that does not fit.
         """
         attended = self.attention(x)
         return self.fc(jnp.mean(attended, axis=(1, 2))), attended

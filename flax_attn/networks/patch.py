@@ -1,30 +1,28 @@
 """Small CNNs that tell whether an image holds a white patch.
 
 From Javier Fernandez' tutorial "Attention in computer vision": a convolutional part, a block of attention or nothing,
-the mean over the map, a linear classifier. `PatchNetwork` takes any block; the other names are that class with one.
+the mean over the map, a linear classifier. `PatchNetwork` takes any block, such as `flax_attn.create_block` builds by
+name; the tutorial's own networks are classes of their own.
 """
 
 import inspect
 from collections.abc import Collection
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from flax.typing import PrecisionLike
-from jax.typing import DTypeLike
 
 from .. import ops
 from .._check import check_choice, check_positive, check_shape
 from ..blocks.cbam import CBAM
-from ..blocks.channel import UseAttentionModel
 from ..blocks.conv_multi_head import ConvMultiHeadAttention
 from ..blocks.multi_head import MultiHeadAttention
-from ..blocks.pointwise import PointwiseSpatialAttention
 from ..blocks.position import LearnedPositionEncoding2d, SinePositionEncoding2d
 from ..layers import BatchNorm, Conv, Linear
 from ..ops.tokens import TOKEN_ORDERS
+from ..options import Options, check_options
 
 CHANNELS = 32  # of the attended map
 POSITIONS = (None, "sine", "learned")
@@ -34,34 +32,17 @@ class ConvPart(nnx.Module):
     """Three 5x5 convolutions, two of them with leaky ReLU (slope 0.01), BatchNorm (momentum 0.1) and 2x2 max-pooling.
 
     Args:
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the convolutions.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Example:
         >>> ConvPart(rngs=nnx.Rngs(0))(jnp.ones((1, 96, 96, 3))).shape
         (1, 24, 24, 32)
     """
 
-    def __init__(
-        self,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        conv = partial(
-            Conv,
-            kernel_size=(5, 5),
-            padding=2,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            precision=precision,
-            rngs=rngs,
-        )
-        norm = partial(BatchNorm, momentum=0.1, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+    def __init__(self, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+        check_options(self, options)
+        conv = partial(Conv, kernel_size=(5, 5), padding=2, rngs=rngs, **options)
+        norm = partial(BatchNorm, momentum=0.1, rngs=rngs, **options)
         self.c1a = conv(3, CHANNELS)
         self.c2a = conv(CHANNELS, CHANNELS)
         self.c3 = conv(CHANNELS, CHANNELS)
@@ -91,10 +72,7 @@ class PatchNetwork(nnx.Module):
         token_order: for token attention: "pixels", or "article" for the tutorial's reshape. Weights trained in one
             order load into the other without complaint and compute another function.
         position: an encoding added to the map before a block of token attention, or None.
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the products and convolutions.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: an unknown token order, a block that is no module, or a position or another token order
@@ -115,11 +93,10 @@ class PatchNetwork(nnx.Module):
         token_order: str = "pixels",
         position: nnx.Module | None = None,
         *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         check_choice("token_order", token_order, TOKEN_ORDERS)
         if not (block is None or isinstance(block, nnx.Module)):
             raise ValueError(f"block must be an nnx.Module or None, got {block!r}")
@@ -128,24 +105,20 @@ class PatchNetwork(nnx.Module):
                 raise ValueError(f"position must be None without token attention, got {type(position).__name__}")
             if token_order != "pixels":
                 raise ValueError(f"token_order must be 'pixels' without token attention, got {token_order!r}")
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
-        self.conv = ConvPart(**options)
+        self.conv = ConvPart(rngs=rngs, **options)
         self.position = nnx.data(position)
         self.attn1 = nnx.data(block)
-        self.final = Linear(CHANNELS, 1, **options)
+        self.final = Linear(CHANNELS, 1, rngs=rngs, **options)
         self.token_order = token_order
 
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Judges images.
+        """Classifies images.
 
         Args:
             x: (b, h, w, 3), (uint8 - 128) / 128.
 
         Returns:
             The probability (b,) that there is a patch, in float32 at least, and the attended map (b, h//4, w//4, 32).
-
-        Raises:
-            ValueError: a shape that does not fit.
         """
         z = self.conv(x)
         attended = self.attend(z)
@@ -181,23 +154,30 @@ def self_attend(block: Any, z: jax.Array, token_order: str = "pixels", position:
     return ops.tokens_to_map(attended, z.shape[1], z.shape[2], token_order)
 
 
+def create_position(
+    position: str | None, height: int, width: int, *, rngs: nnx.Rngs, **options: Unpack[Options]
+) -> nnx.Module | None:
+    """The position encoding, None, "sine" or "learned", of an attended map (b, height, width, 32)."""
+    if position == "sine":
+        return SinePositionEncoding2d(CHANNELS, rngs=rngs, **options)
+    if position == "learned":
+        return LearnedPositionEncoding2d(height, width, CHANNELS, rngs=rngs, **options)
+    return None
+
+
 class Net(PatchNetwork):
     """The plain CNN; what it returns beside p is the feature map.
+
+    Args:
+        rngs, **options: see `flax_attn.Options`.
 
     Example:
         >>> Net(rngs=nnx.Rngs(0))(jnp.ones((2, 96, 96, 3)))[0].shape
         (2,)
     """
 
-    def __init__(
-        self,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        super().__init__(dtype=dtype, param_dtype=param_dtype, precision=precision, rngs=rngs)
+    def __init__(self, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+        super().__init__(rngs=rngs, **options)
 
 
 class NetMultiHeadAttention(PatchNetwork):
@@ -210,10 +190,7 @@ class NetMultiHeadAttention(PatchNetwork):
         height: rows of the attended map; only the learned encoding needs it.
         width: columns of the attended map; only the learned encoding needs it.
         dropout: of the block.
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the products and convolutions.
-        rngs: gives the ``params`` and ``dropout`` streams.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: an unknown token order or position, or a size below 1.
@@ -232,119 +209,44 @@ class NetMultiHeadAttention(PatchNetwork):
         width: int = 24,
         dropout: float = 0.1,
         *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         check_choice("position", position, POSITIONS)
         check_positive(height=height, width=width)
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
-        encoding: nnx.Module | None = None
-        if position == "sine":
-            encoding = SinePositionEncoding2d(CHANNELS, **options)
-        elif position == "learned":
-            encoding = LearnedPositionEncoding2d(height, width, CHANNELS, **options)
-        block = MultiHeadAttention(4, CHANNELS, 8, 8, dropout, **options)
-        super().__init__(block, token_order, encoding, **options)
+        encoding = create_position(position, height, width, rngs=rngs, **options)
+        block = MultiHeadAttention(4, CHANNELS, 8, 8, dropout, rngs=rngs, **options)
+        super().__init__(block, token_order, encoding, rngs=rngs, **options)
 
 
 class NetConvMultiHeadAttention(PatchNetwork):
     """The CNN with `ConvMultiHeadAttention` of the map with itself.
+
+    Args:
+        rngs, **options: see `flax_attn.Options`.
 
     Example:
         >>> NetConvMultiHeadAttention(rngs=nnx.Rngs(0))(jnp.ones((2, 96, 96, 3)))[0].shape
         (2,)
     """
 
-    def __init__(
-        self,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
-        super().__init__(ConvMultiHeadAttention(**options), **options)
+    def __init__(self, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+        check_options(self, options)
+        super().__init__(ConvMultiHeadAttention(rngs=rngs, **options), rngs=rngs, **options)
 
 
 class NetCBAM(PatchNetwork):
     """The CNN with `CBAM`; the tutorial's uses the channel gate alone (``no_spatial=True``).
+
+    Args:
+        rngs, **options: see `flax_attn.Options`.
 
     Example:
         >>> NetCBAM(no_spatial=False, rngs=nnx.Rngs(0))(jnp.ones((2, 96, 96, 3)))[0].shape
         (2,)
     """
 
-    def __init__(
-        self,
-        no_spatial: bool = True,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
-        super().__init__(CBAM(CHANNELS, no_spatial=no_spatial, **options), **options)
-
-
-class NetCBAMSpatial(PatchNetwork):
-    """The CNN with `CBAM`, its spatial gate included.
-
-    Example:
-        >>> NetCBAMSpatial(rngs=nnx.Rngs(0))(jnp.ones((2, 96, 96, 3)))[0].shape
-        (2,)
-    """
-
-    def __init__(
-        self,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
-        super().__init__(CBAM(CHANNELS, no_spatial=False, **options), **options)
-
-
-class NetPointwiseSpatialAttention(PatchNetwork):
-    """The CNN with `PointwiseSpatialAttention`.
-
-    Example:
-        >>> NetPointwiseSpatialAttention(rngs=nnx.Rngs(0))(jnp.ones((2, 96, 96, 3)))[0].shape
-        (2,)
-    """
-
-    def __init__(
-        self,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
-        super().__init__(PointwiseSpatialAttention(CHANNELS, **options), **options)
-
-
-class NetChannelAttention(PatchNetwork):
-    """The CNN with `UseAttentionModel`, the map times its channel attention.
-
-    Example:
-        >>> NetChannelAttention(rngs=nnx.Rngs(0))(jnp.ones((2, 96, 96, 3)))[0].shape
-        (2,)
-    """
-
-    def __init__(
-        self,
-        *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
-        super().__init__(UseAttentionModel(CHANNELS, **options), **options)
+    def __init__(self, no_spatial: bool = True, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+        check_options(self, options)
+        super().__init__(CBAM(CHANNELS, no_spatial=no_spatial, rngs=rngs, **options), rngs=rngs, **options)

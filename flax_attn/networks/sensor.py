@@ -10,18 +10,16 @@ Differs from a plain port in one thing: features are flattened channels first, a
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Unpack
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
-from flax.typing import PrecisionLike
-from jax.typing import DTypeLike
 
 from .. import ops
 from .._check import check_positive, check_shape
 from ..blocks.spatial import SpatialAttentionModule
 from ..layers import BatchNorm, Conv, Linear
+from ..options import Options, check_options
 
 WIDTHS = (1, 64, 128, 256, 512)
 
@@ -32,15 +30,13 @@ class SpatialAttentionNeuralNetwork(nnx.Module):
     Args:
         train_shape: the shape of the training windows; only the last entry, the number of sensors (modal), is used.
         category: classes.
-        dtype: of the computation; that of inputs and parameters by default.
-        param_dtype: of the parameters.
-        precision: of the convolutions and the product.
-        rngs: gives the ``params`` stream.
+        rngs, **options: see `flax_attn.Options`.
 
     Raises:
         ValueError: a size below 1.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> network = SpatialAttentionNeuralNetwork((1000, 128, 9), 6, rngs=nnx.Rngs(0))
         >>> network(jnp.ones((2, 128, 9, 1))).shape
         (2, 6)
@@ -51,33 +47,27 @@ class SpatialAttentionNeuralNetwork(nnx.Module):
         train_shape: Sequence[int],
         category: int,
         *,
-        dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
-        precision: PrecisionLike = None,
         rngs: nnx.Rngs,
+        **options: Unpack[Options],
     ) -> None:
+        check_options(self, options)
         if not isinstance(train_shape, Sequence) or not train_shape:
             raise ValueError(
                 f"train_shape must be a shape whose last entry is the number of sensors, got {train_shape!r}"
             )
         modal = train_shape[-1]
         check_positive(**{"train_shape[-1]": modal, "category": category})
-        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision, "rngs": rngs}
-        norm = partial(BatchNorm, dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        norm = partial(BatchNorm, rngs=rngs, **options)
         stages: list[Callable[..., Any]] = []
         for narrow, wide in pairwise(WIDTHS):
-            conv = Conv(narrow, wide, (3, 1), stride=(2, 1), padding=(1, 0), **options)
-            stages += [conv, SpatialAttentionModule(**options), norm(wide), ops.relu]
+            conv = Conv(narrow, wide, (3, 1), stride=(2, 1), padding=(1, 0), rngs=rngs, **options)
+            stages += [conv, SpatialAttentionModule(rngs=rngs, **options), norm(wide), ops.relu]
         self.layer = nnx.Sequential(*stages)
-        self.fc = Linear(WIDTHS[-1] * modal, category, **options)
+        self.fc = Linear(WIDTHS[-1] * modal, category, rngs=rngs, **options)
         self.modal = modal
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Takes windows (b, series, modal, 1) to logits (b, category).
-
-        Raises:
-            ValueError: a shape that does not fit.
-        """
+        """Takes windows (b, series, modal, 1) to logits (b, category)."""
         check_shape("x", x, "b series modal c", c=1)
         pooled = ops.adaptive_avg_pool(self.layer(x), (1, self.modal))
         return self.fc(ops.flatten_channels_first(pooled))

@@ -202,12 +202,17 @@ BAD_ARGUMENTS = [
     (fx.BasicConv, (4, 6, 3), {"groups": 3}, "groups must divide in_planes=4 and out_planes=6, got 3"),
     (fx.BasicConv, (4, 6, 3), {"groups": 4}, "groups must divide in_planes=4 and out_planes=6, got 4"),
     (fx.ChannelGate, (0,), {}, "gate_channels must be a whole number >= 1, got 0"),
-    (fx.ChannelGate, (13, 16), {}, "reduction_ratio must be at most the number of channels, 13, got 16"),
+    (
+        fx.ChannelGate,
+        (13, 16),
+        {},
+        "reduction_ratio must be at most 13, the number of channels, to leave a hidden unit, got 16",
+    ),
     (fx.ChannelGate, (13, 0), {}, "reduction_ratio must be a whole number >= 1, got 0"),
     (fx.ChannelGate, (13, 4, ["avg", "min"]), {}, "pool_types must be one of 'avg', 'max', 'lp', 'lse', got 'min'"),
     (fx.ChannelGate, (13, 4, []), {}, "pool_types must be a sequence of at least one pool type, got []"),
     (fx.ChannelGate, (13, 4, "avg"), {}, "pool_types must be a sequence of at least one pool type, got 'avg'"),
-    (fx.CBAM, (13,), {}, "reduction_ratio must be at most the number of channels, 13, got 16"),
+    (fx.CBAM, (13,), {}, "reduction_ratio must be at most 13, the number of channels, to leave a hidden unit, got 16"),
     (fx.CBAM, (13, 4, ("mean",)), {}, "pool_types must be one of 'avg', 'max', 'lp', 'lse', got 'mean'"),
 ]
 

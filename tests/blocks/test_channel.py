@@ -70,8 +70,8 @@ every_class = pytest.mark.parametrize("block", [fx.ChannelAttention, fx.UseAtten
         ((0,), "in_planes must be a whole number >= 1, got 0"),
         ((17, 0), "ratio must be a whole number >= 1, got 0"),
         ((17, 2.0), "ratio must be a whole number >= 1, got 2.0"),
-        ((13,), "ratio must be at most the number of channels, 13, got 16"),
-        ((17, 18), "ratio must be at most the number of channels, 17, got 18"),
+        ((13,), "ratio must be at most 13, the number of channels, to leave a hidden unit, got 16"),
+        ((17, 18), "ratio must be at most 17, the number of channels, to leave a hidden unit, got 18"),
     ],
 )
 def test_bad_arguments(block, arguments, message):

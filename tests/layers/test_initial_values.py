@@ -18,7 +18,7 @@ from flax_attn import layers
 from flax_attn.layers.initializers import uniform_fan_in
 from flax_attn.testing.tolerances import P_VALUE
 from torch_ref.cases import CASES
-from torch_ref.pairs import find_class
+from torch_ref.pairs import build
 
 
 def uniform_within(bound):
@@ -130,7 +130,7 @@ def test_norms_start_as_in_pytorch(ours, theirs):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_parameter_of_every_module_belongs_to_a_layer(case):
     # So what holds for the layers holds for blocks and networks.
-    module = nnx.eval_shape(lambda: find_class("flax_attn", case)(**case.args, rngs=nnx.Rngs(0)))
+    module = nnx.eval_shape(lambda: build(case, nnx.Rngs(0)))
     for _, inner in nnx.iter_modules(module):
         if any(isinstance(value, nnx.Param) for value in vars(inner).values()):
             assert type(inner).__module__.startswith(layers.__name__)
@@ -143,7 +143,7 @@ def fresh_weights():
     cases = [case for case in CASES if case.module.startswith("blocks.") and case.name == case.class_name]
     with jax.default_prng_impl("rbg"):  # compiles in a tenth of the default's time
         for seed, case in enumerate(cases):
-            module = find_class("flax_attn", case)(**case.args, rngs=nnx.Rngs(seed))
+            module = build(case, nnx.Rngs(seed))
             weights[case.name] = [
                 np.asarray(parameter[...]).ravel() * np.sqrt(np.prod(inner.kernel.shape[:-1]))
                 for _, inner in nnx.iter_modules(module)

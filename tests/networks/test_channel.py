@@ -41,7 +41,7 @@ def test_shapes_of_the_tutorials_run():
     [
         ((17, 0), "category must be a whole number >= 1, got 0"),
         ((0, 5), "in_planes must be a whole number >= 1, got 0"),
-        ((13, 5), "ratio must be at most the number of channels, 13, got 16"),
+        ((13, 5), "ratio must be at most 13, the number of channels, to leave a hidden unit, got 16"),
         ((13, 5, 0), "ratio must be a whole number >= 1, got 0"),
     ],
 )

@@ -8,7 +8,7 @@ from flax import nnx
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.special import expit
 
-from flax_attn import CBAM, ConvMultiHeadAttention, MultiHeadAttention, PointwiseSpatialAttention, UseAttentionModel
+from flax_attn import CBAM, ConvMultiHeadAttention, MultiHeadAttention
 from flax_attn.networks import patch as fx
 from flax_attn.testing import relative_error, tolerance
 
@@ -20,8 +20,6 @@ NETWORKS = {
     fx.NetMultiHeadAttention: MultiHeadAttention,
     fx.NetConvMultiHeadAttention: ConvMultiHeadAttention,
     fx.NetCBAM: CBAM,
-    fx.NetPointwiseSpatialAttention: PointwiseSpatialAttention,
-    fx.NetChannelAttention: UseAttentionModel,
 }
 
 

@@ -10,13 +10,13 @@ from flax_attn import ops
 from flax_attn.testing.layouts import to_flax
 from flax_attn.testing.results import leaves
 from torch_ref.cases import CASES
-from torch_ref.pairs import find_class
+from torch_ref.pairs import build
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 def make(case, **options):
-    return find_class("flax_attn", case)(**case.args, **options, rngs=nnx.Rngs(0))
+    return build(case, nnx.Rngs(0), **options)
 
 
 def results(case, inputs=jnp.float32, **options):

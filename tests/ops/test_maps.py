@@ -4,47 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 
 import flax_attn
+import torch_ref
 from flax_attn import ops
+from flax_attn.networks.patch import CHANNELS, NetCBAM, PatchNetwork
+from flax_attn.registry import BLOCKS
 from flax_attn.testing.layouts import to_flax
 from torch_ref.cases import CASES
-from torch_ref.pairs import find_class
-
-TOKENS = {"weights"}
-CONV = {"weights", "z1"}
-CBAM = {"channel_gate.gate", "spatial_gate.gate"}
-
-# What every class shows, by path and name as PyTorch has them.
-MAPS = {
-    "ScaledDotProductAttention": TOKENS,
-    "MultiHeadAttention": {"attention.weights"},
-    "AdditiveAttention": TOKENS,
-    "ConvAttention": TOKENS,
-    "ConvMultiHeadAttention": CONV,
-    "ChannelGate": {"gate"},
-    "SpatialGate": {"gate"},
-    "CBAM": {"channel_gate.gate"},
-    "CBAM, with spatial gate": CBAM,
-    "ChannelAttention": {"gate"},
-    "UseAttentionModel": {"channel_attention.gate"},
-    "SpatialAttentionModule": {"gate"},
-    "PointwiseSpatialAttention": {"gate"},
-    "NetMultiHeadAttention": {"attn1.attention.weights"},
-    "NetConvMultiHeadAttention": {f"attn1.{name}" for name in CONV},
-    "NetCBAM": {"attn1.channel_gate.gate"},
-    "NetCBAM, with spatial gate": {f"attn1.{name}" for name in CBAM},
-    "NetCBAMSpatial": {f"attn1.{name}" for name in CBAM},
-    "NetPointwiseSpatialAttention": {"attn1.gate"},
-    "NetChannelAttention": {"attn1.channel_attention.gate"},
-    "ChannelAttentionClassifier": {"attention.channel_attention.gate"},
-    "SpatialAttentionNeuralNetwork": {f"layer.{stage}.gate" for stage in (1, 5, 9, 13)},
-}
+from torch_ref.pairs import build, build_twin
 
 
 def make(case):
-    return find_class("flax_attn", case)(**case.args, rngs=nnx.Rngs(0))
+    return build(case, nnx.Rngs(0))
 
 
 def inputs_of(case, seed=0):
@@ -60,9 +34,31 @@ def single(arrays):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_weight_and_gate_is_given(case):
-    maps = jax.eval_shape(lambda *x: flax_attn.attention_maps(make(case), *x), *single(inputs_of(case)))
-    assert maps.keys() == MAPS.get(case.name, MAPS.get(case.class_name, set()))
+def test_the_same_weights_and_gates_are_given_on_both_sides(case):
+    inputs = [None if x.shape is None else np.ones(x.shape, np.float32) for x in case.inputs]
+    theirs = torch_ref.attention_maps(build_twin(case), *(x if x is None else torch.tensor(x) for x in inputs))
+    ours = jax.eval_shape(lambda *x: flax_attn.attention_maps(make(case), *x), *single(inputs_of(case)))
+    assert ours.keys() == theirs.keys()
+
+
+@pytest.mark.parametrize("entry", BLOCKS, ids=lambda entry: entry.name)
+def test_every_block_of_the_table_gives_something(entry):
+    def maps():
+        network = PatchNetwork(flax_attn.create_block(entry.name, CHANNELS, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+        return flax_attn.attention_maps(network, jnp.ones((2, 12, 20, 3)))
+
+    names = {path.rsplit(".", 1)[-1] for path in jax.eval_shape(maps)}
+    assert names & {"gate" if entry.kind == "gate" else "weights"}
+
+
+def test_paths_and_names_are_pytorchs():
+    def maps():
+        return flax_attn.attention_maps(NetCBAM(no_spatial=False, rngs=nnx.Rngs(0)), jnp.ones((2, 12, 20, 3)))
+
+    assert {path: gate.shape for path, gate in jax.eval_shape(maps).items()} == {
+        "attn1.channel_gate.gate": (2, 1, 1, 32),
+        "attn1.spatial_gate.gate": (2, 3, 5, 1),
+    }
 
 
 STATEFUL = [

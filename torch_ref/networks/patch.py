@@ -7,10 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..blocks.cbam import CBAM
-from ..blocks.channel import UseAttentionModel
 from ..blocks.conv_multi_head import ConvMultiHeadAttention
 from ..blocks.multi_head import MultiHeadAttention
-from ..blocks.pointwise import PointwiseSpatialAttention
 from ..blocks.position import LearnedPositionEncoding2d, SinePositionEncoding2d
 
 
@@ -73,6 +71,15 @@ def self_attend(block: nn.Module, z: Tensor, token_order: str = "pixels", positi
     return block(tokens, tokens, tokens)[0].transpose(1, 2).reshape(b, c, h, w)
 
 
+def create_position(position: str | None, height: int, width: int) -> nn.Module | None:
+    """The position encoding, None, "sine" or "learned", of an attended map (b, 32, height, width)."""
+    if position == "sine":
+        return SinePositionEncoding2d(32)
+    if position == "learned":
+        return LearnedPositionEncoding2d(height, width, 32)
+    return None
+
+
 class Net(PatchNetwork):
     def __init__(self) -> None:
         super().__init__()
@@ -87,13 +94,8 @@ class NetMultiHeadAttention(PatchNetwork):
         width: int = 24,
         dropout: float = 0.1,
     ):
-        encodings = {
-            None: lambda: None,
-            "sine": lambda: SinePositionEncoding2d(32),
-            "learned": lambda: LearnedPositionEncoding2d(height, width, 32),
-        }
         block = MultiHeadAttention(n_head=4, d_model=32, d_k=8, d_v=8, dropout=dropout)
-        super().__init__(block, token_order, encodings[position]())
+        super().__init__(block, token_order, create_position(position, height, width))
 
 
 class NetConvMultiHeadAttention(PatchNetwork):
@@ -104,18 +106,3 @@ class NetConvMultiHeadAttention(PatchNetwork):
 class NetCBAM(PatchNetwork):
     def __init__(self, no_spatial: bool = True):
         super().__init__(CBAM(32, no_spatial=no_spatial))
-
-
-class NetCBAMSpatial(PatchNetwork):
-    def __init__(self):
-        super().__init__(CBAM(32, no_spatial=False))
-
-
-class NetPointwiseSpatialAttention(PatchNetwork):
-    def __init__(self):
-        super().__init__(PointwiseSpatialAttention(32))
-
-
-class NetChannelAttention(PatchNetwork):
-    def __init__(self):
-        super().__init__(UseAttentionModel(32))

@@ -1,0 +1,78 @@
+"""Efficient channel attention: a gate per channel from its neighbours alone.
+
+Wang, Wu, Zhu, Li, Zuo & Hu, "ECA-Net: efficient channel attention for deep convolutional neural networks", CVPR 2020:
+``x * sigmoid(conv_k(mean of x over the map))``, a convolution of width k along the channels, without bias. k is the odd
+number nearest above ``|log2(c) + beta| / gamma``, at least 3 (section 3.2.3).
+
+Differs from the authors' code, which never computes k: their checkpoints load with ``kernel_size`` and no ``channels``.
+``circular``, from timm's ``CecaModule``, lets the first channel neighbour the last.
+"""
+
+import math
+from typing import Unpack
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from .. import ops
+from .._check import check_positive, check_shape
+from ..layers import Conv
+from ..options import Options, check_options
+
+
+class EfficientChannelAttention(nnx.Module):
+    """Scales every channel by what a convolution along the channels makes of the averaged map.
+
+    Args:
+        channels: channels, from which the width of the convolution follows; None takes ``kernel_size``, and any map.
+        kernel_size: width of the convolution, odd, where ``channels`` is None.
+        gamma, beta: of the width, see above.
+        circular: whether the channels are a ring; else zeros stand beyond the first and the last.
+        rngs, **options: see `flax_attn.Options`.
+
+    Raises:
+        ValueError: a size below 1, or an even width.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> eca = EfficientChannelAttention(256, rngs=nnx.Rngs(0))
+        >>> eca(jnp.ones((2, 5, 7, 256))).shape, eca.conv.kernel.shape
+        ((2, 5, 7, 256), (5, 1, 1))
+    """
+
+    def __init__(
+        self,
+        channels: int | None = None,
+        kernel_size: int = 3,
+        gamma: int = 2,
+        beta: int = 1,
+        circular: bool = False,
+        *,
+        rngs: nnx.Rngs,
+        **options: Unpack[Options],
+    ) -> None:
+        check_options(self, options)
+        if channels is not None:
+            check_positive(channels=channels, gamma=gamma)
+            width = int(abs(math.log2(channels) + beta) / gamma)
+            kernel_size = max(width + (width + 1) % 2, 3)
+        check_positive(kernel_size=kernel_size)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+        self.channels, self.circular, self.dtype = channels, circular, options.get("dtype")
+        self.conv = Conv(
+            1, 1, (kernel_size,), padding=0 if circular else kernel_size // 2, use_bias=False, rngs=rngs, **options
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Gates a map (b, h, w, channels); the gate is (b, 1, 1, channels)."""
+        check_shape("x", x, "b h w c", c=self.channels)
+        x = ops.cast(x, self.dtype)
+        pooled = ops.global_pool(x, "avg")[..., None]
+        if self.circular:
+            pad = self.conv.kernel_size[0] // 2
+            pooled = jnp.pad(pooled, ((0, 0), (pad, pad), (0, 0)), mode="wrap")
+        gate = ops.sigmoid(self.conv(pooled))[:, None, None, :, 0]
+        ops.record(self, "gate", gate)
+        return ops.multiply(x, gate)

@@ -1,0 +1,154 @@
+"""The one table of blocks: what a map of ``channels`` channels needs to attend to itself, by name.
+
+Whatever lists blocks reads it: `create_block`, the PyTorch twins (same module path and class name in ``torch_ref``),
+the networks of ``python -m train --network NAME``, the rows of its report, the tables of the documentation. A new block
+is one line in `BLOCKS`.
+"""
+
+import difflib
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flax import nnx
+
+from ._check import check_positive
+from .blocks.additive import AdditiveAttention
+from .blocks.cbam import CBAM, ChannelGate, SpatialGate
+from .blocks.channel import UseAttentionModel
+from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
+from .blocks.eca import EfficientChannelAttention
+from .blocks.multi_head import MultiHeadAttention
+from .blocks.pointwise import PointwiseSpatialAttention
+from .blocks.spatial import SpatialAttentionModule
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A block of the table.
+
+    Attributes:
+        name: by which it is asked for.
+        block: its class.
+        kind: how it is called. "gate": ``block(x)``, a map (b, h, w, c) in and out; "tokens": ``block(query, key,
+            value)``, tokens (b, n, c); "context": ``block(query, context)``, maps or tokens.
+        arguments: the class's arguments for a map of so many channels, and of a size (h, w) where ``needs_size``.
+        paper: authors and year; empty where there is none.
+        url: of the paper.
+        featured: whether README shows it.
+        needs_size: whether the arguments depend on the map's size.
+    """
+
+    name: str
+    block: type[nnx.Module]
+    kind: Literal["gate", "tokens", "context"]
+    arguments: Callable[[int, Any], dict[str, Any]]
+    paper: str
+    url: str
+    featured: bool = False
+    needs_size: bool = False
+
+    def arguments_for(self, channels: int, size: Size | None = None) -> dict[str, Any]:
+        """The class's arguments for a map (b, h, w, channels).
+
+        Raises:
+            ValueError: channels below 1, or no size for a block that needs it.
+        """
+        check_positive(channels=channels)
+        if self.needs_size and size is None:
+            raise ValueError(f"size must be the height and width of the map for {self.name!r}, got None")
+        return self.arguments(channels, size)
+
+
+BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
+VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
+WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
+WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
+YOLOV4 = ("Bochkovskiy et al. 2020", "https://arxiv.org/abs/2004.10934")
+
+
+def _heads(c: int, _: Any) -> dict[str, Any]:
+    return {"n_head": 4, "d_model": c, "d_k": c // 4, "d_v": c // 4}
+
+
+def _convolutions(c: int, _: Any) -> dict[str, Any]:
+    return {"mem_in": c, "query_in": c, "key_size": c, "output_size": c}
+
+
+BLOCKS = (
+    Entry("multi_head", MultiHeadAttention, "tokens", _heads, *VASWANI, featured=True),
+    Entry("conv_multi_head", ConvMultiHeadAttention, "context", _convolutions, *VASWANI, featured=True),
+    Entry("conv_attention", ConvAttention, "context", _convolutions, *VASWANI, featured=True),
+    Entry(
+        "additive",
+        AdditiveAttention,
+        "tokens",
+        lambda c, _: {"query_in": c, "key_in": c, "hidden": c},
+        *BAHDANAU,
+        featured=True,
+    ),
+    Entry("cbam", CBAM, "gate", lambda c, _: {"gate_channels": c}, *WOO, featured=True),
+    Entry("cbam_spatial", CBAM, "gate", lambda c, _: {"gate_channels": c, "no_spatial": False}, *WOO, featured=True),
+    Entry("channel_gate", ChannelGate, "gate", lambda c, _: {"gate_channels": c}, *WOO, featured=True),
+    Entry("spatial_gate", SpatialGate, "gate", lambda c, _: {}, *WOO, featured=True),
+    Entry("channel_attention", UseAttentionModel, "gate", lambda c, _: {"in_planes": c}, *WOO, featured=True),
+    Entry("eca", EfficientChannelAttention, "gate", lambda c, _: {"channels": c}, *WANG, featured=True),
+    Entry("pointwise_spatial", PointwiseSpatialAttention, "gate", lambda c, _: {"channels": c}, *YOLOV4, featured=True),
+    Entry("sensor_spatial", SpatialAttentionModule, "gate", lambda c, _: {}, "", "", featured=True),
+)
+
+
+def list_blocks(pattern: str = "*") -> list[str]:
+    """The names of all blocks that match a shell-style pattern, in alphabetical order.
+
+    Example:
+        >>> list_blocks("cbam*")
+        ['cbam', 'cbam_spatial']
+    """
+    return sorted(entry.name for entry in BLOCKS if fnmatch.fnmatchcase(entry.name, pattern))
+
+
+def find_block(name: str) -> Entry:
+    """The entry of a block.
+
+    Raises:
+        ValueError: no block has this name; the message gives the nearest names.
+    """
+    by_name = {entry.name: entry for entry in BLOCKS}
+    if name not in by_name:
+        near = difflib.get_close_matches(str(name), by_name)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {', '.join(list_blocks())}"
+        raise ValueError(f"name must be a block of flax_attn.list_blocks(), got {name!r}{hint}")
+    return by_name[name]
+
+
+def create_block(name: str, channels: int, *, size: Size | None = None, rngs: nnx.Rngs, **arguments: Any) -> nnx.Module:
+    """Builds a block for a map by its name.
+
+    Args:
+        name: one of `list_blocks`.
+        channels: of the map (b, h, w, channels), or features of the tokens (b, n, channels).
+        size: height and width of the map, for blocks whose parameters depend on it.
+        rngs: as for the class.
+        **arguments: of the class, in place of those that the table gives, and the options (`flax_attn.Options`).
+
+    Raises:
+        ValueError: an unknown name, or arguments that the class refuses.
+        TypeError: an argument that the class does not have.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> block = create_block("cbam", 32, reduction_ratio=8, rngs=nnx.Rngs(0))
+        >>> type(block).__name__, block(jnp.ones((2, 5, 7, 32))).shape
+        ('CBAM', (2, 5, 7, 32))
+        >>> create_block("cbma", 32, rngs=nnx.Rngs(0))
+        Traceback (most recent call last):
+        ...
+        ValueError: name must be a block of flax_attn.list_blocks(), got 'cbma'; did you mean 'cbam'?
+    """
+    entry = find_block(name)
+    given: dict[str, Any] = {**entry.arguments_for(channels, size), **arguments, "rngs": rngs}
+    return entry.block(**given)
