@@ -1,4 +1,4 @@
-"""Attention blocks for vision in JAX/Flax NNX, each proven equal to its PyTorch reference.
+"""Attention blocks for vision in JAX/Flax NNX, each tested for parity with a PyTorch reference.
 
 >>> import jax, flax_attn
 >>> from flax import nnx
@@ -6,12 +6,12 @@
 >>> block(jax.numpy.ones((1, 24, 24, 32))).shape
 (1, 24, 24, 32)
 
-Blocks are imported from here or built by name (`create_block`, `list_blocks`); networks are imported from their file:
-``from flax_attn.networks.patch import NetCBAM``.
+Import blocks from here or create them by name (`create_block`, `list_blocks`); import networks from their modules, such
+as ``from flax_attn.networks.patch import NetCBAM``.
 
-Maps are channels last, (b, h, w, c), tokens (b, n, c). Every block, network and layer takes, beside its own arguments,
-the keyword arguments of `Options` and ``rngs``. An argument of the wrong shape raises ``ValueError``, whose message
-gives the argument, the expected shape and the one it got.
+Maps are channels last, (b, h, w, c); tokens are (b, n, c). In addition to their own arguments, all blocks, networks and
+layers take ``rngs`` and the keyword arguments of `Options`. Inputs of the wrong shape raise ``ValueError``; the message
+gives the argument, the expected shape and the actual shape.
 """
 
 from .blocks.additive import AdditiveAttention as AdditiveAttention

@@ -1,4 +1,4 @@
-"""The keyword arguments that every block, network and layer takes, said once."""
+"""Keyword arguments shared by all blocks, networks and layers."""
 
 from collections.abc import Mapping
 from typing import TypedDict
@@ -8,16 +8,15 @@ from jax.typing import DTypeLike
 
 
 class Options(TypedDict, total=False):
-    """Keyword arguments of every block, network and layer, beside the required ``rngs``.
+    """Keyword arguments of all blocks, networks and layers, in addition to the required ``rngs``.
 
-    ``rngs``, an ``nnx.Rngs``, gives the ``params`` stream, from which parameters are drawn, and the ``dropout`` stream
-    where a rate is above 0. A class without parameters, products or random numbers takes the same arguments and ignores
-    what it has no use for, so that one can stand in for another.
+    ``rngs`` is an ``nnx.Rngs`` with the stream ``params`` for initial parameters and, for dropout rates above 0, the
+    stream ``dropout``. All classes accept the same arguments and ignore those they do not need.
 
     Attributes:
-        dtype: of the computation; by default, None, the widest of inputs and parameters.
-        param_dtype: of the parameters; float32 by default.
-        precision: of matrix products and convolutions, as in ``jax.lax``; None leaves it to JAX.
+        dtype: Dtype of the computation; None, the default, promotes the dtypes of inputs and parameters.
+        param_dtype: Dtype of the parameters, float32 by default.
+        precision: Precision of matrix products and convolutions, as in ``jax.lax``; None uses JAX's default.
 
     Example:
         >>> import jax.numpy as jnp
@@ -38,7 +37,7 @@ class Options(TypedDict, total=False):
 
 
 def check_options(module: object, options: Mapping[str, object]) -> None:
-    """Raises ``TypeError`` for a keyword that is no option, in the name of the class that was called."""
+    """Raises ``TypeError`` for an unknown option, naming the class of ``module``."""
     for name in options:
         if name not in Options.__annotations__:
             raise TypeError(f"{type(module).__name__}.__init__() got an unexpected keyword argument {name!r}")

@@ -1,8 +1,7 @@
-"""The one table of blocks: what a map of ``channels`` channels needs to attend to itself, by name.
+"""The registry of blocks: name, class, and the arguments for a map of a given number of channels.
 
-Whatever lists blocks reads it: `create_block`, the PyTorch twins (same module path and class name in ``torch_ref``),
-the networks of ``python -m train --network NAME``, the rows of its report, the tables of the documentation. A new block
-is one line in `BLOCKS`.
+`create_block`, the PyTorch twins (same module path and class name in ``torch_ref``), ``python -m train --network
+NAME``, the training report and the documentation all read this table. To add a block, add an entry to `BLOCKS`.
 """
 
 import difflib
@@ -28,18 +27,18 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Entry:
-    """A block of the table.
+    """A registered block.
 
     Attributes:
-        name: by which it is asked for.
-        block: its class.
-        kind: how it is called. "gate": ``block(x)``, a map (b, h, w, c) in and out; "tokens": ``block(query, key,
-            value)``, tokens (b, n, c); "context": ``block(query, context)``, maps or tokens.
-        arguments: the class's arguments for a map of so many channels, and of a size (h, w) where ``needs_size``.
-        paper: authors and year; empty where there is none.
-        url: of the paper.
-        featured: whether README shows it.
-        needs_size: whether the arguments depend on the map's size.
+        name: Name of the block in `create_block`.
+        block: Class of the block.
+        kind: Signature of the call. "gate": ``block(x)``, from map to map (b, h, w, c); "tokens": ``block(query, key,
+            value)`` on tokens (b, n, c); "context": ``block(query, context)`` on maps or tokens.
+        arguments: Function from the number of channels and the map's size (h, w) to the arguments of the class.
+        paper: Authors and year of the paper, or empty.
+        url: URL of the paper, or empty.
+        featured: Whether the README lists the block.
+        needs_size: Whether the arguments depend on the map's size.
     """
 
     name: str
@@ -52,10 +51,10 @@ class Entry:
     needs_size: bool = False
 
     def arguments_for(self, channels: int, size: Size | None = None) -> dict[str, Any]:
-        """The class's arguments for a map (b, h, w, channels).
+        """Returns the arguments of the class for a map (b, h, w, channels).
 
         Raises:
-            ValueError: channels below 1, or no size for a block that needs it.
+            ValueError: If ``channels`` is below 1, or ``size`` is missing for a block that needs it.
         """
         check_positive(channels=channels)
         if self.needs_size and size is None:
@@ -102,7 +101,7 @@ BLOCKS = (
 
 
 def list_blocks(pattern: str = "*") -> list[str]:
-    """The names of all blocks that match a shell-style pattern, in alphabetical order.
+    """Lists the names of all blocks that match a shell-style pattern, in alphabetical order.
 
     Example:
         >>> list_blocks("cbam*")
@@ -112,32 +111,32 @@ def list_blocks(pattern: str = "*") -> list[str]:
 
 
 def find_block(name: str) -> Entry:
-    """The entry of a block.
+    """Returns the entry of a block.
 
     Raises:
-        ValueError: no block has this name; the message gives the nearest names.
+        ValueError: If no block has this name; the message suggests similar names.
     """
     by_name = {entry.name: entry for entry in BLOCKS}
     if name not in by_name:
         near = difflib.get_close_matches(str(name), by_name)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; there are {', '.join(list_blocks())}"
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; available: {', '.join(list_blocks())}"
         raise ValueError(f"name must be a block of flax_attn.list_blocks(), got {name!r}{hint}")
     return by_name[name]
 
 
 def create_block(name: str, channels: int, *, size: Size | None = None, rngs: nnx.Rngs, **arguments: Any) -> nnx.Module:
-    """Builds a block for a map by its name.
+    """Creates a block by name.
 
     Args:
-        name: one of `list_blocks`.
-        channels: of the map (b, h, w, channels), or features of the tokens (b, n, channels).
-        size: height and width of the map, for blocks whose parameters depend on it.
-        rngs: as for the class.
-        **arguments: of the class, in place of those that the table gives, and the options (`flax_attn.Options`).
+        name: One of `list_blocks`.
+        channels: Number of channels of the map (b, h, w, channels) or features of the tokens (b, n, channels).
+        size: Height and width of the map, for blocks whose parameters depend on it.
+        rngs: Random number generators, as for the class.
+        **arguments: Arguments of the class, which override the registered ones, and options (`flax_attn.Options`).
 
     Raises:
-        ValueError: an unknown name, or arguments that the class refuses.
-        TypeError: an argument that the class does not have.
+        ValueError: If the name is unknown or the class rejects an argument's value.
+        TypeError: If the class does not accept an argument.
 
     Example:
         >>> import jax.numpy as jnp

@@ -66,7 +66,7 @@ def test_a_block_may_need_the_size_of_its_map():
     ("name", "channels", "message"),
     [
         ("cbma", 32, "got 'cbma'; did you mean 'cbam'"),
-        ("no such thing", 32, "got 'no such thing'; there are additive, "),
+        ("no such thing", 32, "got 'no such thing'; available: additive, "),
         (None, 32, "got None"),
         ("cbam", 8, "reduction_ratio must be at most 8, the number of channels, to leave a hidden unit, got 16"),
         ("cbam", 0, "channels must be a whole number >= 1, got 0"),

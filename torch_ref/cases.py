@@ -1,8 +1,7 @@
-"""THE table of cases: every public class with its arguments and the shapes it is called with.
+"""Test cases: the constructor arguments and input shapes of every public class.
 
-It drives the parity tests, the parity report, README's table, and, per case, the tests that a block works under jit,
-grad, vmap, remat and export. Pure data: names and numbers. Sizes are distinct primes where they can be, so that no
-transposed axis hides.
+They drive the parity tests, the parity report, the README's table and the tests of jit, grad, vmap, remat and export.
+Pure data: names and numbers. Sizes are distinct primes where possible, to expose transposed axes.
 """
 
 from collections.abc import Mapping
@@ -20,11 +19,11 @@ class Input:
     """An input of a case, in PyTorch's layout.
 
     Attributes:
-        shape: its shape; None passes None.
-        layout: how Flax wants it, None for the same.
-        kind: "normal"; "ties", rounded to few values and with a constant patch, as a white patch makes them; "zeros",
-            with a patch of zeros, out of which a convolution makes exact ties; "mask", zeros and ones with one row of
-            zeros; "image", as the patch task gives them.
+        shape: Shape of the input; None passes None.
+        layout: Axes in PyTorch and Flax, such as `MAP`; None if they are the same.
+        kind: "normal"; "ties", rounded to few values and with a constant patch; "zeros", with a patch of zeros, which
+            a convolution turns into exact ties; "mask", zeros and ones with one row of zeros; "image", as in the patch
+            task.
     """
 
     shape: tuple[int, ...] | None = None
@@ -37,18 +36,17 @@ class Case:
     """A class, its arguments and its inputs.
 
     Attributes:
-        name: unique, "class name" or "class name, variant".
-        module: the file of both sides, "blocks.cbam".
-        inputs: what it is called with.
-        outputs: the layout of each array that it returns.
-        args: arguments of the constructor; a ``block`` is named as in `flax_attn.list_blocks`.
-        kwargs: keyword arguments of the call.
-        zero_gradients: how the names of parameters end whose gradient is zero by algebra.
-        gains: by the end of a parameter's name, what its random weights are multiplied with.
-        draw: which of the random draws of weights and inputs is used. By chance a gradient that is a single number is
-            now and then zero but for rounding, or a number lies so near to the kink of a ReLU, or to another one under
-            a max pool, that rounding decides which gradient it gets; these cases have a draw without either
-            (tests/test_kinks.py).
+        name: Unique name, "class name" or "class name, variant".
+        module: Module on both sides, such as "blocks.cbam".
+        inputs: Positional arguments of the call.
+        outputs: Layout of each returned array.
+        args: Arguments of the constructor; ``block`` is a name in `flax_attn.list_blocks`.
+        kwargs: Keyword arguments of the call.
+        zero_gradients: Suffixes of the names of parameters whose gradient is analytically zero.
+        gains: Factors for random weights, by suffix of the parameter name.
+        draw: Index of the random draw of weights and inputs. In some draws, a scalar gradient is zero up to rounding,
+            or a value is so close to the kink of a ReLU or to a tie in a max pool that rounding decides its gradient;
+            ``draw`` selects one without either (tests/test_kinks.py).
     """
 
     name: str
@@ -63,7 +61,7 @@ class Case:
 
     @property
     def class_name(self) -> str:
-        """The name of the class on both sides."""
+        """Name of the class on both sides."""
         return self.name.split(",")[0]
 
 
@@ -77,8 +75,8 @@ def _heads(*shape: int) -> Input:
 
 WEIGHTS = {"need_weights": True}
 IMAGE = (_map(3, 3, 22, 29, kind="image"),)
-# A gate that hardly varies is a common factor, which the BatchNorm behind it takes out again: what would be left of the
-# gate's gradient is the small remainder of large sums, and says more about rounding than about the block.
+# A nearly constant gate is a common factor that the next BatchNorm cancels. Its gradient would be a small difference of
+# large sums, dominated by rounding.
 LIVELY_GATES = {"att_fc.0.weight": 10.0}
 PATCH_NET: dict[str, Any] = {"module": "networks.patch", "inputs": IMAGE, "outputs": (None, MAP)}
 

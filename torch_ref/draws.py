@@ -1,7 +1,7 @@
-"""What properties draw from: for every class at most four cases, and values from plain to extreme.
+"""Cases and input values for the property tests: at most four cases per class, and values from plain to extreme.
 
-The cases are those of `cases.CASES`, the networks on smaller images and the long sequence left out: a property is
-checked many times. Masks come in every shape that broadcasts.
+The cases are those of `cases.CASES`, without the long sequence and with smaller images for the networks, because each
+property is checked many times. Masks come in all broadcastable shapes.
 """
 
 import copy
@@ -22,24 +22,24 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _levels(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Few values, so that every maximum occurs several times; zeros of both signs among them."""
+    """Few distinct values, to repeat every maximum, including zeros of both signs."""
     return np.round(rng.standard_normal(shape))
 
 
 def _constant(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """One value for each example of the batch."""
+    """One value per example of the batch."""
     return np.broadcast_to(rng.standard_normal((shape[0],) + (1,) * (len(shape) - 1)), shape)
 
 
 def _spike(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Zeros, and one value that is not."""
+    """Zeros except for one value."""
     values = np.zeros(shape)
     values.flat[rng.integers(values.size)] = rng.standard_normal()
     return values
 
 
 def _lowest(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Negative infinities here and there, and a channel of nothing else."""
+    """Scattered negative infinities, and one channel with nothing else."""
     values = np.where(rng.random(shape) < 0.2, -np.inf, rng.standard_normal(shape))
     values[0, rng.integers(shape[1])] = -np.inf
     return values
@@ -71,12 +71,12 @@ FAMILIES = {"image": {**IMAGES, **VALUES}, "mask": MASKS, "lowest": {**VALUES, *
 
 
 def family(wanted: Input) -> dict[str, Values]:
-    """The kinds of values that an input may have, plain ones first."""
+    """The kinds of values for an input, plain ones first."""
     return FAMILIES.get(wanted.kind, VALUES)
 
 
 def coarse(module: torch.nn.Module) -> torch.nn.Module:
-    """A copy whose weights are quarters, many biases 0: sums that are 0, and equal sums, are so to the last bit."""
+    """A copy with parameters rounded to multiples of 1/4, which makes zero sums and ties exact."""
     module = copy.deepcopy(module)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -109,7 +109,7 @@ def _sets() -> dict[str, tuple[Case, ...]]:
     plain, masked = by_name["AdditiveAttention"], by_name["AdditiveAttention, mask"]
     sets[plain.name] = (plain, masked, _masked(plain, 2, 1, 7), _masked(plain, 1, 5, 1))
 
-    # The mean of an infinity is one, and with it everything behind: alone, the pools that take it are compared.
+    # The mean of an infinity is infinite, and so is all that follows: compare the pools that support it on their own.
     gate = by_name["ChannelGate"]
     lse = replace(gate, inputs=(replace(gate.inputs[0], kind="lowest"),), args={**gate.args, "pool_types": ("lse",)})
     sets[gate.name] = (gate, replace(lse, name="ChannelGate, lse"))

@@ -1,4 +1,4 @@
-"""Attention maps on request, as `flax_attn.attention_maps` gives them."""
+"""Collects attention maps, like `flax_attn.attention_maps`."""
 
 import copy
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _records: ContextVar[list[tuple[nn.Module, str, torch.Tensor]] | None] = Context
 
 
 def record(module: nn.Module, name: str, value: torch.Tensor) -> None:
-    """Keeps ``value`` for the caller of `attention_maps`, if there is one."""
+    """Stores ``value`` if the call runs under `recording` or `attention_maps`."""
     records = _records.get()
     if records is not None:
         records.append((module, name, value))
@@ -21,7 +21,7 @@ def record(module: nn.Module, name: str, value: torch.Tensor) -> None:
 
 @contextmanager
 def recording(module: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
-    """Collects into a dictionary, by path and name, what blocks inside ``module`` record in the with-block."""
+    """Yields a dictionary that, on exit, holds all maps recorded inside ``module``, by path and name."""
     records: list[tuple[nn.Module, str, torch.Tensor]] = []
     maps: dict[str, torch.Tensor] = {}
     token = _records.set(records)
@@ -35,8 +35,7 @@ def recording(module: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
 def attention_maps(module: nn.Module, *inputs: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
     """Calls ``module(*inputs, **kwargs)`` and returns every attention weight and gate inside it, by dotted path.
 
-    The module is called in the mode it is in and left as it was: what is called is a copy, and the stream of random
-    numbers (dropout's) is put back.
+    Runs a copy of the module in its current mode and restores the random state, so neither changes.
     """
     module = copy.deepcopy(module)
     with recording(module) as maps, torch.no_grad(), torch.random.fork_rng():

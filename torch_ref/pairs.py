@@ -1,4 +1,4 @@
-"""From a case to a pair of modules with equal arguments, and the inputs for both."""
+"""Builds the Flax and the PyTorch module of a case, and draws their inputs."""
 
 import copy
 import importlib
@@ -19,22 +19,22 @@ from flax_attn.testing import Layouts, Report
 from .cases import CASES, GATES, Case, Input
 from .maps import attention_maps
 
-# For training. A network that has learned a single batch by heart trains on rounding errors, and Adam blows them up.
+# For training: on a single, memorised batch, gradients are rounding errors, which Adam amplifies.
 BATCHES = 8
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Both sides of a case. Weights and buffers of the PyTorch side are random, the Flax side has its own.
+    """Both sides of a case. The PyTorch module has random weights and buffers, the Flax module its initial ones.
 
     Attributes:
-        case: the case.
-        flax_module: ours.
-        torch_module: the reference.
-        inputs: of one call.
-        batches: further inputs, for training.
-        layouts: how inputs, outputs and maps lie in Flax.
-        package: that the Flax side is of; a copy of `flax_attn` brings its own harness.
+        case: Case they belong to.
+        flax_module: Flax module.
+        torch_module: PyTorch reference.
+        inputs: Inputs of one call.
+        batches: Further inputs, for training.
+        layouts: Layouts of inputs, outputs and maps in Flax.
+        package: Package of the Flax module; a copy of `flax_attn` uses its own harness.
     """
 
     case: Case
@@ -47,11 +47,11 @@ class Pair:
 
     @property
     def zero_gradients(self) -> list[str]:
-        """The parameters whose gradient is zero by algebra."""
+        """Names of parameters whose gradient is analytically zero."""
         return [name for name, _ in self.torch_module.named_parameters() if name.endswith(self.case.zero_gradients)]
 
     def compare(self, **options: Any) -> Report:
-        """Compares the two with `flax_attn.testing.compare`."""
+        """Compares both modules with `flax_attn.testing.compare`."""
         report: Report = importlib.import_module(f"{self.package}.testing").compare(
             self.flax_module,
             in_all_digits(self.torch_module),
@@ -73,7 +73,7 @@ def make_pair(case: Case, seed: int = 0, package: str = "flax_attn") -> Pair:
     torch_module = build_twin(case)
     randomise(torch_module, rng, case.gains)
     inputs, *batches = (tuple(draw(wanted, rng) for wanted in case.inputs) for _ in range(BATCHES))
-    # Its initial values are of no interest, and the default generator takes long to compile for every shape.
+    # The initial values do not matter, and the default generator is slow to compile for every shape.
     with jax.default_prng_impl("rbg"):
         flax_module = build(case, nnx.Rngs(seed), package)
     return Pair(
@@ -88,7 +88,7 @@ def make_pair(case: Case, seed: int = 0, package: str = "flax_attn") -> Pair:
 
 
 def build(case: Case, rngs: nnx.Rngs, package: str = "flax_attn", **options: Any) -> nnx.Module:
-    """Our side of a case, with the options of `flax_attn.Options`."""
+    """Builds the Flax module of a case, with the options of `flax_attn.Options`."""
     args = dict(case.args)
     if "block" in args:
         args["block"] = importlib.import_module(package).create_block(args["block"], CHANNELS, rngs=rngs, **options)
@@ -97,7 +97,7 @@ def build(case: Case, rngs: nnx.Rngs, package: str = "flax_attn", **options: Any
 
 
 def build_twin(case: Case) -> torch.nn.Module:
-    """The PyTorch side of a case."""
+    """Builds the PyTorch module of a case."""
     args = dict(case.args)
     if "block" in args:
         args["block"] = create_twin(args["block"], CHANNELS)
@@ -106,7 +106,7 @@ def build_twin(case: Case) -> torch.nn.Module:
 
 
 def create_twin(name: str, channels: int, size: tuple[int, int] | None = None, **arguments: Any) -> torch.nn.Module:
-    """The PyTorch twin of what `flax_attn.create_block` builds.
+    """Creates the PyTorch twin of `flax_attn.create_block` with the same arguments.
 
     Example:
         >>> type(create_twin("cbam", 32)).__module__
@@ -121,9 +121,9 @@ def create_twin(name: str, channels: int, size: tuple[int, int] | None = None, *
 
 
 def with_all_digits(array: np.ndarray) -> np.ndarray:
-    """Moves every float32 number to a float64 next to it, which float32 rounds back.
+    """Casts float32 numbers to float64 and perturbs them by less than float32 resolves.
 
-    So a rounding on the way shows in float64, and in float32 nothing changes. What is equal stays so, what is 0 too.
+    This exposes intermediate rounding in float64 and changes nothing in float32. Equal values stay equal, zeros stay 0.
     """
     wide = array.astype(np.float64)
     moved: np.ndarray = wide * (1 + 2.0**-28 * np.sin(1000 * wide))
@@ -131,12 +131,12 @@ def with_all_digits(array: np.ndarray) -> np.ndarray:
 
 
 def all_digits_of(inputs: Iterable[np.ndarray | None]) -> tuple[np.ndarray | None, ...]:
-    """The inputs, those in float32 `with_all_digits`."""
+    """Applies `with_all_digits` to the float32 inputs."""
     return tuple(with_all_digits(x) if x is not None and x.dtype == np.float32 else x for x in inputs)
 
 
 def in_all_digits(module: torch.nn.Module) -> torch.nn.Module:
-    """A copy in float64, parameters and buffers `with_all_digits`."""
+    """A float64 copy with `with_all_digits` applied to parameters and buffers."""
     module = copy.deepcopy(module).double()
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
@@ -146,15 +146,15 @@ def in_all_digits(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def find_class(package: str, case: Case) -> Any:
-    """The class of a case in ``flax_attn``, a copy of it, or ``torch_ref``."""
+    """Finds the class of a case in ``flax_attn``, a copy of it, or ``torch_ref``."""
     return getattr(importlib.import_module(f"{package}.{case.module}"), case.class_name)
 
 
 def find_cases(names: Iterable[str]) -> list[Case]:
-    """The cases whose name or class is among ``names``; all for no names.
+    """Finds the cases whose name or class is among ``names``; all cases if it is empty.
 
     Raises:
-        ValueError: a name that is neither.
+        ValueError: If a name is neither.
     """
     names = list(names)
     unknown = [name for name in names if not any(name in (case.name, case.class_name) for case in CASES)]
@@ -165,10 +165,10 @@ def find_cases(names: Iterable[str]) -> list[Case]:
 
 
 def randomise(module: torch.nn.Module, rng: np.random.Generator, gains: Mapping[str, float]) -> None:
-    """Moves parameters and buffers off their initial values: a scale of 1 or a mean of 0 hides its own omission."""
+    """Randomises parameters and buffers, since a missing scale of 1 or mean of 0 would go unnoticed."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            if parameter.dim() > 1:  # weights that keep the variance of what passes through them
+            if parameter.dim() > 1:  # weights that preserve the variance of activations
                 value = rng.standard_normal(tuple(parameter.shape)) / np.sqrt(parameter[0].numel())
             else:  # biases around 0, the scales of norms around 1
                 value = name.endswith("weight") + rng.normal(0, 0.2, tuple(parameter.shape))
@@ -182,12 +182,12 @@ def randomise(module: torch.nn.Module, rng: np.random.Generator, gains: Mapping[
 
 
 def draw(wanted: Input, rng: np.random.Generator) -> np.ndarray | None:
-    """Draws an input of a case."""
+    """Draws an input."""
     if wanted.shape is None:
         return None
     if wanted.kind == "mask":
         mask = rng.random(wanted.shape) < 0.6
-        mask[0, ..., 0, :] = False  # a query that may look at nothing
+        mask[0, ..., 0, :] = False  # a query with all keys masked
         return mask
     if wanted.kind == "image":
         return ((rng.integers(0, 256, wanted.shape) - 128) / 128).astype(np.float32)

@@ -1,8 +1,8 @@
 """Additive attention.
 
 Bahdanau, Cho & Bengio, "Neural machine translation by jointly learning to align and translate", ICLR 2015, appendix
-A.1.2: ``score = v . tanh(W_q query + W_k key)``, softmax over the keys, weighted sum of the values. As in that equation
-no term has a bias.
+A.1.2: ``score = v . tanh(W_q query + W_k key)``, softmax over the keys, weighted sum of the values. As in the paper's
+equation, there are no biases.
 """
 
 from functools import partial
@@ -20,18 +20,18 @@ from ..options import Options, check_options
 
 
 class AdditiveAttention(nnx.Module):
-    """Attention whose score is a network with one hidden layer; queries and keys may differ in features.
+    """Attention scored by an MLP with one hidden layer; queries and keys may differ in feature size.
 
-    The hidden layer is an array (b, n_query, n_key, hidden): it suits short sequences.
+    Memory grows with n_query * n_key * hidden, so keep sequences short.
 
     Args:
-        query_in: features of the query.
-        key_in: features of the key.
-        hidden: units of the score's hidden layer.
+        query_in: Number of query features.
+        key_in: Number of key features.
+        hidden: Number of hidden units in the score MLP.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: If a size is below 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -62,14 +62,14 @@ class AdditiveAttention(nnx.Module):
         *,
         need_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Attends.
+        """Computes attention.
 
         Args:
             query: (b, n_query, query_in).
             key: (b, n_key, key_in).
             value: (b, n_key, d_v).
-            mask: (b, n_query, n_key), axes of size 1 broadcast; 0 hides a key from a query.
-            need_weights: whether to return the weights.
+            mask: (b, n_query, n_key), where axes of size 1 broadcast; 0 hides a key from a query.
+            need_weights: Whether to return the attention weights.
 
         Returns:
             The output (b, n_query, d_v), and the weights (b, 1, n_query, n_key) or None.

@@ -1,12 +1,13 @@
-"""CBAM: a channel gate, then a spatial gate.
+"""CBAM: a channel gate followed by a spatial gate.
 
-Woo, Park, Lee & Kweon, "CBAM: convolutional block attention module", ECCV 2018, as in the authors' code:
+Woo, Park, Lee & Kweon, "CBAM: convolutional block attention module", ECCV 2018, following the authors' code:
 ``x' = x * sigmoid(sum over pools of MLP(pool(x)))`` per channel (equation 2), then
 ``x'' = x' * sigmoid(BN(conv7x7([max_c x', mean_c x'])))`` per pixel (equation 3).
 
-Differs from many copies: the channel pool is (max, mean) in this order, which decides whether published checkpoints
-load; ``lse`` and ``lp`` are sums, not means; BatchNorm's momentum is 0.01; and ``no_spatial`` is True by default, as in
-the tutorial this follows (the authors' default is False).
+Differs from many reimplementations: the spatial gate's input is (max, mean), the order that published checkpoints
+expect; ``lse`` and ``lp`` sum over pixels instead of averaging; and BatchNorm's momentum is 0.01.
+
+Differs from the authors' code: ``no_spatial`` defaults to True, as in the tutorial this package follows.
 """
 
 from collections.abc import Sequence
@@ -25,23 +26,23 @@ from ..options import Options, check_options
 
 
 class BasicConv(nnx.Module):
-    """Convolution, then BatchNorm (eps 1e-5, momentum 0.01), then ReLU; the last two are optional.
+    """Convolution with optional BatchNorm (eps 1e-5, momentum 0.01) and ReLU.
 
     Args:
-        in_planes: channels in.
-        out_planes: channels out.
-        kernel_size: of both axes, or one for each.
-        stride: of both axes.
-        padding: zeros on both ends of both axes.
-        dilation: of both axes.
-        groups: of channels; divides both numbers of channels.
-        relu: whether a ReLU comes last.
-        bn: whether a BatchNorm follows the convolution.
-        bias: whether the convolution has a bias.
+        in_planes: Number of input channels.
+        out_planes: Number of output channels.
+        kernel_size: Size of the kernel, one int or a pair.
+        stride: Stride along both axes.
+        padding: Zero padding on each side of both axes.
+        dilation: Dilation along both axes.
+        groups: Number of channel groups; must divide ``in_planes`` and ``out_planes``.
+        relu: Whether to apply a ReLU at the end.
+        bn: Whether to apply BatchNorm after the convolution.
+        bias: Whether the convolution has a bias.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: a size below 1, or groups that do not divide the channels.
+        ValueError: If a size is below 1, or ``groups`` does not divide the channels.
 
     Example:
         >>> BasicConv(3, 5, 3, padding=1, rngs=nnx.Rngs(0))(jnp.ones((2, 4, 7, 3))).shape
@@ -67,7 +68,7 @@ class BasicConv(nnx.Module):
         check_options(self, options)
         kernel = tuple(kernel_size) if isinstance(kernel_size, Sequence) else (kernel_size, kernel_size)
         if len(kernel) != 2:
-            raise ValueError(f"kernel_size must be one size or two, got {kernel_size!r}")
+            raise ValueError(f"kernel_size must be an int or a pair of ints, got {kernel_size!r}")
         check_positive(in_planes=in_planes, out_planes=out_planes, stride=stride, dilation=dilation, groups=groups)
         check_positive(**{f"kernel_size[{axis}]": size for axis, size in enumerate(kernel)})
         check_positive(minimum=0, padding=padding)
@@ -93,12 +94,12 @@ class BasicConv(nnx.Module):
         self.relu = relu
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Takes (b, h, w, in_planes) to (b, h', w', out_planes)."""
+        """Applies the layer to a map (b, h, w, in_planes) and returns (b, h', w', out_planes)."""
         check_shape("x", x, "b h w c", c=self.in_planes)
         for name, size, padded in zip("hw", self.reach, x.shape[1:3], strict=True):
             if padded + 2 * self.padding < size:
                 raise ValueError(
-                    f"x must have {name} >= {size - 2 * self.padding}, the kernel reaches over {size}, got {padded}"
+                    f"x must have {name} >= {size - 2 * self.padding}, the kernel spans {size}, got {padded}"
                 )
         x = self.conv(x)
         if self.bn is not None:
@@ -107,16 +108,16 @@ class BasicConv(nnx.Module):
 
 
 class ChannelGate(nnx.Module):
-    """Scales every channel by what a shared MLP makes of the pooled map.
+    """Scales each channel by a gate that a shared MLP computes from the pooled map (CBAM's channel gate).
 
     Args:
-        gate_channels: channels.
-        reduction_ratio: the MLP has gate_channels // reduction_ratio hidden units.
-        pool_types: any of "avg", "max", "lp", "lse"; the MLP's outputs are summed over them.
+        gate_channels: Number of channels.
+        reduction_ratio: The MLP has gate_channels // reduction_ratio hidden units.
+        pool_types: Any of "avg", "max", "lp", "lse"; the MLP's outputs are summed over the pools.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: a ratio that leaves no hidden unit, or an unknown pool type.
+        ValueError: If the ratio leaves no hidden unit, or a pool type is unknown.
 
     Example:
         >>> ChannelGate(8, 4, ["avg", "max", "lse"], rngs=nnx.Rngs(0))(jnp.ones((2, 5, 7, 8))).shape
@@ -144,11 +145,11 @@ class ChannelGate(nnx.Module):
         self.gate_channels = gate_channels
         self.pool_types = tuple(pool_types)
         self.dtype = options.get("dtype")
-        # The first and third entries hold the places that the original's Flatten and ReLU take in its Sequential.
+        # The first and third entries stand for the original's Flatten and ReLU, to keep its Sequential's indices.
         self.mlp = nnx.Sequential(_flatten, linear(gate_channels, hidden), ops.relu, linear(hidden, gate_channels))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gates a map (b, h, w, gate_channels); the gate is (b, 1, 1, gate_channels)."""
+        """Applies a gate (b, 1, 1, gate_channels) to a map (b, h, w, gate_channels)."""
         check_shape("x", x, "b h w c", c=self.gate_channels)
         x = ops.cast(x, self.dtype)
         pooled = jnp.stack([ops.global_pool(x, pool_type) for pool_type in self.pool_types])
@@ -158,7 +159,7 @@ class ChannelGate(nnx.Module):
 
 
 class ChannelPool(nnx.Module):
-    """Maximum and mean over channels, in this order: (b, h, w, c) to (b, h, w, 2).
+    """Stacks the maximum and the mean over channels: (b, h, w, c) to (b, h, w, 2).
 
     Args:
         rngs, **options: see `flax_attn.Options`.
@@ -173,14 +174,14 @@ class ChannelPool(nnx.Module):
         self.dtype = options.get("dtype")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Pools a map."""
+        """Pools a map (b, h, w, c) over its channels."""
         check_shape("x", x, "b h w c")
         x = ops.cast(x, self.dtype)
         return jnp.concatenate([ops.max_first(x, -1), jnp.mean(x, axis=-1, keepdims=True)], axis=-1)
 
 
 class SpatialGate(nnx.Module):
-    """Scales every pixel by what a 7x7 convolution makes of the maximum and the mean over channels.
+    """Scales each pixel by a gate from a 7x7 convolution of the channel maximum and mean (CBAM's spatial gate).
 
     Args:
         rngs, **options: see `flax_attn.Options`.
@@ -197,7 +198,7 @@ class SpatialGate(nnx.Module):
         self.dtype = options.get("dtype")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gates a map (b, h, w, c); the gate is (b, h, w, 1)."""
+        """Applies a gate (b, h, w, 1) to a map (b, h, w, c)."""
         check_shape("x", x, "b h w c")
         x = ops.cast(x, self.dtype)
         scale = ops.sigmoid(self.spatial(self.compress(x)))
@@ -206,17 +207,20 @@ class SpatialGate(nnx.Module):
 
 
 class CBAM(nnx.Module):
-    """Channel gate, then spatial gate unless ``no_spatial``.
+    """Channel gate, then an optional spatial gate (CBAM).
+
+    The default, ``no_spatial=True``, is the channel gate alone, as in the tutorial but unlike the authors' code, where
+    ``no_spatial`` defaults to False. Pass ``no_spatial=False`` for CBAM as in the paper.
 
     Args:
-        gate_channels: channels.
-        reduction_ratio: the channel gate's MLP has gate_channels // reduction_ratio hidden units.
-        pool_types: the channel gate's pools, any of "avg", "max", "lp", "lse".
-        no_spatial: whether the spatial gate is left out.
+        gate_channels: Number of channels.
+        reduction_ratio: The channel gate's MLP has gate_channels // reduction_ratio hidden units.
+        pool_types: The channel gate's pools, any of "avg", "max", "lp", "lse".
+        no_spatial: Whether to leave out the spatial gate.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: a ratio that leaves no hidden unit, or an unknown pool type.
+        ValueError: If the ratio leaves no hidden unit, or a pool type is unknown.
 
     Example:
         >>> CBAM(16, 4, no_spatial=False, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 7, 16))).shape
@@ -238,10 +242,10 @@ class CBAM(nnx.Module):
         self.spatial_gate = nnx.data(None if no_spatial else SpatialGate(rngs=rngs, **options))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gates a map (b, h, w, gate_channels)."""
+        """Applies the gates to a map (b, h, w, gate_channels)."""
         x = self.channel_gate(x)
         return x if self.spatial_gate is None else self.spatial_gate(x)
 
 
 def _flatten(x: jax.Array) -> jax.Array:
-    return x  # pooled vectors are flat already in channels-last
+    return x  # in channels-last layout, pooled vectors are already flat

@@ -1,9 +1,9 @@
-"""Channel attention on its own.
+"""Channel attention without a spatial gate.
 
 The channel half of CBAM (Woo et al., ECCV 2018, equation 2) as 1x1 convolutions without bias:
 ``gate = sigmoid(fc2(relu(fc1(avg(x)))) + fc2(relu(fc1(max(x)))))``.
 
-Differs from `ChannelGate`: no biases, and `ChannelAttention` returns the gate alone. `UseAttentionModel` multiplies.
+Differs from `ChannelGate`: no biases, and `ChannelAttention` only returns the gate. `UseAttentionModel` applies it.
 """
 
 from functools import partial
@@ -20,15 +20,15 @@ from ..options import Options, check_options
 
 
 class ChannelAttention(nnx.Module):
-    """The gate of every channel, from the averaged and the max-pooled map.
+    """Computes a gate per channel from the average- and max-pooled map, without applying it.
 
     Args:
-        in_planes: channels.
-        ratio: the hidden layer has in_planes // ratio channels.
+        in_planes: Number of channels.
+        ratio: The hidden layer has in_planes // ratio channels.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: a ratio that leaves no hidden channel.
+        ValueError: If the ratio leaves no hidden channel.
 
     Example:
         >>> ChannelAttention(40, rngs=nnx.Rngs(0))(jnp.ones((3, 5, 7, 40))).shape
@@ -56,15 +56,15 @@ class ChannelAttention(nnx.Module):
 
 
 class UseAttentionModel(nnx.Module):
-    """A map times its channel attention.
+    """Scales each channel by its `ChannelAttention` gate.
 
     Args:
-        in_planes: channels.
-        ratio: the hidden layer has in_planes // ratio channels.
+        in_planes: Number of channels.
+        ratio: The hidden layer has in_planes // ratio channels.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: a ratio that leaves no hidden channel.
+        ValueError: If the ratio leaves no hidden channel.
 
     Example:
         >>> UseAttentionModel(40, rngs=nnx.Rngs(0))(jnp.ones((3, 5, 7, 40))).shape
@@ -77,5 +77,5 @@ class UseAttentionModel(nnx.Module):
         self.dtype = options.get("dtype")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gates a map (b, h, w, in_planes)."""
+        """Applies the gate to a map (b, h, w, in_planes)."""
         return ops.multiply(ops.cast(x, self.dtype), self.channel_attention(x))

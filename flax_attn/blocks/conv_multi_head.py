@@ -1,12 +1,12 @@
-"""Attention made of 1x1 convolutions, and its multi-head block with a mixing layer.
+"""Attention with 1x1 convolutions, and a multi-head block around it with a mixing layer.
 
 The third network of Javier Fernandez' tutorial "Attention in computer vision". Per head, with 1x1 convolutions for
 query, key and value: ``head = softmax_keys(q . k / sqrt(key_size)) . v``; then, with LN over channels,
 ``z1 = concat(heads)``, ``z2 = LN(proj_down(z1) + context)``, ``out = LN(mixing_layer2(relu(mixing_layer1(z2))) + z2)``.
 
-Differs from the tutorial's code in what it need not compute: no (b, key_size, n, n) product is made, all heads go
-through one product, the weights are (b, heads, n_query, n_key), and maps need not be square. The residual adds the
-*context*, as there, so query and context must have one length and one number of channels.
+Differs from the tutorial's code: no (b, key_size, n, n) array is built, all heads share one matrix product, the weights
+are (b, heads, n_query, n_key), and maps need not be square. As in the tutorial, the residual adds the *context*, so
+query and context must have the same length and number of channels.
 """
 
 from functools import partial
@@ -24,17 +24,17 @@ from ..options import Options, check_options
 
 
 class ConvAttention(nnx.Module):
-    """One head: 1x1 convolutions of query and context, dot-product attention between their pixels.
+    """Single-head dot-product attention between two maps or sequences, projected by 1x1 convolutions.
 
     Args:
-        mem_in: channels of the context.
-        query_in: channels of the query.
-        key_size: channels of queries and keys inside.
-        output_size: channels of values and output.
+        mem_in: Number of context channels.
+        query_in: Number of query channels.
+        key_size: Number of channels of the projected queries and keys.
+        output_size: Number of channels of the values and the output.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: If a size is below 1.
 
     Example:
         >>> attention = ConvAttention(3, 5, 8, 13, rngs=nnx.Rngs(0))
@@ -66,12 +66,12 @@ class ConvAttention(nnx.Module):
     def __call__(
         self, query: jax.Array, context: jax.Array, *, need_weights: bool = False
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Attends from every place of the query to every place of the context.
+        """Attends from each position of the query to all positions of the context.
 
         Args:
-            query: a map (b, h, w, query_in) or a sequence (b, n_query, query_in).
-            context: a map (b, h, w, mem_in) or a sequence (b, n_key, mem_in), of any size.
-            need_weights: whether to return the weights.
+            query: Map (b, h, w, query_in) or sequence (b, n_query, query_in).
+            context: Map (b, h, w, mem_in) or sequence (b, n_key, mem_in) of any size.
+            need_weights: Whether to return the attention weights.
 
         Returns:
             The output in the query's shape with output_size channels, and the weights (b, 1, n_query, n_key) or None.
@@ -86,18 +86,18 @@ class ConvAttention(nnx.Module):
 
 
 class ConvMultiHeadAttention(nnx.Module):
-    """Several `ConvAttention` heads, a projection, a mixing layer, two residuals and two layer norms.
+    """Multi-head attention with 1x1 convolutions, then a mixing layer, each with a residual and layer norm.
 
     Args:
-        mem_in: channels of the context.
-        query_in: channels of query and output; equal to ``mem_in``, since the context is added.
-        key_size: channels of queries and keys per head.
-        output_size: channels of values per head.
-        num_heads: heads.
+        mem_in: Number of context channels.
+        query_in: Number of query and output channels; must equal ``mem_in``, since the residual adds the context.
+        key_size: Number of query and key channels per head.
+        output_size: Number of value channels per head.
+        num_heads: Number of heads.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: a size below 1, or ``mem_in`` and ``query_in`` differ.
+        ValueError: If a size is below 1, or ``mem_in`` and ``query_in`` differ.
 
     Example:
         >>> attention = ConvMultiHeadAttention(6, 6, num_heads=3, rngs=nnx.Rngs(0))
@@ -136,12 +136,12 @@ class ConvMultiHeadAttention(nnx.Module):
     def __call__(
         self, query: jax.Array, context: jax.Array, *, need_weights: bool = False
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Attends from every place of the query to every place of the context, and mixes.
+        """Attends from each position of the query to all positions of the context, then mixes channels.
 
         Args:
-            query: a map (b, h, w, query_in) or a sequence (b, n, query_in).
-            context: a map or a sequence with as many places and channels as the query.
-            need_weights: whether to return the weights.
+            query: Map (b, h, w, query_in) or sequence (b, n, query_in).
+            context: Map or sequence with as many positions and channels as the query.
+            need_weights: Whether to return the attention weights.
 
         Returns:
             The output in the query's shape, and the weights (b, num_heads, n, n) or None. `attention_maps` also gives
@@ -177,7 +177,7 @@ def as_sequence(
     check_shape(argument, x, f"{layout} {channels_name}", b=batch, **{channels_name: channels})
     sequence = x.reshape(x.shape[0], -1, channels)
     if length is not None and sequence.shape[1] != length:
-        raise ValueError(f"{argument} must have as many places as the query, {length}, got {sequence.shape[1]}")
+        raise ValueError(f"{argument} must have as many positions as the query, {length}, got {sequence.shape[1]}")
     return sequence
 
 
@@ -188,10 +188,10 @@ def attend_heads(
     *,
     need_weights: bool,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Runs all heads at once on sequences: their kernels side by side are one product each for query, key and value.
+    """Runs all heads on sequences, with one matrix product each for the queries, keys and values of all heads.
 
     Returns:
-        The heads' outputs side by side (b, n_query, heads * output_size), and the weights (b, heads, n_query, n_key) or
+        The concatenated head outputs (b, n_query, heads * output_size), and the weights (b, heads, n_query, n_key) or
         None.
     """
     q = _project([head.query for head in heads], query)

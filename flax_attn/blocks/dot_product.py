@@ -3,8 +3,8 @@
 Vaswani et al., "Attention is all you need", NeurIPS 2017, equation 1:
 ``Attention(Q, K, V) = softmax(Q . K^T / temperature) . V``.
 
-Differs from the common form: the temperature is an argument (the paper's is sqrt(d_k)), a masked score is -1e9 rather
-than minus infinity, so that a row without any key is uniform, and dropout acts on the weights.
+Differs from the common form: the temperature is an argument (sqrt(d_k) in the paper), masked scores are -1e9 instead of
+minus infinity, which makes a fully masked row uniform, and dropout acts on the weights.
 """
 
 from typing import Unpack
@@ -21,15 +21,15 @@ from ..options import Options, check_options
 
 
 class ScaledDotProductAttention(nnx.Module):
-    """Attention without parameters, heads side by side.
+    """Parameter-free scaled dot-product attention over any number of heads.
 
     Args:
-        temperature: what the queries are divided by, not 0.
-        attn_dropout: the rate at which weights are dropped while training.
+        temperature: Divisor of the queries, not 0.
+        attn_dropout: Dropout rate of the attention weights.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: the temperature is 0 or no number, or the rate is no probability.
+        ValueError: If the temperature is 0 or not finite, or the rate is outside [0, 1].
 
     Example:
         >>> import jax.numpy as jnp
@@ -65,17 +65,17 @@ class ScaledDotProductAttention(nnx.Module):
         *,
         need_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Attends.
+        """Computes attention.
 
         Args:
             query: (b, n_query, heads, d_k).
             key: (b, n_key, heads, d_k).
             value: (b, n_key, heads, d_v).
-            mask: (b, heads, n_query, n_key), axes of size 1 broadcast; 0 hides a key from a query.
-            need_weights: whether to return the weights.
+            mask: (b, heads, n_query, n_key), where axes of size 1 broadcast; 0 hides a key from a query.
+            need_weights: Whether to return the attention weights.
 
         Returns:
-            The output (b, n_query, heads, d_v), and the weights as applied (b, heads, n_query, n_key) or None.
+            The output (b, n_query, heads, d_v), and the weights after dropout (b, heads, n_query, n_key) or None.
         """
         check_shape("query", query, "b n_query heads d_k")
         b, n_query, heads, d_k = query.shape

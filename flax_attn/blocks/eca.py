@@ -1,11 +1,11 @@
-"""Efficient channel attention: a gate per channel from its neighbours alone.
+"""Efficient channel attention: a gate per channel, computed from neighbouring channels.
 
 Wang, Wu, Zhu, Li, Zuo & Hu, "ECA-Net: efficient channel attention for deep convolutional neural networks", CVPR 2020:
-``x * sigmoid(conv_k(mean of x over the map))``, a convolution of width k along the channels, without bias. k is the odd
-number nearest above ``|log2(c) + beta| / gamma``, at least 3 (section 3.2.3).
+``x * sigmoid(conv_k(mean of x over the map))`` with a convolution of width k along the channels, without bias. k is the
+odd number nearest to ``|log2(c) + beta| / gamma`` (ties round up), and at least 3 (section 3.2.3).
 
-Differs from the authors' code, which never computes k: their checkpoints load with ``kernel_size`` and no ``channels``.
-``circular``, from timm's ``CecaModule``, lets the first channel neighbour the last.
+Differs from the authors' code, which takes k as an argument: to load their checkpoints, pass ``kernel_size`` and no
+``channels``. ``circular`` padding comes from timm's ``CecaModule``.
 """
 
 import math
@@ -22,17 +22,17 @@ from ..options import Options, check_options
 
 
 class EfficientChannelAttention(nnx.Module):
-    """Scales every channel by what a convolution along the channels makes of the averaged map.
+    """Scales each channel by a gate from a 1D convolution over the channels of the average-pooled map (ECA).
 
     Args:
-        channels: channels, from which the width of the convolution follows; None takes ``kernel_size``, and any map.
-        kernel_size: width of the convolution, odd, where ``channels`` is None.
-        gamma, beta: of the width, see above.
-        circular: whether the channels are a ring; else zeros stand beyond the first and the last.
+        channels: Number of channels, which sets the kernel size. None uses ``kernel_size`` and accepts any number.
+        kernel_size: Odd size of the kernel; only used if ``channels`` is None.
+        gamma, beta: Coefficients in the formula for the kernel size.
+        circular: Whether to pad the channel axis circularly instead of with zeros.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: a size below 1, or an even width.
+        ValueError: If a size is below 1, or ``kernel_size`` is even.
 
     Example:
         >>> import jax.numpy as jnp
@@ -66,7 +66,7 @@ class EfficientChannelAttention(nnx.Module):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gates a map (b, h, w, channels); the gate is (b, 1, 1, channels)."""
+        """Applies a gate (b, 1, 1, channels) to a map (b, h, w, channels)."""
         check_shape("x", x, "b h w c", c=self.channels)
         x = ops.cast(x, self.dtype)
         pooled = ops.global_pool(x, "avg")[..., None]

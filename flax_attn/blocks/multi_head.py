@@ -1,10 +1,10 @@
-"""Multi-head attention with its residual and layer norm.
+"""Multi-head attention with residual connection and layer norm.
 
 Vaswani et al., "Attention is all you need", NeurIPS 2017, section 3.2.2:
 ``out = LayerNorm(dropout(concat(head_1 .. head_h) . W_O) + query)``, ``head_i = Attention(Q W_Q, K W_K, V W_V)``.
 
-Differs from ``nnx.MultiHeadAttention`` and ``torch.nn.MultiheadAttention``: no biases, d_k and d_v are free, the
-residual and the norm (eps 1e-6) are inside and can be left out, dropout acts on the output and not on the weights.
+Differs from ``nnx.MultiHeadAttention`` and ``torch.nn.MultiheadAttention``: no biases, d_k and d_v are independent of
+d_model, the block includes an optional residual and norm (eps 1e-6), and dropout acts on the output, not the weights.
 """
 
 from functools import partial
@@ -21,20 +21,20 @@ from .dot_product import ScaledDotProductAttention
 
 
 class MultiHeadAttention(nnx.Module):
-    """Projects, attends in ``n_head`` heads at once, projects back.
+    """Multi-head dot-product attention with an optional residual connection and layer norm.
 
     Args:
-        n_head: heads.
-        d_model: features of query, key, value and output.
-        d_k: features per head of queries and keys; the temperature is sqrt(d_k).
-        d_v: features per head of values.
-        dropout: rate on the output of the last projection.
-        residual: whether the query is added.
-        norm: whether the sum is layer-normalised.
+        n_head: Number of heads.
+        d_model: Number of features of query, key, value and output.
+        d_k: Number of query and key features per head; the temperature is sqrt(d_k).
+        d_v: Number of value features per head.
+        dropout: Dropout rate of the output projection.
+        residual: Whether to add the query to the output.
+        norm: Whether to apply layer norm at the end.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: a size below 1 or a rate that is no probability.
+        ValueError: If a size is below 1, or the rate is outside [0, 1].
 
     Example:
         >>> import jax.numpy as jnp
@@ -81,14 +81,14 @@ class MultiHeadAttention(nnx.Module):
         *,
         need_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Attends.
+        """Computes attention.
 
         Args:
             query: (b, n_query, d_model).
             key: (b, n_key, d_model).
             value: (b, n_key, d_model).
-            mask: (b, n_query, n_key), shared by the heads, axes of size 1 broadcast; 0 hides a key from a query.
-            need_weights: whether to return the weights.
+            mask: (b, n_query, n_key), shared by all heads; axes of size 1 broadcast; 0 hides a key from a query.
+            need_weights: Whether to return the attention weights.
 
         Returns:
             The output (b, n_query, d_model), and the weights (b, n_head, n_query, n_key) or None.

@@ -1,9 +1,9 @@
-"""Point-wise spatial attention, the form around Darknet's ``sam`` layer.
+"""Point-wise spatial attention (YOLOv4's modified SAM).
 
 Bochkovskiy, Wang & Liao, "YOLOv4: optimal speed and accuracy of object detection", 2020, section 3.4 and figure 5b:
-``x * sigmoid(BN(conv1x1(x)))``, a gate per pixel *and* channel. Darknet's layer itself is the product alone.
+``x * sigmoid(BN(conv1x1(x)))``, a gate per pixel *and* channel. Darknet's ``sam`` layer is the product alone.
 
-Differs from CBAM's spatial gate: no pooling, and one gate per channel instead of one for all.
+Differs from CBAM's spatial gate: no pooling, and one gate per channel instead of one shared by all channels.
 """
 
 from typing import Unpack
@@ -18,16 +18,16 @@ from ..options import Options, check_options
 
 
 class PointwiseSpatialAttention(nnx.Module):
-    """Scales every element of a map.
+    """Scales each element of a map by a gate from a 1x1 convolution (YOLOv4's modified SAM).
 
     Args:
-        channels: channels.
-        bn: whether a BatchNorm (eps 1e-5, momentum 0.1) follows the convolution; without it the convolution has a bias,
-            as in Darknet.
+        channels: Number of channels.
+        bn: Whether to apply BatchNorm (eps 1e-5, momentum 0.1) after the convolution; without it, the convolution has a
+            bias, as in Darknet.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: fewer channels than 1.
+        ValueError: If ``channels`` is below 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -44,7 +44,7 @@ class PointwiseSpatialAttention(nnx.Module):
         self.bn = nnx.data(BatchNorm(channels, rngs=rngs, **options) if bn else None)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gates a map (b, h, w, channels); the gate has the map's shape."""
+        """Applies a gate of the same shape to a map (b, h, w, channels)."""
         check_shape("x", x, "b h w c", c=self.channels)
         x = ops.cast(x, self.dtype)
         gate = self.conv(x)

@@ -1,14 +1,14 @@
-"""Positional encodings of maps, added before attention turns pixels into tokens.
+"""2D position encodings, added to a map before attention flattens it into tokens.
 
 Sine: Vaswani et al. 2017, section 3.5, in two dimensions as in Carion et al., "End-to-end object detection with
-transformers", ECCV 2020. With C = channels / 2 for either axis and position p = 0, 1, ...:
+transformers", ECCV 2020. With C = channels / 2 for each axis and position p = 0, 1, ...:
 ``encoding[2i] = sin(p / temperature^(2i / C))``, ``encoding[2i + 1] = cos(p / temperature^(2i / C))``; the first half
 of the channels encodes the row, the second the column.
 
-Learned: a table for the rows and one for the columns, half of the channels each, as in Carion et al.
+Learned: one embedding table for rows and one for columns, each with half of the channels, as in Carion et al.
 
-Differs from DETR's: positions count from 0 and are not normalised, and the learned halves stand in the sine form's
-order (rows first).
+Differs from DETR: positions count from 0 and are not normalised, and the learned encoding has rows first, like the sine
+encoding.
 """
 
 from typing import Unpack
@@ -25,15 +25,15 @@ from ..options import Options, check_options
 
 
 class SinePositionEncoding2d(nnx.Module):
-    """Adds sines and cosines of row and column to a map. No parameters.
+    """Adds a fixed encoding to a map: sines and cosines of the row and column. No parameters.
 
     Args:
-        channels: channels, a multiple of 4.
-        temperature: the base of the wavelengths.
+        channels: Number of channels, a multiple of 4.
+        temperature: Base of the wavelengths.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: channels that are no multiple of 4, or a temperature that is not above 0.
+        ValueError: If ``channels`` is not a multiple of 4, or the temperature is not positive.
 
     Example:
         >>> SinePositionEncoding2d(8, rngs=nnx.Rngs(0))(jnp.zeros((1, 5, 7, 8)))[0, 0, 0].tolist()
@@ -67,16 +67,16 @@ class SinePositionEncoding2d(nnx.Module):
 
 
 class LearnedPositionEncoding2d(nnx.Module):
-    """Adds a learned vector per row and one per column to a map.
+    """Adds a learned encoding to a map: one embedding per row and one per column.
 
     Args:
-        height: rows of the map.
-        width: columns of the map.
-        channels: channels, an even number.
+        height: Height of the map.
+        width: Width of the map.
+        channels: Number of channels, even.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: a size below 1, or an odd number of channels.
+        ValueError: If a size is below 1, or ``channels`` is odd.
 
     Example:
         >>> LearnedPositionEncoding2d(5, 7, 8, rngs=nnx.Rngs(0))(jnp.zeros((2, 5, 7, 8))).shape

@@ -1,9 +1,9 @@
-"""A spatial gate for windows of sensor data.
+"""Spatial attention for windows of sensor data.
 
-``x * sigmoid(conv3x1(mean_c x))`` on (b, series, modal, c): the kernel spans three steps of time and one sensor, so the
-gate of a sensor never looks at another.
+``x * sigmoid(conv3x1(mean_c x))`` on (b, series, modal, c): the kernel spans three time steps and one sensor, so each
+sensor's gate is independent of the others.
 
-Differs from CBAM's spatial gate: no maximum, no BatchNorm, a bias, and a kernel along time only.
+Differs from CBAM's spatial gate: no channel maximum, no BatchNorm, a bias, and a kernel along time only.
 """
 
 from typing import Unpack
@@ -19,7 +19,7 @@ from ..options import Options, check_options
 
 
 class SpatialAttentionModule(nnx.Module):
-    """Scales every (time, sensor) place of a window.
+    """Scales each (time, sensor) position by a gate from the channel mean, convolved along time.
 
     Args:
         rngs, **options: see `flax_attn.Options`.
@@ -36,7 +36,7 @@ class SpatialAttentionModule(nnx.Module):
         self.dtype = options.get("dtype")
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Gates windows (b, series, modal, c); the gate is (b, series, modal, 1)."""
+        """Applies a gate (b, series, modal, 1) to windows (b, series, modal, c)."""
         check_shape("x", x, "b series modal c")
         x = ops.cast(x, self.dtype)
         gate: jax.Array = self.att_fc(jnp.mean(x, axis=-1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Layers with PyTorch's defaults and PyTorch's arithmetic, where Flax's differ."""
+"""Flax layers with PyTorch's defaults and arithmetic."""
 
 from .batch_norm import BatchNorm as BatchNorm
 from .conv import Conv as Conv

@@ -1,13 +1,13 @@
 """BatchNorm with PyTorch's running statistics.
 
 Ioffe & Szegedy, "Batch normalization", ICML 2015: ``y = (x - mean) / sqrt(var + eps) * scale + bias``, with the mean
-and the (biased) variance over all axes but the last while training, the running ones in eval mode.
+and biased variance over all axes but the last in train mode, and the running statistics in eval mode.
 
 Differs from ``nnx.BatchNorm``:
 
-- ``momentum`` is PyTorch's, the weight of the *new* value: running = (1 - momentum) * running + momentum * batch.
-- the *unbiased* variance, n / (n - 1) times the one that normalises, goes into the running variance.
-- the variance is E[(x - mean)^2], where Flax's default E[x^2] - mean^2 loses digits.
+- ``momentum`` weights the *new* value, as in PyTorch: running = (1 - momentum) * running + momentum * batch.
+- the running variance tracks the *unbiased* variance, n / (n - 1) times the one used to normalise.
+- the variance is E[(x - mean)^2]; Flax's default, E[x^2] - mean^2, loses precision.
 """
 
 import math
@@ -22,16 +22,15 @@ from ..options import Options, check_options
 
 
 class BatchNorm(nnx.Module):
-    """Normalises (b, ..., num_features) per feature.
+    """Batch normalisation of (b, ..., num_features) per feature.
 
-    ``module.train()`` and ``module.eval()`` switch between the batch's statistics and the running ones.
+    ``module.train()`` and ``module.eval()`` switch between batch and running statistics.
 
     Args:
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: another number of features; a training call with a single value per feature, whose unbiased variance
-            does not exist.
+        ValueError: In train mode, if there is only one value per feature and the unbiased variance is undefined.
 
     Example:
         >>> norm = BatchNorm(1, momentum=0.5, rngs=nnx.Rngs(0))
@@ -50,9 +49,9 @@ class BatchNorm(nnx.Module):
         **options: Unpack[Options],
     ) -> None:
         check_options(self, options)
-        del rngs  # nothing random: the scale starts at 1 and the bias at 0
+        del rngs  # unused: the scale starts at 1 and the bias at 0
         param_dtype = options.get("param_dtype", jnp.float32)
-        # Running statistics narrower than float32 would stop moving: their updates are small steps.
+        # Below float32, running statistics would stop changing: their updates are too small.
         stats_dtype = jnp.promote_types(param_dtype, jnp.float32)
         self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
         self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
@@ -65,7 +64,7 @@ class BatchNorm(nnx.Module):
         self.use_running_average = False
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises ``x`` and, while training, moves the running statistics."""
+        """Normalises ``x`` and, in train mode, updates the running statistics."""
         check_shape("x", x, " ".join([*(f"axis_{i}" for i in range(x.ndim - 1)), "c"]), c=self.num_features)
         dtype = self.dtype or jnp.promote_types(x.dtype, self.scale.dtype)
         wide = x.astype(jnp.promote_types(dtype, jnp.float32))
@@ -93,7 +92,7 @@ class BatchNorm(nnx.Module):
         """For ``nnx.view``.
 
         Args:
-          use_running_average: if True, the running statistics normalise and are left as they are.
+          use_running_average: Whether to normalise with the running statistics, without updating them.
         """
         if use_running_average is not None:
             self.use_running_average = use_running_average

@@ -1,4 +1,4 @@
-"""Conv: ``nnx.Conv`` with PyTorch's arguments, from PyTorch's distribution."""
+"""``nnx.Conv`` with PyTorch's arguments and initialisation."""
 
 import math
 from typing import Any, Unpack
@@ -15,12 +15,14 @@ IntOrPair = int | tuple[int, ...]
 
 
 class Conv(nnx.Conv):
-    """A convolution over channels-last arrays, (b, *spatial, in) -> (b, *spatial, out).
+    """Convolution of channels-last arrays, (b, *spatial, in) -> (b, *spatial, out), with PyTorch's arguments.
 
-    Takes PyTorch's arguments; the rank is the length of ``kernel_size``. ``padding`` is the number of zeros on both
-    ends of each axis (so an even kernel pads as in PyTorch, not as "SAME" does). Differs from ``nnx.Conv`` in its
-    initial values, kernel and bias are U(+-1/sqrt(fan_in)) with fan_in = in_features / groups * prod(kernel_size), and
-    in adding the bias in float32 at least (`flax_attn.layers.bias`).
+    The length of ``kernel_size`` sets the number of spatial axes. ``padding`` is the number of zeros on each side of an
+    axis, so even kernels pad as in PyTorch, not as "SAME" does.
+
+    Differs from ``nnx.Conv``: kernel and bias are drawn from U(+-1/sqrt(fan_in)) with
+    fan_in = in_features / groups * prod(kernel_size), and the bias is added in at least float32
+    (`flax_attn.layers.bias`).
 
     Args:
         rngs, **options: see `flax_attn.Options`.

@@ -1,4 +1,4 @@
-"""Dropout as a layer: a random stream and a rate around `flax_attn.ops.dropout`."""
+"""Dropout as a layer: `flax_attn.ops.dropout` with a rate and a random stream."""
 
 import jax
 from flax import nnx
@@ -8,12 +8,12 @@ from .._check import check_rate
 
 
 class Dropout(nnx.Module):
-    """Drops elements with probability ``rate`` while training; hands its input through in eval mode.
+    """Drops elements with probability ``rate`` in train mode; the identity in eval mode.
 
-    ``module.train()`` and ``module.eval()`` switch it, as ``nnx.Dropout``.
+    ``module.train()`` and ``module.eval()`` switch modes, as for ``nnx.Dropout``.
 
     Attributes:
-        keep_mask: the function that draws the mask, `flax_attn.ops.keep_mask`; a harness may put another in its place.
+        keep_mask: Function that draws the mask, `flax_attn.ops.keep_mask` by default; test harnesses may replace it.
 
     Example:
         >>> layer = Dropout(0.5, rngs=nnx.Rngs(0))
@@ -24,15 +24,15 @@ class Dropout(nnx.Module):
 
     def __init__(self, rate: float, *, rngs: nnx.Rngs) -> None:
         check_rate("rate", rate)
-        self.rate = float(rate)  # numpy's would widen a narrow input
+        self.rate = float(rate)  # a NumPy float would promote low-precision inputs
         self.deterministic = False
         self.keep_mask: ops.KeepMask = ops.keep_mask
-        # A rate of 0 draws nothing, so a caller who never drops needs no stream of random numbers.
+        # A rate of 0 draws nothing, so it does not require a random stream.
         self.rngs: nnx.RngStream | None = nnx.data(rngs.dropout.fork() if rate > 0 else None)
 
     @property
     def is_active(self) -> bool:
-        """Whether a call drops anything."""
+        """Whether calls drop elements."""
         return self.rngs is not None and not self.deterministic
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -45,7 +45,7 @@ class Dropout(nnx.Module):
         """For ``nnx.view``.
 
         Args:
-          deterministic: if True, nothing is dropped.
+          deterministic: Whether to disable dropout.
         """
         if deterministic is not None:
             self.deterministic = deterministic

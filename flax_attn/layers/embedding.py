@@ -1,4 +1,4 @@
-"""Embedding: ``nnx.Embed`` that starts from PyTorch's distribution."""
+"""``nnx.Embed`` with PyTorch's initialisation."""
 
 from typing import Unpack
 
@@ -10,7 +10,7 @@ from ..options import Options, check_options
 
 
 class Embedding(nnx.Embed):
-    """A table (num_embeddings, features) looked up by whole numbers, drawn from N(0, 1) as in PyTorch.
+    """Embedding table (num_embeddings, features), initialised from N(0, 1) as in PyTorch.
 
     Args:
         rngs, **options: see `flax_attn.Options`.
@@ -30,5 +30,5 @@ class Embedding(nnx.Embed):
             embedding_init=normal(1.0),
             rngs=rngs,
         )
-        # nnx.Embed would settle on param_dtype here and round a float64 table on lookup.
+        # nnx.Embed sets this to param_dtype, which would round a float64 table on lookup.
         self.dtype = options.get("dtype")

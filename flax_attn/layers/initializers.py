@@ -1,4 +1,4 @@
-"""PyTorch's default distributions."""
+"""PyTorch's default initialisers."""
 
 import math
 from typing import Any
@@ -9,9 +9,9 @@ from jax.nn.initializers import Initializer
 
 
 def uniform_fan_in(fan_in: int) -> Initializer:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): weights and biases of PyTorch's Linear and convolutions.
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for weights and biases of linear and convolutional layers.
 
-    PyTorch writes the weights' as ``kaiming_uniform_(a=sqrt(5))``, which is the same interval.
+    PyTorch writes this as ``kaiming_uniform_(a=sqrt(5))`` for the weights.
     """
     bound = 1.0 / math.sqrt(fan_in)
 

@@ -1,4 +1,4 @@
-"""LayerNorm: ``nnx.LayerNorm`` with PyTorch's eps and the two-pass variance."""
+"""``nnx.LayerNorm`` with PyTorch's eps and a two-pass variance."""
 
 from typing import Unpack
 
@@ -9,10 +9,10 @@ from ..options import Options, check_options
 
 
 class LayerNorm(nnx.LayerNorm):
-    """``(x - mean) / sqrt(var + eps) * scale + bias`` over the last axis (Ba, Kiros & Hinton 2016).
+    """Layer norm over the last axis, ``(x - mean) / sqrt(var + eps) * scale + bias`` (Ba, Kiros & Hinton 2016).
 
-    Differs from ``nnx.LayerNorm``: eps is 1e-5 unless given (Flax 1e-6), and the variance is E[(x - mean)^2], where
-    Flax's default E[x^2] - mean^2 loses digits.
+    Differs from ``nnx.LayerNorm``: eps defaults to 1e-5 (Flax: 1e-6), and the variance is E[(x - mean)^2]; Flax's
+    default, E[x^2] - mean^2, loses precision.
 
     Args:
         rngs, **options: see `flax_attn.Options`.

@@ -1,4 +1,4 @@
-"""Linear: ``nnx.Linear`` that starts from PyTorch's distribution."""
+"""``nnx.Linear`` with PyTorch's initialisation."""
 
 from typing import Any, Unpack
 
@@ -12,10 +12,10 @@ from .initializers import uniform_fan_in
 
 
 class Linear(nnx.Linear):
-    """``y = x . kernel + bias`` over the last axis, (..., in_features) -> (..., out_features).
+    """Linear layer over the last axis, ``y = x . kernel + bias``: (..., in_features) -> (..., out_features).
 
-    Differs from ``nnx.Linear``: kernel and bias start from U(+-1/sqrt(in_features)), and the bias is added in float32
-    at least (`flax_attn.layers.bias`).
+    Differs from ``nnx.Linear``: kernel and bias are drawn from U(+-1/sqrt(in_features)), and the bias is added in at
+    least float32 (`flax_attn.layers.bias`).
 
     Args:
         rngs, **options: see `flax_attn.Options`.

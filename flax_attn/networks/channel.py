@@ -1,4 +1,4 @@
-"""A classifier behind channel attention: the gate, the mean over the map, a linear layer."""
+"""A classifier with channel attention."""
 
 from typing import Unpack
 
@@ -13,16 +13,18 @@ from ..options import Options, check_options
 
 
 class ChannelAttentionClassifier(nnx.Module):
-    """``logits = fc(mean over the map of x * channel_attention(x))``.
+    """Classifies maps with channel attention, global average pooling and a linear layer.
+
+    ``logits = fc(mean over the map of x * channel_attention(x))``.
 
     Args:
-        in_planes: channels.
-        category: classes.
-        ratio: the gate's hidden layer has in_planes // ratio channels.
+        in_planes: Number of channels.
+        category: Number of classes.
+        ratio: The gate's hidden layer has in_planes // ratio channels.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: a size below 1, or a ratio that leaves no hidden channel.
+        ValueError: If a size is below 1, or the ratio leaves no hidden channel.
 
     Example:
         >>> network = ChannelAttentionClassifier(40, 14, rngs=nnx.Rngs(0))

@@ -1,8 +1,8 @@
-"""Small CNNs that tell whether an image holds a white patch.
+"""Small CNNs that detect a white patch in an image.
 
-From Javier Fernandez' tutorial "Attention in computer vision": a convolutional part, a block of attention or nothing,
-the mean over the map, a linear classifier. `PatchNetwork` takes any block, such as `flax_attn.create_block` builds by
-name; the tutorial's own networks are classes of their own.
+From Javier Fernandez' tutorial "Attention in computer vision": a convolutional part, an optional attention block,
+global average pooling and a linear classifier. `PatchNetwork` accepts any block, for example from
+`flax_attn.create_block`; the tutorial's own networks are separate classes.
 """
 
 import inspect
@@ -24,12 +24,12 @@ from ..layers import BatchNorm, Conv, Linear
 from ..ops.tokens import TOKEN_ORDERS
 from ..options import Options, check_options
 
-CHANNELS = 32  # of the attended map
+CHANNELS = 32  # number of channels of the attended map
 POSITIONS = (None, "sine", "learned")
 
 
 class ConvPart(nnx.Module):
-    """Three 5x5 convolutions, two of them with leaky ReLU (slope 0.01), BatchNorm (momentum 0.1) and 2x2 max-pooling.
+    """Three 5x5 convolutions, the first two with leaky ReLU (slope 0.01), BatchNorm (momentum 0.1) and 2x2 max-pooling.
 
     Args:
         rngs, **options: see `flax_attn.Options`.
@@ -50,10 +50,10 @@ class ConvPart(nnx.Module):
         self.bn2a = norm(CHANNELS)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Takes images (b, h, w, 3) to maps (b, h // 4, w // 4, 32).
+        """Maps images (b, h, w, 3) to features (b, h // 4, w // 4, 32).
 
         Raises:
-            ValueError: a shape that does not fit, or fewer than 4 by 4 pixels.
+            ValueError: If the shape is wrong, or the image is smaller than 4 by 4 pixels.
         """
         check_shape("x", x, "b h w c", c=3)
         if min(x.shape[1:3]) < 4:
@@ -64,19 +64,19 @@ class ConvPart(nnx.Module):
 
 
 class PatchNetwork(nnx.Module):
-    """``p = sigmoid(final(mean over the map of block(conv(x))))``, the probability of a patch.
+    """Predicts the probability of a patch: ``p = sigmoid(final(mean over the map of block(conv(x))))``.
 
     Args:
-        block: any block for 32 channels, or None. Its call's arguments say how it is used: (query, key, value) gets
-            tokens, (query, context) the map twice, anything else the map.
-        token_order: for token attention: "pixels", or "article" for the tutorial's reshape. Weights trained in one
-            order load into the other without complaint and compute another function.
-        position: an encoding added to the map before a block of token attention, or None.
+        block: Any block for 32 channels, or None. The signature of its call decides its input: tokens for
+            (query, key, value), the map as both arguments for (query, context), otherwise the map.
+        token_order: Token order for token attention: "pixels", or "article" for the tutorial's reshape. Weights
+            trained with one order load into the other without an error, but compute a different function.
+        position: Position encoding added to the map before token attention, or None.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: an unknown token order, a block that is no module, or a position or another token order
-            for a block that has no tokens.
+        ValueError: If the token order is unknown, ``block`` is not a module, or ``position`` or a token order other
+            than "pixels" is given without token attention.
 
     Example:
         >>> from flax_attn import ChannelGate
@@ -115,16 +115,16 @@ class PatchNetwork(nnx.Module):
         """Classifies images.
 
         Args:
-            x: (b, h, w, 3), (uint8 - 128) / 128.
+            x: Images (b, h, w, 3), scaled as (uint8 - 128) / 128.
 
         Returns:
-            The probability (b,) that there is a patch, in float32 at least, and the attended map (b, h//4, w//4, 32).
+            The probability of a patch (b,), in at least float32, and the attended map (b, h//4, w//4, 32).
         """
         z = self.conv(x)
         attended = self.attend(z)
         check_shape("the block's output", attended, "b h w c", **dict(zip("bhwc", z.shape, strict=True)))
         logits = self.final(jnp.mean(attended, axis=(1, 2)))[:, 0]
-        # A narrow float has no numbers near 1 to tell 0.999 from 1, and the loss takes logarithms of 1 - p.
+        # Low precision cannot tell 0.999 from 1, and the loss takes log(1 - p).
         return nnx.sigmoid(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))), attended
 
     def attend(self, z: jax.Array) -> jax.Array:
@@ -135,12 +135,12 @@ class PatchNetwork(nnx.Module):
 
 
 def call_arguments(block: Any) -> Collection[str]:
-    """The names of the arguments that a block is called with; they say what kind of block it is."""
+    """The argument names of a block's call, which determine its kind."""
     return inspect.signature(block).parameters.keys()
 
 
 def self_attend(block: Any, z: jax.Array, token_order: str = "pixels", position: Any = None) -> jax.Array:
-    """Lets a map (b, h, w, c) attend to itself through any block and returns the attended map."""
+    """Applies any block to a map (b, h, w, c), as self-attention for token blocks, and returns a map."""
     arguments = call_arguments(block)
     if "context" in arguments:
         attended: jax.Array = block(z, z)[0]
@@ -157,7 +157,7 @@ def self_attend(block: Any, z: jax.Array, token_order: str = "pixels", position:
 def create_position(
     position: str | None, height: int, width: int, *, rngs: nnx.Rngs, **options: Unpack[Options]
 ) -> nnx.Module | None:
-    """The position encoding, None, "sine" or "learned", of an attended map (b, height, width, 32)."""
+    """Creates the position encoding (None, "sine" or "learned") for a map (b, height, width, 32)."""
     if position == "sine":
         return SinePositionEncoding2d(CHANNELS, rngs=rngs, **options)
     if position == "learned":
@@ -166,7 +166,7 @@ def create_position(
 
 
 class Net(PatchNetwork):
-    """The plain CNN; what it returns beside p is the feature map.
+    """The plain CNN without attention; returns p and the feature map.
 
     Args:
         rngs, **options: see `flax_attn.Options`.
@@ -181,19 +181,19 @@ class Net(PatchNetwork):
 
 
 class NetMultiHeadAttention(PatchNetwork):
-    """The CNN with `MultiHeadAttention` (4 heads, d_k = d_v = 8) over the map's places.
+    """The CNN with `MultiHeadAttention` (4 heads, d_k = d_v = 8) between the pixels of the map.
 
     Args:
-        token_order: "pixels", or "article" as the tutorial trained it: a checkpoint from there is meant for
-            "article", and loads into "pixels" without complaint to compute another function.
-        position: None, "sine" or "learned".
-        height: rows of the attended map; only the learned encoding needs it.
-        width: columns of the attended map; only the learned encoding needs it.
-        dropout: of the block.
+        token_order: "pixels", or "article" for checkpoints from the tutorial, which load into "pixels" without an
+            error, but compute a different function.
+        position: Position encoding, None, "sine" or "learned".
+        height: Height of the attended map, only used by the learned encoding.
+        width: Width of the attended map, only used by the learned encoding.
+        dropout: Dropout rate of the attention block.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: an unknown token order or position, or a size below 1.
+        ValueError: If the token order or position is unknown, or a size is below 1.
 
     Example:
         >>> network = NetMultiHeadAttention(position="sine", rngs=nnx.Rngs(0))
@@ -221,7 +221,7 @@ class NetMultiHeadAttention(PatchNetwork):
 
 
 class NetConvMultiHeadAttention(PatchNetwork):
-    """The CNN with `ConvMultiHeadAttention` of the map with itself.
+    """The CNN with `ConvMultiHeadAttention` as self-attention.
 
     Args:
         rngs, **options: see `flax_attn.Options`.
@@ -237,7 +237,7 @@ class NetConvMultiHeadAttention(PatchNetwork):
 
 
 class NetCBAM(PatchNetwork):
-    """The CNN with `CBAM`; the tutorial's uses the channel gate alone (``no_spatial=True``).
+    """The CNN with `CBAM`; as in the tutorial, only its channel gate by default (``no_spatial=True``).
 
     Args:
         rngs, **options: see `flax_attn.Options`.

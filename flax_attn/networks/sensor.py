@@ -1,10 +1,10 @@
 """A convolutional network with spatial attention for windows of sensor data.
 
 Four stages of [convolution (3, 1) with stride (2, 1) along time, `SpatialAttentionModule`, BatchNorm, ReLU] with
-1 -> 64 -> 128 -> 256 -> 512 channels, the mean over time, a linear layer. The source tutorial leaves widths, kernel and
-stride open; these are the published network's that it describes.
+1 -> 64 -> 128 -> 256 -> 512 channels, the mean over time and a linear layer. The source tutorial does not specify
+widths, kernel and stride; these are those of the published network it describes.
 
-Differs from a plain port in one thing: features are flattened channels first, as PyTorch flattens them.
+Differs from a plain Flax port: features are flattened channels first, as in PyTorch.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,15 +25,15 @@ WIDTHS = (1, 64, 128, 256, 512)
 
 
 class SpatialAttentionNeuralNetwork(nnx.Module):
-    """Classifies windows of sensor data.
+    """Classifies windows of sensor data with a CNN and spatial attention.
 
     Args:
-        train_shape: the shape of the training windows; only the last entry, the number of sensors (modal), is used.
-        category: classes.
+        train_shape: Shape of the training windows; only the last entry, the number of sensors (modal), is used.
+        category: Number of classes.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: If a size is below 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -67,7 +67,7 @@ class SpatialAttentionNeuralNetwork(nnx.Module):
         self.modal = modal
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Takes windows (b, series, modal, 1) to logits (b, category)."""
+        """Maps windows (b, series, modal, 1) to logits (b, category)."""
         check_shape("x", x, "b series modal c", c=1)
         pooled = ops.adaptive_avg_pool(self.layer(x), (1, self.modal))
         return self.fc(ops.flatten_channels_first(pooled))

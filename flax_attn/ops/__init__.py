@@ -1,4 +1,4 @@
-"""The functions under the blocks: everything that is arithmetic and has no parameters."""
+"""Parameter-free functions that the blocks are built from."""
 
 from .activations import leaky_relu as leaky_relu
 from .activations import relu as relu

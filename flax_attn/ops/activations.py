@@ -1,11 +1,11 @@
-"""ReLUs with PyTorch's gradients where JAX's have others: at 0 (a black image, a bias of 0), and at NaN."""
+"""ReLUs with PyTorch's gradients at 0 (common with black images and zero biases) and at NaN."""
 
 import jax
 import jax.numpy as jnp
 
 
 def relu(x: jax.Array) -> jax.Array:
-    """``max(x, 0)``, gradient 0 at 0; a NaN hands its gradient on, which ``jax.nn.relu`` sets to 0.
+    """``max(x, 0)`` with gradient 0 at 0 and 1 at NaN, where ``jax.nn.relu`` has gradient 0.
 
     Example:
         >>> jax.vmap(jax.grad(relu))(jnp.array([-1.0, 0.0, 1.0, jnp.nan])).tolist()
@@ -15,7 +15,7 @@ def relu(x: jax.Array) -> jax.Array:
 
 
 def leaky_relu(x: jax.Array, negative_slope: float = 0.01) -> jax.Array:
-    """``x`` where it is positive, else ``negative_slope * x``; so is the gradient at 0, 1 for ``jax.nn.leaky_relu``.
+    """Leaky ReLU with gradient ``negative_slope`` at 0, where ``jax.nn.leaky_relu`` has gradient 1.
 
     Example:
         >>> jax.vmap(jax.grad(lambda x: leaky_relu(x, 0.25)))(jnp.array([-1.0, 0.0, 1.0])).tolist()

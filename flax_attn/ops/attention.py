@@ -1,6 +1,6 @@
-"""Attention as functions of arrays: the two common forms of a score, one softmax, one weighted sum.
+"""Dot-product and additive attention as functions of arrays.
 
-Blocks call these and nothing below them, so that a faster path has one place to go.
+All blocks call these functions, so a faster implementation only has to change this file.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 from .dtype import score_dtype
 
-# The tutorial's score for what is masked out. A row without any key is uniform rather than NaN.
-# A visible score below it loses against what is hidden, there as here.
+# The tutorial's score for masked keys. A fully masked row becomes uniform instead of NaN.
+# As in the tutorial, masked keys win over visible scores below -1e9.
 MASKED_SCORE = -1e9
 
-# Queries that are handled at once where the weights are not needed.
+# Number of queries processed at a time if the weights are not needed.
 QUERY_BLOCK = 64
 
 
@@ -31,23 +31,23 @@ def dot_product_attention(
     need_weights: bool = True,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """``softmax(query / temperature . key^T) . value``, heads in parallel.
+    """Computes ``softmax(query / temperature . key^T) . value`` for all heads.
 
-    Where nobody needs the weights, queries are taken `QUERY_BLOCK` at a time and the backward pass computes the weights
-    again, so that memory grows with n_query + n_key and not with their product.
+    If the weights are not needed, queries are processed `QUERY_BLOCK` at a time and the backward pass recomputes the
+    weights, so memory grows with n_query + n_key instead of their product.
 
     Args:
         query: (b, n_query, heads, d_k).
         key: (b, n_key, heads, d_k).
         value: (b, n_key, heads, d_v).
-        temperature: what queries are divided by; sqrt(d_k) in Vaswani et al. 2017.
-        mask: (b, heads, n_query, n_key), axes of size 1 broadcast; where it is 0 the score is -1e9.
-        weights_fn: applied to the weights before they are used (dropout); it needs them whole.
-        need_weights: whether to return the weights.
-        precision: of the two products.
+        temperature: Divisor of the queries; sqrt(d_k) in Vaswani et al. 2017.
+        mask: (b, heads, n_query, n_key), where axes of size 1 broadcast; 0 sets the score to -1e9.
+        weights_fn: Function applied to the weights, such as dropout; disables processing in blocks.
+        need_weights: Whether to return the attention weights.
+        precision: Precision of both matrix products.
 
     Returns:
-        The output (b, n_query, heads, d_v), and the weights as applied, (b, heads, n_query, n_key), or None.
+        The output (b, n_query, heads, d_v), and the weights after ``weights_fn`` (b, heads, n_query, n_key) or None.
     """
     check_mask(mask, (query.shape[0], query.shape[2], query.shape[1], key.shape[1]), "b, heads, n_query, n_key")
     attend = partial(_attend, key=key, value=value, temperature=temperature, precision=precision)
@@ -55,7 +55,7 @@ def dot_product_attention(
         out, weights = attend(query, mask, weights_fn=weights_fn)
         return out, weights if need_weights else None
 
-    # A mask with a row for every query goes with it; one row for all of them stays as it is.
+    # A mask with a row per query is split with the queries; a single row is shared by all blocks.
     shared = mask if mask is None or mask.shape[2] == 1 else None
     own = None if mask is None or mask.shape[2] == 1 else jnp.moveaxis(mask, 2, 0)
 
@@ -70,7 +70,7 @@ def dot_product_attention(
 
 
 def _map_blocks(function: Callable[[Any], jax.Array], arrays: Any, count: int) -> jax.Array:
-    """Applies ``function`` to blocks of `QUERY_BLOCK` along the first axis of all arrays, and to what is left over.
+    """Applies ``function`` to blocks of `QUERY_BLOCK` along the first axis of all arrays, and to the remainder.
 
     `jax.lax.map` with a ``batch_size`` vectorises over single queries instead, which is slower on CPUs.
     """
@@ -94,7 +94,7 @@ def _attend(
     weights_fn: Callable[[jax.Array], jax.Array] | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Attention with its weights, all queries at once."""
+    """Computes attention and its weights for all queries at once."""
     scores = jnp.einsum(
         "bqhd,bkhd->bhqk",
         query / temperature,
@@ -115,15 +115,15 @@ def additive_attention(
     mask: jax.Array | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """``softmax(score_fn(tanh(query + key))) . value`` for projected queries and keys.
+    """Computes ``softmax(score_fn(tanh(query + key))) . value`` for projected queries and keys.
 
     Args:
         query: (b, n_query, hidden).
         key: (b, n_key, hidden).
         value: (b, n_key, d_v).
-        score_fn: takes (b, n_query, n_key, hidden) to (b, n_query, n_key, 1).
-        mask: broadcasts against (b, n_query, n_key); where it is 0 the score is -1e9.
-        precision: of the weighted sum.
+        score_fn: Maps (b, n_query, n_key, hidden) to (b, n_query, n_key, 1).
+        mask: (b, n_query, n_key), where axes of size 1 broadcast; 0 sets the score to -1e9.
+        precision: Precision of the weighted sum.
 
     Returns:
         The output (b, n_query, d_v) and the weights (b, n_query, n_key).
@@ -140,7 +140,7 @@ def attention_weights(
     mask: jax.Array | None = None,
     weights_fn: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
-    """Softmax of the scores over the keys (the last axis), masked scores first set to -1e9."""
+    """Softmax over the keys (the last axis), with masked scores set to -1e9."""
     if mask is not None:
         scores = jnp.where(mask == 0, MASKED_SCORE, scores)
     weights = jax.nn.softmax(scores, axis=-1)

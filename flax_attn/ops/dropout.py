@@ -1,10 +1,10 @@
-"""Dropout: the one place where a keep-mask is drawn and applied.
+"""Dropout: draws keep-masks and applies them.
 
-A mask is a function of (key, shape) alone and its element at a position depends on the key and that position, so a
-result does not depend on how a computation is cut into blocks. `flax_attn.layers.Dropout` takes any function of the
-type `KeepMask` in place of `keep_mask`; the parity harness hands both frameworks the same masks that way.
+A mask depends only on (key, shape), and each element only on the key and its position, so results do not depend on how
+a computation is split into blocks. `flax_attn.layers.Dropout` accepts any function of type `KeepMask` in place of
+`keep_mask`; the parity harness uses this to give both frameworks the same masks.
 
-Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014, in the inverted form:
+Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014, as inverted dropout:
 ``y = x * keep / (1 - rate)`` with ``P(keep = 1) = 1 - rate``.
 """
 
@@ -19,12 +19,12 @@ KeepMask = Callable[[jax.Array, float, tuple[int, ...]], jax.Array]
 
 def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
     """Draws a boolean array of ``shape`` whose elements are False with probability ``rate``."""
-    # A float32 probability: under 64-bit mode a Python float would draw other bits.
+    # In float32, since a Python float would draw different bits in 64-bit mode.
     return jax.random.bernoulli(key, np.float32(1.0 - rate), shape)
 
 
 def dropout(x: jax.Array, keep: jax.Array, rate: float) -> jax.Array:
-    """Zeroes the elements of ``x`` that ``keep`` leaves out and scales the others by 1 / (1 - rate).
+    """Zeroes the elements of ``x`` where ``keep`` is False and scales the others by 1 / (1 - rate).
 
     Example:
         >>> dropout(jnp.ones(4), jnp.array([True, False, True, True]), 0.5).tolist()

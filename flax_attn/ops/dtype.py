@@ -1,4 +1,4 @@
-"""The dtype of a computation, in Flax's usual sense."""
+"""Computation dtypes, following Flax's conventions."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 
 
 def cast(x: jax.Array, dtype: DTypeLike | None) -> jax.Array:
-    """Returns ``x`` in ``dtype``; where that is None floats stay as they are and whole numbers become float32.
+    """Casts ``x`` to ``dtype``; None leaves floats unchanged and casts integers to float32.
 
     Example:
         >>> cast(jnp.ones(3), "bfloat16").dtype.name
@@ -18,10 +18,9 @@ def cast(x: jax.Array, dtype: DTypeLike | None) -> jax.Array:
 
 
 def add(x: jax.Array, y: jax.Array) -> jax.Array:
-    """``x + y`` with broadcasting, in float32 at least, rounded once to the wider of both dtypes.
+    """``x + y`` with broadcasting, computed in at least float32 and rounded once to the promoted dtype.
 
-    The gradient of what is broadcast is a sum over the places it went to. Of a narrow product or sum XLA would round
-    partial sums on the way.
+    The gradient of a broadcast operand is a sum, whose partial sums XLA would round in low precision.
 
     Example:
         >>> add(jnp.ones((2, 3), "bfloat16"), jnp.ones(3, "bfloat16")).dtype.name
@@ -33,14 +32,14 @@ def add(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def multiply(x: jax.Array, y: jax.Array) -> jax.Array:
-    """``x * y`` with broadcasting, in the sense of `add`."""
+    """``x * y`` with broadcasting and the dtypes of `add`."""
     dtype = jnp.result_type(x, y)
     wide = score_dtype(dtype)
     return (x.astype(wide) * y.astype(wide)).astype(dtype)
 
 
 def sigmoid(x: jax.Array) -> jax.Array:
-    """The logistic function, value and gradient in float32 at least, in the dtype of ``x``.
+    """Sigmoid in the dtype of ``x``, with value and gradient computed in at least float32.
 
     Example:
         >>> sigmoid(jnp.zeros(3)).tolist()
@@ -50,5 +49,5 @@ def sigmoid(x: jax.Array) -> jax.Array:
 
 
 def score_dtype(dtype: DTypeLike) -> jnp.dtype:
-    """The dtype of scores and sums: float32 for the narrow types (float16 cannot hold -1e9), else their own."""
+    """The dtype for scores and sums, at least float32 (float16 cannot represent -1e9)."""
     return jnp.promote_types(dtype, jnp.float32)

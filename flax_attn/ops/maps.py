@@ -1,7 +1,7 @@
-"""Attention maps on request: every weight and gate inside a module, without a trace of it left behind.
+"""Collects the attention weights and gates of all blocks in a module, without modifying it.
 
-A block calls `record` with whatever it would like to show. That costs nothing unless the call runs under
-`attention_maps`; a block that has to compute more to have something to show asks `is_recording` first.
+Blocks pass their weights and gates to `record`, which does nothing unless the call runs under `attention_maps`. Blocks
+for which this means extra computation check `is_recording` first.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from .._tree import submodules
 
 
 class AttentionMap(nnx.Intermediate[Any]):
-    """What a block has recorded: by name, the value of every call."""
+    """The values a block has recorded: one per call, by name."""
 
 
 _STORE = "recorded_attention_maps"
@@ -25,7 +25,7 @@ def is_recording(module: nnx.Module) -> bool:
 
 
 def record(module: nnx.Module, name: str, value: jax.Array) -> None:
-    """Keeps ``value`` under ``name`` for the caller of `attention_maps`, if there is one."""
+    """Stores ``value`` under ``name`` if the call runs under `attention_maps`."""
     if is_recording(module):
         store = getattr(module, _STORE)
         recorded = store.get_value()
@@ -36,19 +36,18 @@ def attention_maps(module: nnx.Module, *inputs: Any, **kwargs: Any) -> dict[str,
     """Calls ``module(*inputs, **kwargs)`` and returns every attention weight and gate inside it.
 
     Args:
-        module: any module; it is called in the mode it is in and left exactly as it was (running statistics and
-            random streams included).
-        *inputs: what the module takes.
-        **kwargs: keyword arguments of the call.
+        module: Any module. It runs in its current mode and is left unchanged, including running statistics and random
+            streams.
+        *inputs: Positional arguments of the call.
+        **kwargs: Keyword arguments of the call.
 
     Returns:
-        A dictionary from the dotted path of the block (as PyTorch has it) and the map's name to the array. Token
-        attention gives ``weights`` (b, heads, n_query, n_key), gates give ``gate`` in a shape that broadcasts against
-        (b, h, w, c).
-        A block that is called several times in one pass gives ``name.0``, ``name.1``, ...
+        A dictionary of arrays, keyed by the block's dotted path (as in PyTorch) followed by the map's name. Token
+        attention records ``weights`` (b, heads, n_query, n_key); gates record ``gate``, broadcastable to (b, h, w, c).
+        A block called several times in one pass records ``name.0``, ``name.1``, ...
 
     Raises:
-        ValueError: ``module`` is no module.
+        ValueError: If ``module`` is not an ``nnx.Module``.
 
     Example:
         >>> from flax_attn import CBAM

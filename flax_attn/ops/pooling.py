@@ -1,7 +1,7 @@
 """Pooling with PyTorch's values *and* PyTorch's gradients.
 
-Where several elements are the maximum, PyTorch gives the whole gradient to the first of them (row by row), while
-``jnp.max`` splits it evenly. A white patch in an image makes such ties common, so the maxima here select the first.
+When several elements tie for the maximum, PyTorch gives the whole gradient to the first in row-major order, while
+``jnp.max`` splits it evenly. Uniform image regions make ties common, so the maxima here select the first.
 """
 
 import jax
@@ -15,7 +15,7 @@ POOL_TYPES = ("avg", "max", "lp", "lse")
 
 
 def max_first(x: jax.Array, axis: int) -> jax.Array:
-    """The maximum over ``axis`` (kept, with size 1); the gradient goes to its first occurrence.
+    """Maximum over ``axis``, kept with size 1; the gradient goes to the first occurrence.
 
     Example:
         >>> jax.grad(lambda x: max_first(x, -1).sum())(jnp.array([3.0, 1.0, 3.0])).tolist()
@@ -26,14 +26,14 @@ def max_first(x: jax.Array, axis: int) -> jax.Array:
 
 
 def global_pool(x: jax.Array, pool_type: str) -> jax.Array:
-    """Pools a map (b, h, w, c) over all its pixels to (b, c).
+    """Pools a map (b, h, w, c) over all pixels to (b, c).
 
-    ``avg`` the mean; ``max``; ``lp`` = (sum x^2)^(1/2), a sum and not a mean; ``lse`` = log sum exp x, without 1/n.
-    ``lp`` has gradient 0 at zero. ``lse`` takes negative infinities; where there is nothing else it is NaN, as in
-    CBAM's published code (``torch.logsumexp`` gives -inf).
+    ``avg`` is the mean, ``max`` the maximum, ``lp`` = (sum x^2)^(1/2) and ``lse`` = log sum exp x, both without 1/n.
+    ``lp`` has gradient 0 at zero. ``lse`` of only negative infinities is NaN, as in CBAM's published code
+    (``torch.logsumexp`` gives -inf).
 
     Raises:
-        ValueError: the pool type is unknown.
+        ValueError: If the pool type is unknown.
 
     Example:
         >>> global_pool(jnp.full((1, 2, 2, 1), 3.0), "lp").tolist()
@@ -51,23 +51,23 @@ def global_pool(x: jax.Array, pool_type: str) -> jax.Array:
 
 
 def _norm(pixels: jax.Array) -> jax.Array:
-    # At zero PyTorch's lp_pool2d has gradient 0; the square root alone has infinity, and 0 * inf = NaN.
+    # At zero, PyTorch's lp_pool2d has gradient 0; a plain square root would give 0 * inf = NaN.
     total = jnp.sum(jnp.square(pixels.astype(score_dtype(pixels.dtype))), axis=1)
     zero = total == 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total))).astype(pixels.dtype)
 
 
 def _log_sum_exp(pixels: jax.Array) -> jax.Array:
-    # In float32 at least: the gradient of what is subtracted everywhere is a sum over all pixels.
+    # At least float32, since the gradient of ``top`` is a sum over all pixels.
     wide = pixels.astype(score_dtype(pixels.dtype))
     top = max_first(wide, 1)
     return (top[:, 0] + jnp.log(jnp.sum(jnp.exp(wide - top), axis=1))).astype(pixels.dtype)
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """Max-pools (b, h, w, c) over 2x2 windows to (b, h//2, w//2, c); an odd last row or column is left out.
+    """Max-pools (b, h, w, c) over 2x2 windows to (b, h//2, w//2, c), dropping an odd last row or column.
 
-    Pairwise selection: the same result and gradient as ``lax.reduce_window``, whose backward pass is slow on CPUs.
+    Selects pairwise, with the same result and gradient as ``lax.reduce_window``, whose backward pass is slow on CPUs.
 
     Example:
         >>> max_pool_2x2(jnp.arange(9.0).reshape(1, 3, 3, 1)).ravel().tolist()
@@ -80,14 +80,14 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
 
 
 def _first_larger(first: jax.Array, second: jax.Array) -> jax.Array:
-    # A NaN in either is the maximum, as in PyTorch.
+    # NaNs propagate, as in PyTorch.
     return jnp.where((second > first) | jnp.isnan(second), second, first)
 
 
 def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Averages (b, h, w, c) over size[0] x size[1] bins to (b, *size, c), bins as in PyTorch's AdaptiveAvgPool2d.
+    """Averages (b, h, w, c) over size[0] x size[1] bins to (b, *size, c), as PyTorch's AdaptiveAvgPool2d.
 
-    Bin i of n over a length l covers [floor(i*l/n), ceil((i+1)*l/n)).
+    Bin i of n along an axis of length l covers [floor(i*l/n), ceil((i+1)*l/n)).
 
     Example:
         >>> adaptive_avg_pool(jnp.arange(5.0).reshape(1, 5, 1, 1), (2, 1)).ravel().tolist()

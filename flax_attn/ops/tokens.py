@@ -1,10 +1,10 @@
-"""Between maps and tokens: the order decides what a token is.
+"""Converts between maps and tokens, in one of two orders.
 
 ``pixels``: token i is pixel i, with its c channels as features.
 
-``article``: the reshape of the source tutorial, which takes the channels-first array (b, c, h, w) to (b, h*w, c)
-without moving an axis. A "token" is then c neighbouring values of one channel (where c divides h*w; else it straddles
-channels). It is kept because checkpoints were trained that way.
+``article``: the source tutorial's reshape of (b, c, h, w) to (b, h*w, c) without a transpose. A "token" is then c
+consecutive values of one channel (or of adjacent channels, if c does not divide h*w). Kept for checkpoints that were
+trained this way.
 """
 
 import jax
@@ -16,10 +16,10 @@ TOKEN_ORDERS = ("pixels", "article")
 
 
 def map_to_tokens(x: jax.Array, token_order: str = "pixels") -> jax.Array:
-    """Turns a map (b, h, w, c) into tokens (b, h*w, c).
+    """Reshapes a map (b, h, w, c) into tokens (b, h*w, c).
 
     Raises:
-        ValueError: the token order is unknown.
+        ValueError: If the token order is unknown.
 
     Example:
         >>> map_to_tokens(jnp.zeros((2, 5, 7, 3))).shape
@@ -33,10 +33,10 @@ def map_to_tokens(x: jax.Array, token_order: str = "pixels") -> jax.Array:
 
 
 def tokens_to_map(tokens: jax.Array, height: int, width: int, token_order: str = "pixels") -> jax.Array:
-    """Turns tokens (b, height*width, c) back into a map (b, height, width, c): the inverse of `map_to_tokens`.
+    """Reshapes tokens (b, height*width, c) into a map (b, height, width, c); the inverse of `map_to_tokens`.
 
     Raises:
-        ValueError: the token order is unknown, or there are not height * width tokens.
+        ValueError: If the token order is unknown, or the number of tokens is not height * width.
     """
     check_choice("token_order", token_order, TOKEN_ORDERS)
     check_shape("tokens", tokens, "b n c", n=height * width)
@@ -47,7 +47,7 @@ def tokens_to_map(tokens: jax.Array, height: int, width: int, token_order: str =
 
 
 def flatten_channels_first(x: jax.Array) -> jax.Array:
-    """Flattens (b, h, w, c) to (b, c*h*w), channels slowest: the order in which PyTorch's Linear saw its features.
+    """Flattens (b, h, w, c) to (b, c*h*w) with channels slowest, the feature order of PyTorch's flatten.
 
     Example:
         >>> flatten_channels_first(jnp.arange(4).reshape(1, 1, 2, 2)).tolist()

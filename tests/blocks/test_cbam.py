@@ -104,7 +104,7 @@ def test_basic_conv_takes_maps_that_its_kernel_fits_into_and_no_smaller_ones(ker
     for name, size, axis in (("h", (h - 1, w), 0), ("w", (h, w - 1), 1)):
         if 0 in size:
             continue
-        message = f"x must have {name} >= {smallest[axis]}, the kernel reaches over {reach[axis]}, got {size[axis]}"
+        message = f"x must have {name} >= {smallest[axis]}, the kernel spans {reach[axis]}, got {size[axis]}"
         with pytest.raises(ValueError, match=rf"^{message}\b"):
             jax.eval_shape(call, jnp.ones((1, *size, 2)))
 
@@ -195,7 +195,7 @@ BAD_ARGUMENTS = [
     (fx.BasicConv, (4, -6, 3), {}, "out_planes must be a whole number >= 1, got -6"),
     (fx.BasicConv, (4, 6, 0), {}, "kernel_size[0] must be a whole number >= 1, got 0"),
     (fx.BasicConv, (4, 6, (3, 0)), {}, "kernel_size[1] must be a whole number >= 1, got 0"),
-    (fx.BasicConv, (4, 6, (3, 5, 7)), {}, "kernel_size must be one size or two, got (3, 5, 7)"),
+    (fx.BasicConv, (4, 6, (3, 5, 7)), {}, "kernel_size must be an int or a pair of ints, got (3, 5, 7)"),
     (fx.BasicConv, (4, 6, 3), {"stride": 0}, "stride must be a whole number >= 1, got 0"),
     (fx.BasicConv, (4, 6, 3), {"dilation": 0}, "dilation must be a whole number >= 1, got 0"),
     (fx.BasicConv, (4, 6, 3), {"groups": 0}, "groups must be a whole number >= 1, got 0"),

@@ -224,8 +224,8 @@ def test_bad_shapes_of_one_head(query, context, message):
 @pytest.mark.parametrize(
     ("query", "context", "message"),
     [
-        ((2, 3, 7, 5), (2, 22, 5), "context must have as many places as the query, 21, got 22"),
-        ((2, 3, 7, 5), (2, 3, 5, 5), "context must have as many places as the query, 21, got 15"),
+        ((2, 3, 7, 5), (2, 22, 5), "context must have as many positions as the query, 21, got 22"),
+        ((2, 3, 7, 5), (2, 3, 5, 5), "context must have as many positions as the query, 21, got 15"),
         ((2, 3, 7, 5), (2, 3, 7, 4), "context must have shape (b=2, h, w, mem_in=5), got (2, 3, 7, 4)"),
         ((2, 3, 7, 4), (2, 3, 7, 4), "query must have shape (b, h, w, query_in=5), got (2, 3, 7, 4)"),
         ((3, 5), (3, 5), "query must be a sequence (b, n, c) or a map (b, h, w, c), got (3, 5)"),

@@ -1,4 +1,4 @@
-"""CBAM (Woo et al. 2018), after the authors' code."""
+"""CBAM (Woo et al. 2018), following the authors' code."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from ..maps import record
 
 
 class BasicConv(nn.Module):
-    """Convolution, BatchNorm, ReLU; the last two are optional."""
+    """Convolution with optional BatchNorm and ReLU."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class BasicConv(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """Scales every channel of (b, c, h, w)."""
+    """Scales each channel of a map (b, c, h, w) by a gate from a shared MLP."""
 
     def __init__(self, gate_channels: int, reduction_ratio: int = 16, pool_types: Sequence[str] = ("avg", "max")):
         super().__init__()
@@ -58,7 +58,7 @@ class ChannelGate(nn.Module):
 
 
 def pool(x: Tensor, pool_type: str) -> Tensor:
-    """Pools (b, c, h, w) over the whole map to (b, c, 1, 1)."""
+    """Pools a map (b, c, h, w) over all pixels; "lse" returns (b, c, 1), the others (b, c, 1, 1)."""
     size = (x.size(2), x.size(3))
     if pool_type == "avg":
         return F.avg_pool2d(x, size, stride=size)
@@ -68,7 +68,7 @@ def pool(x: Tensor, pool_type: str) -> Tensor:
         return F.lp_pool2d(x, 2, size, stride=size)
     if pool_type == "lse":
         return logsumexp_2d(x)
-    raise ValueError(f"pool_types must be of avg, max, lp and lse, got {pool_type!r}")
+    raise ValueError(f"pool_types must be among avg, max, lp and lse, got {pool_type!r}")
 
 
 def logsumexp_2d(x: Tensor) -> Tensor:
@@ -78,14 +78,14 @@ def logsumexp_2d(x: Tensor) -> Tensor:
 
 
 class ChannelPool(nn.Module):
-    """Maximum and mean over channels, in this order."""
+    """Stacks the maximum and the mean over channels, in this order."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([torch.max(x, 1)[0].unsqueeze(1), torch.mean(x, 1).unsqueeze(1)], dim=1)
 
 
 class SpatialGate(nn.Module):
-    """Scales every pixel of (b, c, h, w)."""
+    """Scales each pixel of a map (b, c, h, w) by a gate from a 7x7 convolution."""
 
     def __init__(self):
         super().__init__()
@@ -99,7 +99,7 @@ class SpatialGate(nn.Module):
 
 
 class CBAM(nn.Module):
-    """Channel gate, then spatial gate unless ``no_spatial``."""
+    """Channel gate, then an optional spatial gate."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Channel attention on its own, as in the second tutorial."""
+"""Channel attention without a spatial gate, as in the second tutorial."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from ..maps import record
 
 
 class ChannelAttention(nn.Module):
-    """The gate (b, c, 1, 1) of a map (b, c, h, w)."""
+    """Computes the gate (b, c, 1, 1) of a map (b, c, h, w), without applying it."""
 
     def __init__(self, in_planes: int, ratio: int = 16):
         super().__init__()
@@ -26,7 +26,7 @@ class ChannelAttention(nn.Module):
 
 
 class UseAttentionModel(nn.Module):
-    """A map times its channel attention."""
+    """Scales each channel of a map (b, c, h, w) by its `ChannelAttention` gate."""
 
     def __init__(self, in_planes: int, ratio: int = 16):
         super().__init__()

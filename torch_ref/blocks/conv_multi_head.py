@@ -1,4 +1,4 @@
-"""Attention made of 1x1 convolutions, and its multi-head block, as in the tutorial's third network."""
+"""Attention with 1x1 convolutions, and a multi-head block around it, as in the tutorial's third network."""
 
 import math
 
@@ -34,7 +34,7 @@ class ConvAttention(nn.Module):
 
 
 class ConvMultiHeadAttention(nn.Module):
-    """query and context (b, query_in, ...) with as many places -> (b, query_in, ...) in the query's shape."""
+    """query and context (b, query_in, ...) with as many positions -> (b, query_in, ...) in the query's shape."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class ConvMultiHeadAttention(nn.Module):
         weights = torch.cat([weights for _, weights in heads], dim=1)
         record(self, "weights", weights)
         record(self, "z1", z1)
-        # LayerNorm normalises the last axis: channels go there and back.
+        # LayerNorm normalises the last axis, so channels move there and back.
         z2 = self.norm1((self.proj_down(z1) + x2).transpose(1, 2)).transpose(1, 2)
         z3 = self.mixing_layer2(F.relu(self.mixing_layer1(z2))) + z2
         out = self.norm2(z3.transpose(1, 2)).transpose(1, 2)

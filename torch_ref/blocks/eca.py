@@ -10,7 +10,7 @@ from ..maps import record
 
 
 class EfficientChannelAttention(nn.Module):
-    """Scales every channel of (b, c, h, w) by what its neighbours say."""
+    """Scales each channel of a map (b, c, h, w) by a gate from a 1D convolution over the channels."""
 
     def __init__(
         self, channels: int | None = None, kernel_size: int = 3, gamma: int = 2, beta: int = 1, circular: bool = False

@@ -1,4 +1,4 @@
-"""Multi-head attention with its residual and layer norm (Vaswani et al. 2017), as in the tutorial."""
+"""Multi-head attention with residual connection and layer norm (Vaswani et al. 2017), as in the tutorial."""
 
 from torch import Tensor, nn
 
@@ -43,7 +43,7 @@ class MultiHeadAttention(nn.Module):
         k = self.w_ks(key).view(b, n_key, self.n_head, self.d_k).transpose(1, 2)
         v = self.w_vs(value).view(b, n_key, self.n_head, self.d_v).transpose(1, 2)
         if mask is not None:
-            mask = mask.unsqueeze(1)  # the heads share it
+            mask = mask.unsqueeze(1)  # shared by all heads
         heads, weights = self.attention(q, k, v, mask, need_weights=need_weights)
         out = self.dropout(self.fc(heads.transpose(1, 2).reshape(b, n_query, -1)))
         if self.residual:

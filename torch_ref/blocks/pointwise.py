@@ -1,4 +1,4 @@
-"""Point-wise spatial attention (YOLOv4), the form around Darknet's sam layer."""
+"""Point-wise spatial attention (YOLOv4's modified SAM)."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from ..maps import record
 
 
 class PointwiseSpatialAttention(nn.Module):
-    """Scales every element of (b, c, h, w)."""
+    """Scales each element of a map (b, c, h, w) by a gate from a 1x1 convolution."""
 
     def __init__(self, channels: int, bn: bool = True):
         super().__init__()

@@ -1,11 +1,11 @@
-"""Positional encodings of maps (Carion et al. 2020), added to (b, c, h, w)."""
+"""2D position encodings (Carion et al. 2020), added to maps (b, c, h, w)."""
 
 import torch
 from torch import Tensor, nn
 
 
 class SinePositionEncoding2d(nn.Module):
-    """Half the channels for the row, half for the column, sines and cosines in turn."""
+    """Alternating sines and cosines, the first half of the channels for the row, the second for the column."""
 
     def __init__(self, channels: int, temperature: float = 10000):
         super().__init__()
@@ -18,7 +18,7 @@ class SinePositionEncoding2d(nn.Module):
         return x + torch.cat([rows, columns]).to(x)
 
     def encode(self, length: int) -> Tensor:
-        """One axis: (length, channels / 2)."""
+        """Encodes one axis, (length, channels / 2)."""
         half = self.channels // 2
         wavelengths = self.temperature ** (torch.arange(0, half, 2, dtype=torch.float64) / half)
         encoding = torch.zeros(length, half, dtype=torch.float64)
@@ -29,7 +29,7 @@ class SinePositionEncoding2d(nn.Module):
 
 
 class LearnedPositionEncoding2d(nn.Module):
-    """Half the channels from a table of rows, half from a table of columns."""
+    """Learned embeddings, the first half of the channels for the row, the second for the column."""
 
     def __init__(self, height: int, width: int, channels: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A spatial gate for windows of sensor data, as in the third tutorial."""
+"""Spatial attention for windows of sensor data, as in the third tutorial."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from ..maps import record
 
 
 class SpatialAttentionModule(nn.Module):
-    """Scales every (time, sensor) place of (b, c, series, modal)."""
+    """Scales each (time, sensor) position of windows (b, c, series, modal)."""
 
     def __init__(self):
         super().__init__()

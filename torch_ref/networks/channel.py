@@ -1,4 +1,4 @@
-"""A classifier behind channel attention: the gate, the mean over the map, a linear layer."""
+"""A classifier with channel attention."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ from ..blocks.channel import UseAttentionModel
 
 
 class ChannelAttentionClassifier(nn.Module):
-    """(b, c, h, w) -> logits (b, category) and the attended map."""
+    """Classifies maps (b, c, h, w); returns logits (b, category) and the attended map."""
 
     def __init__(self, in_planes: int, category: int, ratio: int = 16):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Small CNNs that tell whether an image (b, 3, h, w) holds a white patch, as in the first tutorial."""
+"""Small CNNs that detect a white patch in an image (b, 3, h, w), as in the first tutorial."""
 
 import inspect
 
@@ -32,7 +32,7 @@ class ConvPart(nn.Module):
 
 
 class PatchNetwork(nn.Module):
-    """The convolutional part, any block or none, the mean over the map, a linear classifier."""
+    """Convolutional part, any attention block or none, global average pooling and a linear classifier."""
 
     def __init__(self, block: nn.Module | None = None, token_order: str = "pixels", position: nn.Module | None = None):
         super().__init__()
@@ -54,7 +54,7 @@ class PatchNetwork(nn.Module):
 
 
 def self_attend(block: nn.Module, z: Tensor, token_order: str = "pixels", position: nn.Module | None = None) -> Tensor:
-    """Lets a map (b, c, h, w) attend to itself through any block."""
+    """Applies any block to a map (b, c, h, w), as self-attention for token blocks."""
     arguments = inspect.signature(block.forward).parameters
     if "context" in arguments:
         return block(z, z)[0]
@@ -63,7 +63,7 @@ def self_attend(block: nn.Module, z: Tensor, token_order: str = "pixels", positi
     b, c, h, w = z.shape
     z = z if position is None else position(z)
     if token_order == "article":
-        tokens = z.reshape(b, h * w, c)  # the tutorial's: no axis moves
+        tokens = z.reshape(b, h * w, c)  # the tutorial's reshape, without a transpose
         return block(tokens, tokens, tokens)[0].reshape(b, c, h, w)
     if token_order != "pixels":
         raise ValueError(f"token_order must be 'pixels' or 'article', got {token_order!r}")
@@ -72,7 +72,7 @@ def self_attend(block: nn.Module, z: Tensor, token_order: str = "pixels", positi
 
 
 def create_position(position: str | None, height: int, width: int) -> nn.Module | None:
-    """The position encoding, None, "sine" or "learned", of an attended map (b, 32, height, width)."""
+    """Creates the position encoding (None, "sine" or "learned") for a map (b, 32, height, width)."""
     if position == "sine":
         return SinePositionEncoding2d(32)
     if position == "learned":

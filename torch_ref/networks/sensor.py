@@ -9,7 +9,7 @@ from ..blocks.spatial import SpatialAttentionModule
 
 
 class SpatialAttentionNeuralNetwork(nn.Module):
-    """(b, 1, series, modal) -> logits (b, category)."""
+    """Classifies windows (b, 1, series, modal); returns logits (b, category)."""
 
     def __init__(self, train_shape: Sequence[int], category: int):
         super().__init__()
