@@ -28,6 +28,7 @@ autodoc_typehints_description_target = "documented"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 
@@ -40,13 +41,15 @@ def public(module: str) -> list[str]:
 
 
 def is_public(module: Any, value: Any) -> bool:
-    """Whether a module defines a class or function, or re-exports it from a file of its package."""
-    home = getattr(value, "__module__", "") or ""
-    here = home == module.__name__ or (hasattr(module, "__path__") and home.startswith(f"{module.__name__}."))
-    return here and (inspect.isclass(value) or inspect.isfunction(value))
+    """Whether a file defines a class or function, or a package re-exports something from its files."""
+    if hasattr(module, "__path__"):
+        return not inspect.ismodule(value)
+    return (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__
 
 
-autosummary_context = {"public": public}
+# For _templates/package.rst: the names of each module that api.rst lists.
+API = re.findall(r"^   (flax_attn\S*)$", (ROOT / "docs" / "api.rst").read_text(encoding="utf-8"), flags=re.MULTILINE)
+autosummary_context = {"public": {module: public(module) for module in API}}
 
 
 def read_source(app: Any, page: str, source: list[str]) -> None:
@@ -59,11 +62,19 @@ def read_source(app: Any, page: str, source: list[str]) -> None:
 
 
 def escape_stars(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Keeps the stars of ``**options`` in a docstring, which is no emphasis."""
-    lines[:] = [re.sub(r"(?<![\w`*\\])(\*{1,2})(?=\w+\b(?!\*))", r"\\\1", line) for line in lines]
+    """Keeps the stars of ``**options`` and ``*shape`` in a docstring from becoming emphasis."""
+    outside = re.compile(r"(``.*?``)|(\*{1,2})(?=\w+\b(?!\*))")
+    lines[:] = [outside.sub(lambda m: m[1] or m[2].replace("*", r"\*"), line) for line in lines]
+
+
+def skip_foreign(app: Any, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
+    """Leaves out functions of other packages that are defaults of a class's fields."""
+    home = getattr(thing, "__module__", None) or "flax_attn"
+    return True if inspect.isroutine(thing) and not home.startswith("flax_attn") else None
 
 
 def setup(app: Any) -> None:
     """Connects the hooks."""
     app.connect("source-read", read_source)
     app.connect("autodoc-process-docstring", escape_stars)
+    app.connect("autodoc-skip-member", skip_foreign)
