@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from flax import nnx
+from sphinx.util.inspect import stringify_signature
+
 import flax_attn
 
 ROOT = Path(__file__).parent.parent
@@ -13,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 FILES = {"index": "README.md", "contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md"}
 
 project = "flax_attn"
-author = "the authors of flax_attn"
+html_show_copyright = False
 version = release = flax_attn.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme = "furo"
@@ -61,10 +64,22 @@ def read_source(app: Any, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"\[`(\w+)`\]\((?:\.\./)?flax_attn/blocks/\w+\.py\)", r"{py:class}`~flax_attn.\1`", text)
 
 
-def escape_stars(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Keeps the stars of ``**options`` and ``*shape`` in a docstring from becoming emphasis."""
-    outside = re.compile(r"(``.*?``)|(\*{1,2})(?=\w+\b(?!\*))")
-    lines[:] = [outside.sub(lambda m: m[1] or m[2].replace("*", r"\*"), line) for line in lines]
+def read_docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Adds to a block the text of its file, with paper and equations, and keeps stars from becoming emphasis."""
+    if what == "class" and thing.__module__.startswith("flax_attn.blocks."):
+        file = inspect.getdoc(inspect.getmodule(thing)) or ""
+        lines += [".. rubric:: Background", "", *file.splitlines(), ""]
+    stars = re.compile(r"(``.*?``)|(\*{1,2})(?=\w+\b(?!\*))")
+    lines[:] = [stars.sub(lambda m: m[1] or m[2].replace("*", r"\*"), line) for line in lines]
+
+
+def read_signature(app: Any, what: str, name: str, thing: Any, *_: Any) -> tuple[str, str] | None:
+    """The arguments of a class's ``__init__``, which NNX's metaclass hides."""
+    if what != "class" or not issubclass(thing, nnx.Module):
+        return None
+    signature = inspect.signature(thing.__init__)
+    own = signature.replace(parameters=list(signature.parameters.values())[1:])
+    return stringify_signature(own, show_annotation=False), ""
 
 
 def skip_foreign(app: Any, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
@@ -76,5 +91,6 @@ def skip_foreign(app: Any, what: str, name: str, thing: Any, skip: bool, options
 def setup(app: Any) -> None:
     """Connects the hooks."""
     app.connect("source-read", read_source)
-    app.connect("autodoc-process-docstring", escape_stars)
+    app.connect("autodoc-process-docstring", read_docstring)
+    app.connect("autodoc-process-signature", read_signature)
     app.connect("autodoc-skip-member", skip_foreign)

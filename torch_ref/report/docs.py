@@ -16,7 +16,6 @@ from .tables import case_table, class_table, describe, in_markdown, markdown
 
 ROOT = Path(__file__).parent.parent.parent
 README_RUN = "cpu-highest"  # the run that README quotes
-CALLS = {"gate": "`block(x)`", "tokens": "`block(query, key, value)`", "context": "`block(query, context)`"}
 
 
 def write_between(path: Path, mark: str, text: str) -> None:
@@ -147,8 +146,8 @@ def block_table(entries: Sequence[Entry], package: str) -> str:
         what = (inspect.getdoc(entry.block) or "").splitlines()[0]
         paper = f"[{entry.paper}]({entry.url})" if entry.url else entry.paper
         block = f"[`{entry.block.__name__}`]({package}/{path}.py)"
-        lines.append([f"`{entry.name}`", block, what, CALLS[entry.kind], paper])
-    return markdown(["name", "class", "what it does", "call", "paper"], lines, rule="---")
+        lines.append([f"`{entry.name}`", block, what, entry.kind, paper])
+    return markdown(["name", "class", "what it does", "kind", "paper"], lines, rule="---")
 
 
 def _both(old: str, new: str) -> str:
