@@ -12,7 +12,7 @@ from .initializers import uniform_fan_in
 
 
 class Linear(nnx.Linear):
-    """Linear layer over the last axis, ``y = x . kernel + bias``: (..., in_features) -> (..., out_features).
+    """Linear layer over the last axis, ``y = x @ kernel + bias``: (..., in_features) -> (..., out_features).
 
     Differs from ``nnx.Linear``: kernel and bias are drawn from U(+-1/sqrt(in_features)), and the bias is added in at
     least float32 (`flax_attn.layers.bias`).

@@ -31,7 +31,7 @@ def dot_product_attention(
     need_weights: bool = True,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Computes ``softmax(query / temperature . key^T) . value`` for all heads.
+    """Computes ``softmax(query / temperature @ key^T) @ value`` for all heads.
 
     If the weights are not needed, queries are processed `QUERY_BLOCK` at a time and the backward pass recomputes the
     weights, so memory grows with n_query + n_key instead of their product.
@@ -115,7 +115,7 @@ def additive_attention(
     mask: jax.Array | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes ``softmax(score_fn(tanh(query + key))) . value`` for projected queries and keys.
+    """Computes ``softmax(score_fn(tanh(query + key))) @ value`` for projected queries and keys.
 
     Args:
         query: (b, n_query, hidden).

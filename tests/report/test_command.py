@@ -32,14 +32,14 @@ def test_it_writes_what_is_asked_for(tmp_path, capsys):
     ("options", "message"),
     [
         (["Nope"], "NAME must be a class or a case among .*, got Nope"),
-        (["CBAM", "--docs"], "--docs needs all cases, got CBAM"),
-        (["--dtypes", "float16"], "must be of float64, float32, bfloat16, comma-separated, got 'float16'"),
+        (["CBAM", "--docs", "--steps", "3"], "--docs must have the default dtypes, steps and seed, got .* --steps 3 "),
+        (["--dtypes", "float16"], "must be some of float64, float32, bfloat16, comma-separated, got 'float16'"),
         (["--steps", "-1"], "expected one argument|must be a whole number >= 0"),
         (["--steps", "many"], "must be a whole number >= 0, got 'many'"),
         (["--jobs", "0"], "must be a whole number >= 1, got '0'"),
         (["--platform", "npu"], "invalid choice: 'npu'"),
         (["--precision", "low"], "invalid choice: 'low'"),
-        (["--json", "no/such/folder/report.json"], "must be a file in a folder that exists"),
+        (["--json", "no/such/folder/report.json"], "must be a file in an existing folder"),
     ],
 )
 def test_bad_options(options, message, capsys):
@@ -61,7 +61,10 @@ def test_a_platform_without_a_device(monkeypatch, capsys):
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     assert command.main(["parity", "CBAM", "--platform", "tpu"]) == 2
-    assert "--platform must be one that JAX finds a device for, got tpu; flax_attn[tpu]" in capsys.readouterr().err
+    assert (
+        "--platform must be one with a device that JAX finds, got tpu; is flax_attn[tpu] installed?"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_failure_is_the_exit_status(monkeypatch, capsys):
@@ -81,4 +84,4 @@ def test_without_pytorch_one_line_names_the_extra(tmp_path):
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr == "python -m torch_ref parity: the reference needs PyTorch: pip install -e '.[torch]'\n"
+    assert done.stderr == "error: the reference needs PyTorch: pip install -e '.[torch]'\n"

@@ -39,7 +39,7 @@ def test_json_there_and_back(run):
     assert from_json(to_json(run)) == run
 
 
-def test_numbers_that_are_not_finite_survive_json(run):
+def test_non_finite_numbers_survive_json(run):
     cases = [result("CBAM", row(math.nan), row(math.inf), float32=math.nan)]
     text = to_json(replace(run, cases=cases))
     back = from_json(text)
@@ -67,17 +67,17 @@ def test_nan_is_the_worst():
     assert math.isnan(result("CBAM", row(math.inf), row(math.nan), row(1.0)).worst("float32").error)
 
 
-def test_problems_name_what_falls_short(run):
+def test_problems_name_what_exceeds_its_limit(run):
     limit = tolerances.RATIOS["float32"][1]
     cases = [result("CBAM", row(3.0), float32=limit + 1), result("Net", row(math.nan), float32=1.0)]
     problems = replace(run, cases=cases).problems()
     assert len(problems) == 3
     assert problems[0].startswith("CBAM: FAIL float32 eval")
     assert problems[1].startswith("Net: FAIL")
-    assert problems[2] == f"CBAM: float32 error is {limit + 1:.2f} times PyTorch's own, at most {limit} wanted"
+    assert problems[2] == f"CBAM: float32 error is {limit + 1:.2f} times PyTorch's own, expected at most {limit}"
 
 
-def test_the_mean_is_geometric_and_judged_over_all_cases(run):
+def test_the_mean_is_geometric_and_limited_for_complete_runs_only(run):
     cases = [result("CBAM", float32=4.0), result("Net", float32=1.0)]
     some = replace(run, cases=cases)
     assert some.mean_ratio("float32") == 2.0
@@ -85,7 +85,7 @@ def test_the_mean_is_geometric_and_judged_over_all_cases(run):
     some = replace(run, cases=[*cases, result("ConvPart", float32=1e-4)])
     assert some.median_ratio("float32") == 1.0
     assert math.isnan(some.median_ratio("bfloat16"))
-    assert all("in the mean" not in problem for problem in some.problems())
+    assert all("mean " not in problem for problem in some.problems())
 
 
 def test_the_mean_of_all_cases_is_a_problem_above_its_limit(run):
@@ -93,7 +93,7 @@ def test_the_mean_of_all_cases_is_a_problem_above_its_limit(run):
 
     cases = [result(case.name, row(0.0), float32=1.5) for case in CASES]
     assert replace(run, cases=cases).problems() == [
-        "float32 errors are 1.50 times PyTorch's own in the mean, 1.0 wanted"
+        "mean float32 error is 1.50 times PyTorch's own, expected at most 1.0"
     ]
 
 
@@ -102,8 +102,8 @@ def test_options_default_to_everything():
 
 
 @pytest.mark.nightly
-def test_two_processes_show_what_one_shows(run):
-    told = []
-    again = run_cases(find_cases([case.name for case in run.cases]), run.options, 2, told.append)
-    assert told == [case.name for case in run.cases]
+def test_two_processes_give_the_results_of_one(run):
+    finished = []
+    again = run_cases(find_cases([case.name for case in run.cases]), run.options, 2, finished.append)
+    assert finished == [case.name for case in run.cases]
     assert [case.rows for case in again.cases] == [case.rows for case in run.cases]

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from torch_ref.report.markdown import case_table, class_table, run_page
 from torch_ref.report.page import run_html
+from torch_ref.report.tables import case_table, class_table, in_markdown, run_markdown
 
 
 class Reader(HTMLParser):
@@ -65,11 +65,11 @@ def test_the_page_says_what_failed(run):
 
 def test_every_table_row_has_as_many_cells_as_the_head(run):
     for table in (class_table(run), case_table(run, "float64"), case_table(run, "bfloat16")):
-        assert len({line.count("|") for line in table.splitlines()}) == 1
+        assert len({line.count("|") for line in in_markdown(table).splitlines()}) == 1
 
 
 def test_markdown_holds_the_figures(run):
-    text = run_page(run)
+    text = run_markdown(run)
     worst = run.cases[1].worst("float64", ["output"])
     assert f"{worst.error:.0e}" in text
     assert re.search(r"\| ChannelPool \| .* \| - \|", text)

@@ -1,1 +1,1 @@
-"""The parity report: run the cases, and show what was found in the terminal, as JSON, Markdown or a page."""
+"""The parity report: runs the cases and shows the results in the terminal, as JSON, Markdown or HTML."""

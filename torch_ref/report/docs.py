@@ -1,60 +1,82 @@
-"""The figures in the documentation: ``docs/parity`` holds runs, ``docs/parity.md`` and README's table show them."""
+"""Writes generated tables into the documentation: the blocks, and the parity figures kept in ``docs/parity``."""
 
+import inspect
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from flax_attn.testing.tolerances import STALE, TRAINED, UNITS
+from flax_attn.registry import BLOCKS, Entry
+from flax_attn.testing.tolerances import QUANTITIES, STALE, TRAINED, UNITS
 
-from .markdown import case_table, class_table, describe
+from ..cases import CASES
 from .run import CaseResult, Options, ParityRun, from_json, to_json
+from .tables import case_table, class_table, describe, in_markdown, markdown
 
 ROOT = Path(__file__).parent.parent.parent
-BEGIN, END = "<!-- parity: begin -->", "<!-- parity: end -->"
-README_RUN = "cpu-highest"
+README_RUN = "cpu-highest"  # the run that README quotes
 
-INTRODUCTION = """\
-# Parity in figures
 
-Written by `python -m torch_ref parity --docs`; a test fails where an error is more than 100 times larger or
-smaller than written. Errors are the largest relative error, `norm(got - reference) / norm(reference)`, over all tensors
-of a quantity, in train and eval mode, against PyTorch's float64. For the narrower dtypes weights and inputs are rounded
-first, and both errors stand there, ours / PyTorch's own. *Ratio* is ours over PyTorch's own, each the root of the mean
-square over all tensors of the case and at least one unit in the last place: below 1 we are nearer to the truth. After
-the training steps (optax against torch.optim: SGD with momentum, Adam, AdamW with weight decay; dropout included)
-losses, parameters and buffers are compared, in float64."""
+def write_between(path: Path, mark: str, text: str) -> None:
+    """Replaces what stands between ``<!-- MARK: begin -->`` and ``<!-- MARK: end -->`` in a document.
 
-NO_ACCELERATOR = """\
-## GPU and TPU
-
-No figures yet: no such device was at hand. `python -m torch_ref parity --platform gpu --docs` (or `tpu`; also with
-`--precision default`, which is TF32 on NVIDIA's and bfloat16 on TPUs) adds them to this page. Tolerances there are the
-CPU's, and bfloat16's for float32 at a lower precision of products, until figures say otherwise."""
+    Raises:
+        ValueError: the document lacks one of the marks.
+    """
+    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+    old = path.read_text(encoding="utf-8")
+    new, count = re.subn(f"{begin}.*{end}", lambda _: f"{begin}\n{text.strip()}\n{end}", old, flags=re.DOTALL)
+    if not count:
+        raise ValueError(f"{path} must contain {begin} and {end}, got at most one of them")
+    if new != old:
+        _write(path, new)
 
 
 def write_docs(run: ParityRun, root: Path = ROOT) -> list[Path]:
-    """Keeps a complete run and writes the pages anew; returns what was written.
+    """Stores the figures of a run's cases, leaving those of all others, and regenerates the pages.
 
     Raises:
-        ValueError: the run lacks cases, or the README its marks.
+        ValueError: the run has other than the default options, or failures.
     """
-    if not run.is_complete:
-        raise ValueError("--docs must have all cases, got some of them")
-    if run.options != Options(precision=run.options.precision) or run.problems():
-        raise ValueError("--docs must have a run with the default options in which all is well, got another")
-    folder = root / "docs" / "parity"
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / f"{run.platform}-{run.options.precision}.json"
-    write(kept, to_json(run.summary()))
-    return [kept, *render_docs(root)]
+    if run.options != Options(precision=run.options.precision):
+        raise ValueError(f"--docs must have the default dtypes, steps and seed, got {run.options}")
+    if problems := run.problems():
+        raise ValueError(f"--docs must have a run without failures, got {len(problems)}, the first {problems[0]}")
+    path = root / "docs" / "parity" / f"{run.platform}-{run.options.precision}.json"
+    run = run.summary()
+    if path.is_file():
+        run = update(from_json(path.read_text(encoding="utf-8")), run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, to_json(run))
+    return [path, *render_docs(root)]
+
+
+def update(kept: ParityRun, new: ParityRun) -> ParityRun:
+    """``kept`` with the cases of ``new``, in the order of the table and without cases that no longer exist."""
+    names = {case.name for case in new.cases}
+    others = {case.name: case for case in kept.cases if case.name not in names}
+    cases = {**others, **{case.name: case for case in new.cases}}
+    cases = {case.name: cases[case.name] for case in CASES if case.name in cases}
+    if cases.keys() <= names:
+        return new
+    return replace(
+        new,
+        hardware=_both(kept.hardware, new.hardware),
+        versions={name: _both(kept.versions[name], number) for name, number in new.versions.items()},
+        seconds=sum(case.seconds for case in cases.values()),
+        cases=list(cases.values()),
+    )
 
 
 def render_docs(root: Path = ROOT) -> list[Path]:
-    """Writes the pages from the runs that are kept."""
-    pages = {root / "docs" / "parity.md": parity_page(kept_runs(root)), root / "README.md": readme(root)}
-    for path, text in pages.items():
-        write(path, text)
-    return list(pages)
+    """Regenerates the tables of all pages from the registry and the kept runs; returns the pages."""
+    readme, blocks, parity = root / "README.md", root / "docs" / "blocks.md", root / "docs" / "parity.md"
+    write_between(readme, "blocks", block_table([entry for entry in BLOCKS if entry.featured], "flax_attn"))
+    write_between(readme, "parity", key_figures(kept_runs(root)[README_RUN]))
+    write_between(blocks, "blocks", block_table(BLOCKS, "../flax_attn"))
+    write_between(parity, "parity", parity_tables(kept_runs(root)))
+    return [readme, blocks, parity]
 
 
 def kept_runs(root: Path = ROOT) -> dict[str, ParityRun]:
@@ -64,9 +86,9 @@ def kept_runs(root: Path = ROOT) -> dict[str, ParityRun]:
 
 
 def stale(result: CaseResult, kept: CaseResult) -> list[str]:
-    """Where today's figures of a case are not those of the kept run, but for what another processor makes of them.
+    """Figures of a case that differ from the kept ones by more than another processor explains.
 
-    Training runs are left out: how far two of them are apart depends on their length.
+    Training runs are left out: how far two of them diverge depends on their length.
     """
     found = []
     for dtype, quantity in dict.fromkeys((row.dtype, row.quantity) for row in result.rows):
@@ -76,33 +98,63 @@ def stale(result: CaseResult, kept: CaseResult) -> list[str]:
         floor = UNITS[dtype]
         if old is None or not 1 / STALE <= max(new.error, floor) / max(old.error, floor) <= STALE:
             written = "nothing" if old is None else f"{old.error:.0e}"
-            found.append(f"{kept.name}, {dtype} {quantity}: {written} is written, got {new.error:.0e}")
+            found.append(f"{kept.name}, {dtype} {quantity}: documented is {written}, got {new.error:.0e}")
     return found
 
 
-def parity_page(runs: dict[str, ParityRun]) -> str:
-    """docs/parity.md."""
-    parts = [INTRODUCTION]
+def missing_figures(run: ParityRun) -> list[str]:
+    """For each class with cases that a kept run lacks, the command that adds its figures."""
+    kept = {case.name for case in run.cases}
+    classes = dict.fromkeys(case.class_name for case in CASES if case.name not in kept)
+    return [
+        f"docs/parity has no figures of all its cases: run `python -m torch_ref parity {c} --docs`" for c in classes
+    ]
+
+
+def key_figures(run: ParityRun) -> str:
+    """The sentence on parity in README."""
+    worst = max(error for case in run.cases if (error := _error(case, QUANTITIES)) is not None)
+    trained = max(error for case in run.cases if (error := _error(case, TRAINED)) is not None)
+    return (
+        f"Over all {len(run.cases)} cases the largest relative error in float64 is **{worst:.0e}**, and {trained:.0e} "
+        f"after {run.options.steps} training steps.\nIn float32 our rounding error is {run.mean_ratio('float32'):.2f} "
+        "times PyTorch's own (geometric mean), both measured against PyTorch's float64."
+    )
+
+
+def _error(case: CaseResult, quantities: Sequence[str]) -> float | None:
+    row = case.worst("float64", quantities)
+    return None if row is None else row.error
+
+
+def parity_tables(runs: dict[str, ParityRun]) -> str:
+    """The tables of docs/parity.md."""
+    parts = []
     for run in runs.values():
         parts += [f'## {run.platform}, "{run.options.precision}" precision', describe(run)]
+        parts += ["### Classes", in_markdown(class_table(run))]
         for dtype in run.options.dtypes:
-            parts += [f"### {dtype}", case_table(run, dtype)]
-    if all(run.platform == "cpu" for run in runs.values()):
-        parts.append(NO_ACCELERATOR)
-    return "\n\n".join(parts) + "\n"
+            parts += [f"### {dtype}", in_markdown(case_table(run, dtype))]
+    return "\n\n".join(parts)
 
 
-def readme(root: Path = ROOT) -> str:
-    """The README with its table written anew."""
-    text = (root / "README.md").read_text(encoding="utf-8")
-    if not re.search(f"{BEGIN}.*{END}", text, flags=re.DOTALL):
-        raise ValueError(f"README.md must hold {BEGIN} and {END}, got neither or one")
-    run = kept_runs(root)[README_RUN]
-    between = f"{BEGIN}\n{class_table(run)}\n\n{describe(run)}\n{END}"
-    return re.sub(f"{BEGIN}.*{END}", lambda _: between, text, flags=re.DOTALL)
+def block_table(entries: Sequence[Entry], package: str) -> str:
+    """A table of blocks; ``package`` is where links to their source start."""
+    lines = []
+    for entry in entries:
+        path = "/".join(entry.block.__module__.split(".")[1:])
+        what = (inspect.getdoc(entry.block) or "").splitlines()[0]
+        paper = f"[{entry.paper}]({entry.url})" if entry.url else entry.paper
+        block = f"[`{entry.block.__name__}`]({package}/{path}.py)"
+        lines.append([f"`{entry.name}`", block, what, entry.kind, paper])
+    return markdown(["name", "class", "what it does", "kind", "paper"], lines, rule="---")
 
 
-def write(path: Path, text: str) -> None:
+def _both(old: str, new: str) -> str:
+    return old if new in old.split(" / ") else f"{old} / {new}"
+
+
+def _write(path: Path, text: str) -> None:
     """Writes a file, whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     try:

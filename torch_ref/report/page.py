@@ -3,9 +3,10 @@
 import io
 from html import escape
 
-from flax_attn.testing.tolerances import QUANTITIES, RATIOS, TRAINED, UNITS
+from flax_attn.testing.tolerances import RATIOS, UNITS
 
-from .run import CaseResult, ParityRun
+from .run import ParityRun
+from .tables import case_table, in_html, quantities
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #1c2733; }
@@ -33,10 +34,8 @@ COLOURS = {
 
 def run_html(run: ParityRun) -> str:
     """The page. Needs matplotlib."""
-    verdict = "every case within its tolerance"
     problems = run.problems()
-    if problems:
-        verdict = f"{len(problems)} problems"
+    verdict = f"{len(problems)} problems" if problems else "every case within its tolerance"
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -48,7 +47,7 @@ def run_html(run: ParityRun) -> str:
         *(f'<p class="failed">{escape(case.name)}: {escape(case.finding)}</p>' for case in run.cases if case.finding),
     ]
     for dtype in run.options.dtypes:
-        parts += [f"<h2>{dtype}</h2>", plot(run, dtype), _table(run, dtype)]
+        parts += [f"<h2>{dtype}</h2>", plot(run, dtype), in_html(case_table(run, dtype))]
     return "\n".join([*parts, "</body></html>"]) + "\n"
 
 
@@ -59,7 +58,7 @@ def plot(run: ParityRun, dtype: str) -> str:
     figure = Figure(figsize=(11, 1.2 + 0.22 * len(run.cases)), layout="constrained")
     axes = figure.add_subplot()
     floor = UNITS[dtype] / 16
-    for quantity in _quantities(run, dtype):
+    for quantity in quantities(run, dtype):
         rows = [(place, case.worst(dtype, [quantity])) for place, case in enumerate(run.cases)]
         shown = [(place, row) for place, row in rows if row is not None]
         places = [place for place, _ in shown]
@@ -97,39 +96,3 @@ def _facts(run: ParityRun) -> str:
             facts[f"{dtype}: our error over PyTorch's own"] = f"{run.mean_ratio(dtype):.2f} (geometric mean over cases)"
     rows = "".join(f"<tr><td>{escape(key)}</td><td>{escape(value)}</td></tr>" for key, value in facts.items())
     return f'<div class="scroll"><table>{rows}</table></div>'
-
-
-def _table(run: ParityRun, dtype: str) -> str:
-    quantities = _quantities(run, dtype)
-    head = "".join(f"<th>{name}</th>" for name in ["case", *quantities, *(["ratio"] if dtype in RATIOS else [])])
-    lines = [
-        f"<tr><td{_class(case.ok)}>{escape(case.name)}</td>"
-        + "".join(_cell(case, dtype, quantity) for quantity in quantities)
-        + (_ratio(case, dtype) if dtype in RATIOS else "")
-        + "</tr>"
-        for case in run.cases
-    ]
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-
-
-def _cell(case: CaseResult, dtype: str, quantity: str) -> str:
-    row = case.worst(dtype, [quantity])
-    if row is None:
-        return "<td>-</td>"
-    shown = f"{row.error:.1e}"
-    if dtype != "float64":
-        shown += f" / {case.torch_worst(dtype, [quantity]):.1e}"
-    return f'<td{_class(row.ok)} title="{escape(row.path)}, {row.mode}">{shown}</td>'
-
-
-def _ratio(case: CaseResult, dtype: str) -> str:
-    ratio = case.ratios.get(dtype, float("nan"))
-    return f"<td{_class(ratio <= RATIOS[dtype][1])}>{ratio:.2f}</td>"
-
-
-def _class(ok: bool) -> str:
-    return "" if ok else ' class="failed"'
-
-
-def _quantities(run: ParityRun, dtype: str) -> list[str]:
-    return [*QUANTITIES, *(TRAINED if dtype == "float64" and run.options.steps else ())]

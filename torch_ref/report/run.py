@@ -1,7 +1,8 @@
-"""A parity run: every case compared, with what it ran on. Written to JSON and read back."""
+"""A parity run: the results of all cases with hardware and versions, to JSON and back."""
 
 import json
 import math
+import os
 import platform
 import statistics
 import time
@@ -25,14 +26,7 @@ PACKAGES = ("jax", "flax", "optax", "torch", "numpy")
 
 @dataclass(frozen=True)
 class Options:
-    """How the cases are compared.
-
-    Attributes:
-        dtypes: any of "float64", "float32", "bfloat16".
-        steps: of training with each optimizer.
-        precision: of matrix products on the Flax side.
-        seed: of weights, inputs and dropout.
-    """
+    """How the cases are compared: dtypes, training steps, precision of Flax's matrix products, and the random seed."""
 
     dtypes: tuple[str, ...] = ("float64", "float32", "bfloat16")
     steps: int = 100
@@ -42,14 +36,14 @@ class Options:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What one case showed.
+    """The result of one case.
 
     Attributes:
         name: of the case.
-        seconds: that it took.
+        seconds: the time it took.
         ratios: by dtype, our pooled error over PyTorch's own.
-        finding: where the two sides part, "" where they do not.
-        rows: of the report; in a summary the worst one of every dtype and quantity.
+        finding: where the two sides first differ, "" where they agree.
+        rows: of the report; in a summary only the worst of each dtype and quantity.
     """
 
     name: str
@@ -69,7 +63,7 @@ class CaseResult:
         return bool(self.rows) and all(row.ok for row in self.rows)
 
     def worst(self, dtype: str, quantities: Sequence[str] = QUANTITIES) -> Row | None:
-        """The row with the largest error, NaN the largest of all; None where nothing was compared."""
+        """The row with the largest error, NaN counting as largest; None where nothing was compared."""
         rows = [row for row in self.rows if row.dtype == dtype and row.quantity in quantities]
         return max(rows, key=lambda row: (math.isnan(row.error), row.error), default=None)
 
@@ -79,7 +73,7 @@ class CaseResult:
         return max((row.torch_error for row in rows), default=math.nan)
 
     def summary(self) -> "CaseResult":
-        """The same with one row per dtype and quantity: the largest errors of ours and of PyTorch's."""
+        """The same with one row per dtype and quantity: our largest error and PyTorch's."""
         rows = []
         for dtype in dict.fromkeys(row.dtype for row in self.rows):
             for quantity in (*QUANTITIES, *TRAINED):
@@ -91,16 +85,7 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class ParityRun:
-    """All cases of a run.
-
-    Attributes:
-        platform: "cpu", "gpu" or "tpu", where Flax ran.
-        hardware: what that is, in words.
-        versions: of Python and the packages.
-        options: how it was compared.
-        seconds: of all.
-        cases: the results.
-    """
+    """The results of all cases, with where Flax ran ("cpu", "gpu" or "tpu"), hardware and versions."""
 
     platform: str
     hardware: str
@@ -116,38 +101,42 @@ class ParityRun:
 
     def mean_ratio(self, dtype: str) -> float:
         """The geometric mean of the cases' ratios; NaN where there are none."""
-        ratios = [case.ratios[dtype] for case in self.cases if dtype in case.ratios]
-        return math.exp(math.fsum(map(math.log, ratios)) / len(ratios)) if ratios else math.nan
+        return geometric_mean([case.ratios[dtype] for case in self.cases if dtype in case.ratios])
 
     def median_ratio(self, dtype: str) -> float:
-        """The median of the cases' ratios, which one case cannot move; NaN where there are none."""
+        """The median of the cases' ratios, which one outlier does not move; NaN where there are none."""
         ratios = [case.ratios[dtype] for case in self.cases if dtype in case.ratios]
         return statistics.median(ratios) if ratios else math.nan
 
     def problems(self) -> list[str]:
-        """What falls short, one line each."""
+        """Everything beyond its limit, one line each."""
         found = [f"{case.name}: nothing was compared: {case.finding}" for case in self.cases if not case.rows]
         found += [f"{case.name}: {row}" for case in self.cases for row in case.rows if not row.ok]
         for dtype, (mean_limit, limit) in RATIOS.items():
             found += [
-                f"{case.name}: {dtype} error is {case.ratios[dtype]:.2f} times PyTorch's own, at most {limit} wanted"
+                f"{case.name}: {dtype} error is {case.ratios[dtype]:.2f} times PyTorch's own, expected at most {limit}"
                 for case in self.cases
                 if not case.ratios.get(dtype, 0.0) <= limit
             ]
             mean = self.mean_ratio(dtype)
             if self.is_complete and mean > mean_limit:
-                found.append(f"{dtype} errors are {mean:.2f} times PyTorch's own in the mean, {mean_limit} wanted")
+                found.append(f"mean {dtype} error is {mean:.2f} times PyTorch's own, expected at most {mean_limit}")
         return found
 
     def summary(self) -> "ParityRun":
-        """The same with the worst rows alone."""
+        """The same with only the worst rows."""
         return replace(self, cases=[case.summary() for case in self.cases])
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """The geometric mean; NaN for no values."""
+    return math.exp(math.fsum(map(math.log, values)) / len(values)) if values else math.nan
 
 
 def run_cases(
     cases: Sequence[Case], options: Options, jobs: int = 1, progress: Callable[[str], None] = lambda name: None
 ) -> ParityRun:
-    """Compares the cases, in ``jobs`` processes; ``progress`` is told the name of each that is done."""
+    """Compares the cases in ``jobs`` processes; calls ``progress`` with the name of each finished one."""
     import jax
 
     start = time.perf_counter()
@@ -180,7 +169,7 @@ def run_case(case: Case, options: Options) -> CaseResult:
         report = make_pair(case, options.seed).compare(
             dtypes=options.dtypes, steps=options.steps, precision=options.precision, seed=options.seed
         )
-    except Exception as error:  # the other cases still have something to tell
+    except Exception as error:  # one broken case must not hide the results of the others
         return CaseResult(case.name, time.perf_counter() - start, {}, f"{type(error).__name__}: {error}", [])
     return CaseResult(
         name=case.name,
@@ -192,9 +181,7 @@ def run_case(case: Case, options: Options) -> CaseResult:
 
 
 def hardware() -> str:
-    """The device that Flax ran on, in words."""
-    import os
-
+    """A description of the device that Flax runs on."""
     import jax
 
     device = jax.devices()[0]
@@ -204,7 +191,7 @@ def hardware() -> str:
 
 
 def cpu_name() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's model name, if the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -214,7 +201,7 @@ def cpu_name() -> str:
 
 
 def to_json(run: ParityRun) -> str:
-    """The run as JSON; numbers that are not finite become strings."""
+    """The run as JSON; non-finite numbers become strings."""
     return json.dumps(_plain(asdict(run)), indent=1, allow_nan=False) + "\n"
 
 
@@ -231,7 +218,7 @@ def from_json(text: str) -> ParityRun:
         options = Options(**{**options, "dtypes": tuple(options["dtypes"])})
         return ParityRun(**data, options=options, cases=cases)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"text must be a parity run as JSON, got one without {error}") from error
+        raise ValueError(f"text must be a parity run as JSON, got an error on reading it: {error}") from error
 
 
 def _case(data: dict[str, Any]) -> CaseResult:
