@@ -13,7 +13,7 @@ from .terminal import outlive_terminals
 # By the first word: what does something other than to train. Each is a module, loaded when it is asked for, whose
 # ``main`` takes the words after the first and returns the exit status.
 COMMANDS = {
-    "attend": "train.look.command",
+    "attend": "train.attend",
     "compare": "train.compare.command",
     "report": "train.report.command",
 }

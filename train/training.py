@@ -16,6 +16,7 @@ from .config import Config, check
 from .data import Source
 from .data.stream import DataError
 from .events import NoEvents, import_library, open_events
+from .look import finish
 from .loop import NonFiniteError, Run, StoppedError
 from .machine import compare_machine, write_machine
 from .metrics import Tally
@@ -128,7 +129,7 @@ def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> No
         run.save_weights(folder.path / "model.safetensors")
         save_curves(folder.path / "curves.png", run.config, folder.history(), folder.step_errors())
         run.leave_if_asked()
-        found = run.task.finish(folder.path, run.config, network_of(run.state), run.source)
+        found = finish(folder.path, run.config, run.task, network_of(run.state), run.source)
         run.leave_if_asked()
         events.pictures()
     console.print(summary(folder.history(), folder, time.perf_counter() - began, run.source.unit))

@@ -1,7 +1,6 @@
 """The channel task: which class is an array of? Channel attention, the mean over the map, a linear classifier."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -61,9 +60,3 @@ class ChannelTask:
     def is_right(self, answer: jax.Array, y: jax.Array) -> jax.Array:
         """Whether the label has the largest logit."""
         return is_largest(answer, y)
-
-    def finish(self, folder: Path, config: Config, network: ChannelAttentionClassifier, source: Labelled) -> list[str]:
-        """Writes ``confusion.json``, ``normalisation.json`` and ``attention.png``, the gates of each class."""
-        from ..look.gates import finish
-
-        return finish(folder, self, config, network, source)

@@ -7,7 +7,6 @@ images that stay uint8.
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -94,6 +93,9 @@ def paint(images: jax.Array, patches: Patches) -> jax.Array:
     return jnp.where(patched[..., None], WHITE, x)
 
 
+painted = jax.jit(paint)  # compiled as a whole: op by op, each would be compiled on its own
+
+
 def _inside(start: jax.Array, length: int) -> jax.Array:
     place = jnp.arange(length)
     return (place >= start[:, None]) & (place < start[:, None] + PATCH)
@@ -141,12 +143,6 @@ class PatchTask:
     def is_right(self, answer: jax.Array, y: jax.Array) -> jax.Array:
         """Whether p, rounded, is the label."""
         return is_right(answer, y)
-
-    def finish(self, folder: Path, config: Config, network: PatchNetwork, source: Source) -> list[str]:
-        """Writes ``localisation.json`` and ``attention.png``."""
-        from ..look import finish  # matplotlib, for which a step need not wait
-
-        return [finish(folder, config, network, source)]
 
 
 def draw_batch(images: jax.Array, indices: jax.Array, key: jax.Array, rule: str) -> Batch:

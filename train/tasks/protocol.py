@@ -1,7 +1,6 @@
 """What the run asks of a task, and gets from it."""
 
 from collections.abc import Hashable
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -61,6 +60,3 @@ class Task(Hashable, Protocol):
 
     def is_right(self, answer: jax.Array, y: jax.Array) -> jax.Array:
         """Which records are judged rightly, (b,)."""
-
-    def finish(self, folder: Path, config: Config, network: Any, source: Any) -> list[str]:
-        """Shows in ``folder`` what a trained network does, and says it in lines."""

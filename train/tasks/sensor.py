@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -62,11 +61,3 @@ class SensorTask:
     def is_right(self, answer: jax.Array, y: jax.Array) -> jax.Array:
         """Whether the label has the largest logit."""
         return is_largest(answer, y)
-
-    def finish(
-        self, folder: Path, config: Config, network: SpatialAttentionNeuralNetwork, source: Labelled
-    ) -> list[str]:
-        """Writes ``confusion.json``, ``normalisation.json`` and ``attention.png``, gates beside the signal."""
-        from ..look.windows import finish
-
-        return finish(folder, self, config, network, source)
