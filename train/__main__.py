@@ -9,7 +9,7 @@ from .devices import use_all_cores
 
 # Commands other than training, each a module whose ``main`` takes the words that follow and returns the exit status.
 COMMANDS = {
-    "attend": "train.look.command",
+    "attend": "train.attend",
     "compare": "train.compare.command",
     "report": "train.report.command",
 }

@@ -21,7 +21,7 @@ from .config import Config, check
 from .data import Source
 from .data.stream import DataError
 from .events import Events, import_library
-from .look import ending, gates, windows
+from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, Training, leave_if_asked
 from .plots import save_curves
 from .runs import CONFIG, MACHINE, RunFolder, check_run_dir, compare_machine, machine, read_config
@@ -149,7 +149,7 @@ def train(prepared: Prepared, stop: Stop, began: float) -> None:
         flax_attn.to_torch(network_of(run.state), path / "model.safetensors")
         save_curves(path / "curves.png", config, folder.history(), folder.step_errors())
         leave_if_asked(stop)
-        scores = finish(run, path)
+        scores = finish(path, run.config, run.task, network_of(run.state), run.source)
         leave_if_asked(stop)
         if events is not None:
             events.add_pictures()
@@ -166,13 +166,3 @@ def heading(run: Run) -> str:
         f"{config.title}, {parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
         f"{source.described}; batches of {config.batch_size} on {run.layout.devices} x {jax.devices()[0].device_kind}"
     )
-
-
-def finish(run: Run, path: Path) -> list[str]:
-    """Draws what the trained network attends to, and scores it; a stand-in until `train.look.finish` dispatches."""
-    network: Any = network_of(run.state)
-    if run.config.task == "patch":
-        return [ending.finish(path, run.config, network, run.source)]
-    module = {"channel": gates, "sensor": windows}[run.config.task]
-    lines: list[str] = module.finish(path, run.task, run.config, network, run.source)
-    return lines

@@ -1,15 +1,108 @@
 """Looking at a trained network: where its maps point, in pictures and in numbers.
 
-`maps` holds the protocol: whatever an attention block records, under ``weights`` or ``gate``, becomes a map over
-places. From there on nothing knows which block it was. `localise` scores the maps, `picture` draws them.
+`maps` turns whatever an attention block records into maps over places; `scores` scores them, `picture` draws them,
+`classes` does both for the tasks with classes. Nothing here knows one block from another.
 """
 
-from .ending import finish as finish
-from .load import TrainedRun as TrainedRun
-from .load import load_run as load_run
-from .localise import localise as localise
-from .maps import detector_maps as detector_maps
-from .observe import Observed as Observed
-from .observe import observe as observe
-from .places import fixed_patches as fixed_patches
-from .scores import Localisation as Localisation
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flax_attn.networks.patch import PatchNetwork
+
+from ..config import Config
+from ..data import Source
+from ..data.source import PATCH
+from ..data.stream import as_data_errors
+from ..runs import write_whole
+from ..tasks import Task
+from ..tasks.patch import Patches, painted
+from .classes import finish_channel, finish_sensor
+from .picture import ATTENTION, Caption, draw, look
+from .scores import ACTIVATION, Localisation, fixed_patches, localise
+
+ROWS = 6  # images in the picture
+SCORES = "localisation.json"
+
+
+def finish(folder: Path, config: Config, task: Task, network: Any, source: Any) -> list[str]:
+    """Writes scores and pictures of a trained network into its run folder; returns lines about them."""
+    if config.task == "channel":
+        return finish_channel(folder, config, task, network, source)
+    if config.task == "sensor":
+        return finish_sensor(folder, config, task, network, source)
+    height, width = source.shape
+    images, patches = HeldOutImages(source), fixed_patches(config, np.asarray(source.test), height, width)
+    scores = localise(network, images, patches, batch_size=config.batch_size)
+    save_scores(folder / SCORES, scores, height, width)
+    save_attention(folder / ATTENTION, config, network, images, patches)
+    return [in_a_line(scores[ACTIVATION], PATCH * PATCH / (height * width))]
+
+
+class HeldOutImages:
+    """The test images of a source, read on demand; one that cannot be read raises a `DataError`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source.test)
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        with as_data_errors():
+            return self._source.read(np.asarray(self._source.test)[indices])
+
+
+def save_scores(path: Path, scores: dict[str, Localisation], height: int, width: int) -> None:
+    """Writes scores and the images' size as JSON; NaN becomes null."""
+    plain = {
+        name: {key: None if math.isnan(value) else value for key, value in dataclasses.asdict(each).items()}
+        for name, each in scores.items()
+    }
+    write_whole(path, json.dumps({"image_size": [height, width], "maps": plain}, indent=2) + "\n")
+
+
+def in_a_line(scores: Localisation, chance: float) -> str:
+    """The scores of the class activation map, as a run prints them at its end."""
+    return (
+        f"class activation map: peak in the patch in {scores.pointing:.3f} of {scores.patched} test images with one "
+        f"(chance: {chance:.3f}), energy there {scores.energy:.1f} times its share of the area, "
+        f"average precision {scores.average_precision:.3f}"
+    )
+
+
+def save_attention(path: Path, config: Config, network: PatchNetwork, images: Any, patches: Patches) -> None:
+    """Draws six images of the last full test batch: the tutorial's choice, or with a patch and without in turn."""
+    start = max(len(images) // config.batch_size - 1, 0) * config.batch_size
+    chosen = start + choose(
+        np.asarray(patches.label)[start : start + config.batch_size], in_order=config.patches == "article"
+    )
+    x = np.asarray(painted(images[chosen], Patches(*(values[chosen] for values in patches))))
+    p, columns = look(network, x)
+    title = f"{config.network}: test images and the maps of the network"
+    if config.token_order == "article":
+        title += " (tokens in article order)"
+    captions = [_caption(each, label) for each, label in zip(p, patches.label[chosen], strict=True)]
+    draw(path, title, x, captions, columns)
+
+
+def choose(label: np.ndarray, *, in_order: bool) -> np.ndarray:
+    """The images of a batch that are shown, by label (b,).
+
+    Example:
+        >>> choose(np.array([0, 0, 1, 1, 0, 1, 1, 0]), in_order=False).tolist()
+        [2, 0, 3, 1, 5, 4]
+    """
+    if in_order:
+        return np.arange(len(label))[:ROWS]
+    turn = np.where(label == 1, np.cumsum(label == 1), np.cumsum(label == 0))
+    return np.lexsort((label == 0, turn))[:ROWS]
+
+
+def _caption(p: float, label: int) -> Caption:
+    wrong = bool(np.round(p) != label)
+    return Caption(f"{'patch' if label else 'no patch'}, p = {p:.3f}" + (", wrong" if wrong else ""), wrong)

@@ -1,13 +1,15 @@
-"""From what a network records while it judges images to maps (b, h, w) over the places of its attended map.
+"""From what a network records to maps (b, h, w) over the places of its attended map.
 
 A block takes part by recording its token weights (b, heads, n_query, n_key) under the name ``weights``, or its gate,
-which broadcasts against (b, h, w, c), under ``gate``. Nothing else is known of it.
+which broadcasts against (b, h, w, c), under ``gate``. Nothing else is known about it.
 """
 
 import jax
 import jax.numpy as jnp
 
 from flax_attn import ops
+
+Size = tuple[int, ...]  # of the attended map, (b, h, w, c)
 
 
 def kind_of(path: str) -> str:
@@ -21,22 +23,11 @@ def kind_of(path: str) -> str:
     return before[-1] if before and last.isdecimal() else last
 
 
-def detector_maps(
-    recorded: dict[str, jax.Array], size: tuple[int, int, int, int], token_order: str = "pixels"
-) -> dict[str, jax.Array]:
-    """One map for everything recorded that has places.
+def detector_maps(recorded: dict[str, jax.Array], size: Size, token_order: str = "pixels") -> dict[str, jax.Array]:
+    """One map (b, h, w) for every record that has a value per place, by path.
 
-    Token weights: the attention that a place receives, averaged over queries and heads; 1 is the average place's. A
-    gate: its value, averaged over channels. What has no value per place gives no map: gates of channels, weights over
-    other tokens than the map's, other records.
-
-    Args:
-        recorded: by path.
-        size: of the attended map, (b, h, w, c).
-        token_order: what the tokens are; see `spread`.
-
-    Returns:
-        Maps (b, h, w) by path.
+    Token weights become the attention that a place receives, averaged over queries and heads, where 1 is the average
+    place's; a gate its mean over channels. Channel gates, weights over other tokens and other records give no map.
 
     Example:
         >>> gates = {"a.gate": jnp.ones((2, 1, 1, 3)), "b.gate": jnp.ones((2, 5, 7, 1))}
@@ -46,49 +37,52 @@ def detector_maps(
     maps = {}
     for path, array in recorded.items():
         if is_over_places(path, array, size):
-            maps[path] = received(array, size, token_order)
+            maps[path] = spread(jnp.mean(array, axis=(1, 2)) * array.shape[-1], size, token_order)
         elif is_spatial_gate(path, array, size):
             maps[path] = jnp.broadcast_to(jnp.mean(array, axis=-1), size[:3])
     return maps
 
 
-def is_over_places(path: str, array: jax.Array, size: tuple[int, int, int, int]) -> bool:
-    """Whether these are token weights whose keys are all of the map's tokens."""
+def is_over_places(path: str, array: jax.Array, size: Size) -> bool:
+    """Whether these are token weights whose keys are all tokens of the map."""
     b, h, w, _ = size
     return kind_of(path) == "weights" and array.ndim == 4 and (array.shape[0], array.shape[3]) == (b, h * w)
 
 
-def is_spatial_gate(path: str, array: jax.Array, size: tuple[int, int, int, int]) -> bool:
-    """Whether this is a gate over the map that is not the same at all places."""
+def is_spatial_gate(path: str, array: jax.Array, size: Size) -> bool:
+    """Whether this is a gate that varies over the map."""
     if kind_of(path) != "gate" or array.ndim != 4 or array.shape[1:3] == (1, 1):
         return False
     return all(got in (1, want) for got, want in zip(array.shape, size, strict=True))
 
 
-def received(weights: jax.Array, size: tuple[int, int, int, int], token_order: str) -> jax.Array:
-    """The attention (b, h, w) that places receive on average over heads and queries, times the number of places."""
-    return spread(jnp.mean(weights, axis=(1, 2)) * weights.shape[-1], size, token_order)
-
-
-def spread(values: jax.Array, size: tuple[int, int, int, int], token_order: str) -> jax.Array:
+def spread(values: jax.Array, size: Size, token_order: str) -> jax.Array:
     """Values of tokens (b, h * w) as a map (b, h, w).
 
-    In the order ``pixels`` a token is a place. In the order ``article`` it holds neighbouring values of one channel, so
-    a place has its values in c tokens, one per channel, and gets their mean: exact, and as coarse as those tokens are,
-    c places in reading order (a row and a third of 24 by 24 with 32 channels).
+    With ``pixels`` a token is a place. With ``article`` a token holds neighbouring values of one channel, so a place
+    takes the mean over its c tokens, one per channel; the map is as coarse as those tokens.
     """
     b, h, w, c = size
     every = jnp.broadcast_to(values[..., None], (b, h * w, c))
     return jnp.mean(ops.tokens_to_map(every, h, w, token_order), axis=-1)
 
 
-def gathered(places: jax.Array, size: tuple[int, int, int, int], token_order: str) -> jax.Array:
-    """The share (b, h * w) of some places' values that every token holds: the way back from `spread`.
-
-    Args:
-        places: (b, h, w), how much each place counts.
-        size: of the attended map, (b, h, w, c).
-        token_order: what the tokens are.
-    """
+def gathered(places: jax.Array, size: Size, token_order: str) -> jax.Array:
+    """The weights of places (b, h, w) as weights of tokens (b, h * w): the transpose of `spread`."""
     here = jnp.broadcast_to(places[..., None] / size[-1], size)
     return jnp.sum(ops.map_to_tokens(here, token_order), axis=-1)
+
+
+def class_activation(attended: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+    """The contribution of every place to the logit, ``attended . weight + bias``; its mean over the map is the logit.
+
+    Args:
+        attended: (b, h, w, c).
+        weight: (c,), of the classifier.
+        bias: a scalar, of the classifier.
+
+    Example:
+        >>> class_activation(jnp.array([[[[1.0, 2.0], [3.0, 4.0]]]]), jnp.array([10.0, 1.0]), 0.5).tolist()
+        [[[12.5, 34.5]]]
+    """
+    return jnp.sum(attended * weight, axis=-1) + bias  # not a matrix product: some devices round those

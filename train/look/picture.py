@@ -1,9 +1,13 @@
-"""Draws images beside the maps of a network."""
+"""The picture of the patch task: images, and beside each the maps of a network, a column per map."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -11,47 +15,172 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from flax_attn.networks.patch import PatchNetwork
+
+from ..tasks.patch import WHITE, Patches
 from ..text import drawable
-from .columns import Column, outline
-from .places import CELL
+from .maps import Size, detector_maps, gathered, is_over_places, kind_of, spread
+from .observe import Observed, at_once, observe
+from .scores import CELL, centres_inside
 
 ATTENTION = "attention.png"  # in the folder of a run
-BAR = {"location": "bottom", "shrink": 0.85, "aspect": 25, "pad": 0.01}
-MAPS = {"signed": "RdBu_r", "attention": "viridis", "range": "viridis"}
-UNIFORM = 1  # attention that is no more for one place than for another
-EXTREME = 0.998  # a few extreme places may saturate rather than wash out the rest
+CHANNELS = (1, 2, 3)  # of the attended map, counted from zero: those that the tutorial shows
+BAR: dict[str, Any] = {"location": "bottom", "shrink": 0.85, "aspect": 25, "pad": 0.01}
+COLOURS = {"signed": "RdBu_r", "attention": "viridis", "range": "viridis"}
+EXTREME = 0.998  # quantile at which a scale ends, so that single places do not wash out the rest
+
+_detector_maps = jax.jit(detector_maps, static_argnames=("size", "token_order"))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the picture, on one scale.
+
+    Attributes:
+        title: one line or two.
+        values: maps (rows, h, w); or, for bars, (rows, c).
+        scale: signed, symmetric about zero; attention, from zero to at least 2, twice uniform attention; range, from
+            smallest to largest; bars, from 0 to 1.
+        dots: a cell to mark in each row, (rows, 2), NaN in rows without one; or None.
+        least: lower bound for the end of a signed scale, so that rounding errors are not blown up into a map.
+    """
+
+    title: str
+    values: np.ndarray
+    scale: Literal["signed", "attention", "range", "bars"]
+    dots: np.ndarray | None = None
+    least: float = float(np.finfo(np.float32).tiny)
+
+
+def look(network: PatchNetwork, x: np.ndarray) -> tuple[np.ndarray, list[Column]]:
+    """The probabilities (b,) of images (b, h, w, 3) and all columns beside them, in chunks that fit in memory."""
+    most = at_once(network, x.shape[1], x.shape[2], len(x))
+    p, parts = [], []
+    for chunk in (x[start : start + most] for start in range(0, len(x), most)):
+        seen = observe(network, jnp.asarray(chunk))
+        p.append(np.asarray(seen.p))
+        parts.append(columns(chunk, seen, network.token_order))
+    return np.concatenate(p), [_joined(same) for same in zip(*parts, strict=True)]
+
+
+def _joined(parts: Sequence[Column]) -> Column:
+    dots = [part.dots for part in parts if part.dots is not None]
+    return replace(
+        parts[0],
+        values=np.concatenate([part.values for part in parts]),
+        dots=np.concatenate(dots) if dots else None,
+        least=max(part.least for part in parts),
+    )
+
+
+def columns(x: np.ndarray, seen: Observed, token_order: str = "pixels") -> list[Column]:
+    """All columns beside images (b, h, w, 3)."""
+    attended, activation = np.asarray(seen.attended), np.asarray(seen.activation)
+    shown = [Column(f"attended map\nchannel {channel}", attended[..., channel], "signed") for channel in CHANNELS]
+    # Behind an untrained LayerNorm the mean is zero but for rounding.
+    least = 100 * float(np.finfo(np.float32).eps * np.abs(attended).max())
+    shown.append(Column(f"attended map\nmean of {attended.shape[-1]}", attended.mean(-1), "signed", least=least))
+    shown.append(Column("class activation\n(its mean is the logit)", activation, "signed"))
+    return shown + token_columns(seen, *asked_about(x, activation), token_order) + gate_columns(seen, token_order)
+
+
+def asked_about(x: np.ndarray, activation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cells whose attention is shown: those of the patch, or the peak of the class activation (b, h, w).
+
+    Returns:
+        The weight of each cell (b, h, w), 1 in all, and the peaks (b, 2), NaN where there is a patch.
+    """
+    b, height, width = activation.shape
+    peaks = np.stack(np.unravel_index(activation.reshape(b, -1).argmax(1), (height, width)), axis=1).astype(float)
+    shares = np.zeros(activation.shape, np.float32)
+    for share, peak, image in zip(shares, peaks, x, strict=True):
+        patched = outline(image)
+        if patched is None:
+            share[tuple(peak.astype(int))] = 1
+        else:
+            top, left, _, _ = patched
+            inside = centres_inside(Patches(*np.array([[1], [top], [left]])), height, width)[0]
+            share[inside], peak[:] = 1 / inside.sum(), np.nan
+    return shares, peaks
+
+
+def outline(image: np.ndarray) -> tuple[int, int, int, int] | None:
+    """Top, left, height and width of the patch in an image (h, w, 3), if there is one."""
+    patched = np.argwhere((image == WHITE).all(-1))  # no pixel of an image is as bright
+    if not len(patched):
+        return None
+    (top, left), (bottom, right) = patched.min(0), patched.max(0) + 1
+    return int(top), int(left), int(bottom - top), int(right - left)
+
+
+def token_columns(seen: Observed, places: np.ndarray, dots: np.ndarray, token_order: str) -> list[Column]:
+    """For all token weights: where the places look, what looks at them, and what every place receives."""
+    size = seen.attended.shape
+    weights = {path: array for path, array in seen.recorded.items() if is_over_places(path, array, size)}
+    shown = []
+    for path, array in weights.items():
+        prefix = f"{path}\n" if len(weights) > 1 else ""
+        if array.shape[2] == array.shape[3]:
+            looks, looked_at = map(np.asarray, _at_places(array, places, size=size, token_order=token_order))
+            shown.append(Column(f"{prefix}where the patch looks\n(or the dot)", looks, "attention", dots))
+            shown.append(Column(f"{prefix}what looks at the patch\n(or at the dot)", looked_at, "attention", dots))
+        received = np.asarray(_detector_maps({path: array}, size=size, token_order=token_order)[path])
+        shown.append(Column(f"{prefix}attention received\n(1: uniform)", received, "attention"))
+    return shown
+
+
+@partial(jax.jit, static_argnames=("size", "token_order"))
+def _at_places(weights: jax.Array, places: jax.Array, *, size: Size, token_order: str) -> tuple[jax.Array, jax.Array]:
+    """Attention from and to weighted places (b, h, w), averaged over heads, as maps (b, h, w); 1 is uniform."""
+    mean, held = jnp.mean(weights, axis=1) * weights.shape[-1], gathered(places, size, token_order)
+    looks = jnp.einsum("bq,bqk->bk", held, mean, precision="highest")
+    looked_at = jnp.einsum("bqk,bk->bq", mean, held, precision="highest")
+    return spread(looks, size, token_order), spread(looked_at, size, token_order)
+
+
+def gate_columns(seen: Observed, token_order: str) -> list[Column]:
+    """Gates over places as maps, gates over channels as bars."""
+    b, _, _, c = size = seen.attended.shape
+    gates = {path: array for path, array in seen.recorded.items() if kind_of(path) == "gate"}
+    maps = _detector_maps(gates, size=size, token_order=token_order)
+    shown = []
+    for path, array in gates.items():
+        prefix = f"{path}\n" if len(gates) > 1 else ""
+        if path in maps:
+            per = "\nmean over channels" if array.shape[-1] > 1 else ""
+            shown.append(Column(f"{prefix}spatial gate{per}", np.asarray(maps[path]), "range"))
+        elif array.ndim == 4 and array.shape[1:] == (1, 1, c):
+            bars = np.broadcast_to(np.asarray(array)[:, 0, 0], (b, c))
+            shown.append(Column(f"{prefix}gate of {c} channels", bars, "bars"))
+    return shown
 
 
 class Caption(NamedTuple):
-    """What stands above an image, and whether it is about a mistake."""
+    """The text above an image, in red where the network is wrong."""
 
     text: str
     wrong: bool = False
 
 
 def draw(path: Path, title: str, x: np.ndarray, captions: Sequence[Caption], columns: Sequence[Column]) -> None:
-    """Writes the picture that `compose` makes; the suffix of ``path`` says the format."""
+    """Writes the picture that `compose` makes; the suffix of ``path`` decides the format."""
     compose(title, x, captions, columns).savefig(path, dpi=110, bbox_inches="tight")
 
 
 def compose(title: str, x: np.ndarray, captions: Sequence[Caption], columns: Sequence[Column]) -> Figure:
-    """Draws a row per image; a column has one scale, so that rows can be compared. Patches are outlined.
-
-    Texts are shown as they are, dollars too.
-
-    Args:
-        title: of the picture.
-        x: images (rows, h, w, 3) as the network gets them.
-        captions: one per image.
-        columns: beside the images.
-    """
+    """Draws a row per image (rows, h, w, 3), patches outlined; all rows of a column share its scale."""
     rows = len(x)
     figure = Figure(figsize=(2.2 * (len(columns) + 1), 2.0 * rows + 1.2), layout="constrained")
     figure.suptitle(drawable(title), parse_math=False)
     grid = figure.subplots(rows, len(columns) + 1, squeeze=False)
     for ax, image, caption in zip(grid[:, 0], x, captions, strict=True):
-        _draw_image(ax, image, caption)
-    # An unseen colour bar keeps the images level with their maps, which have one below.
+        height, width, _ = image.shape
+        ax.imshow(np.clip(image * 0.5 + 0.5, 0, 1), extent=(0, width, height, 0))
+        colour = "tab:red" if caption.wrong else "black"
+        ax.set_title(drawable(caption.text), fontsize=10, parse_math=False, color=colour)
+        _outline(ax, image)
+        ax.set_axis_off()
+    # An invisible colour bar keeps the images level with their maps, which have one below.
     figure.colorbar(ScalarMappable(), ax=list(grid[:, 0]), **BAR).ax.set_visible(False)
     for axes, column in zip(grid.T[1:], columns, strict=True):
         _draw_bars(axes, column) if column.scale == "bars" else _draw_maps(figure, axes, column, x)
@@ -60,26 +189,18 @@ def compose(title: str, x: np.ndarray, captions: Sequence[Caption], columns: Seq
 
 
 def limits(column: Column) -> dict[str, float]:
-    """The ends of a column's scale, the same for all its rows."""
+    """The ends of a column's scale."""
     low, high = (float(end) for end in np.quantile(column.values, (1 - EXTREME, EXTREME)))
     if column.scale == "attention":
-        return {"vmin": 0.0, "vmax": max(high, 2 * UNIFORM)}
+        return {"vmin": 0.0, "vmax": max(high, 2.0)}
     if column.scale == "signed":
         high = max(float(np.quantile(np.abs(column.values), EXTREME)), column.least)
         low = -high
     return {"vmin": low, "vmax": max(high, low + float(np.finfo(np.float32).tiny))}
 
 
-def _draw_image(ax: Axes, image: np.ndarray, caption: Caption) -> None:
-    height, width, _ = image.shape
-    ax.imshow(np.clip(image * 0.5 + 0.5, 0, 1), extent=(0, width, height, 0))
-    ax.set_title(drawable(caption.text), fontsize=10, parse_math=False, color="tab:red" if caption.wrong else "black")
-    _outline(ax, image)
-    ax.set_axis_off()
-
-
 def _draw_maps(figure: Figure, axes: np.ndarray, column: Column, x: np.ndarray) -> None:
-    scale: dict[str, Any] = {"cmap": MAPS[column.scale], **limits(column)}
+    scale: dict[str, Any] = {"cmap": COLOURS[column.scale], **limits(column)}
     for row, (ax, image, values) in enumerate(zip(axes, x, column.values, strict=True)):
         height, width = (cells * CELL for cells in values.shape)
         shown = ax.imshow(values, extent=(0, width, height, 0), **scale)

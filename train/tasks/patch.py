@@ -82,6 +82,9 @@ def paint(images: jax.Array, patches: Patches) -> jax.Array:
     return jnp.where(patched[..., None], WHITE, x)
 
 
+painted = jax.jit(paint)  # compiled as a whole: op by op, each would be compiled on its own
+
+
 def _inside(start: jax.Array, length: int) -> jax.Array:
     place = jnp.arange(length)
     return (place >= start[:, None]) & (place < start[:, None] + PATCH)

@@ -8,7 +8,7 @@ import pytest
 
 import flax_attn
 from train.config import Config
-from train.networks import build_network
+from train.tasks.patch import build_network
 
 HEIGHT, WIDTH = 20, 28  # maps of 5 by 7 places
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from train.__main__ import main
-from train.look import load_run, observe
+from train.look.observe import load_run, observe
 
 
 @pytest.fixture
@@ -68,13 +68,13 @@ def test_any_name_can_be_drawn_and_shown(run, photo, tmp_path, capsys):
         ),
         (
             ["{run}", "{photo}", "--out", "{tmp}/none/a.png"],
-            "--out must lie in a folder that exists, got {tmp}/none/a.png",
+            "--out must be in a folder that exists, got {tmp}/none/a.png",
         ),
         (
             ["{run}", "{photo}", "--patch", "5", "0"],
-            "--patch must lie in the image, its corner from 0 0 to 4 12, got 5 0",
+            "--patch must have its corner between 0 0 and 4 12, got 5 0",
         ),
-        (["{run}", *["{photo}"] * 65], "IMAGE... must be at most 64 for one picture, got 65"),
+        (["{run}", *["{photo}"] * 65], "IMAGE must be at most 64 images, got 65"),
     ],
 )
 def test_bad_input_gets_one_line(run, photo, tmp_path, capsys, words, message):

@@ -6,16 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from train.tasks.channel import ARRAYS
+from train.tasks.sensor import WINDOWS
 
 from flax_attn import attention_maps
 from flax_attn.testing import relative_error, tolerance
 from train.config import Config
 from train.data.labelled import Labelled
-from train.look import gates, windows
-from train.look.confusion import save_confusion, watch_all
+from train.look import classes, finish
+from train.look.classes import predict_all, save_confusion
 from train.tasks import task_of
-from train.tasks.channel import ARRAYS
-from train.tasks.sensor import WINDOWS
 
 CLOSE = tolerance("output", "float32")
 COUNT, TEST = 23, 5  # in batches of three: the last one is filled up
@@ -50,21 +50,22 @@ def watched(request):
 
 def test_each_test_record_is_watched_once_and_alone(watched):
     config, task, source, network, expected = watched
-    logits, recorded = watch_all(task, network, source, config.batch_size, gates=True)
+    logits, recorded = predict_all(task, network, source, config.batch_size)
     assert relative_error(logits, np.stack([answer for answer, _ in expected])) <= CLOSE
     assert recorded.keys() == expected[0][1].keys()
     for path, arrays in recorded.items():
         assert relative_error(arrays, np.concatenate([maps[path] for _, maps in expected])) <= CLOSE
-    assert watch_all(task, network, source, config.batch_size, gates=False)[1] == {}
+    assert predict_all(task, network, source, config.batch_size, gates=False)[1] == {}
 
 
-def drawn(watched, tmp_path, monkeypatch, module):
+def drawn(watched, tmp_path, monkeypatch, draw):
+    """What the picture is made of."""
     config, task, source, network, _ = watched
     calls = []
-    monkeypatch.setattr(module, "draw", lambda *arguments: calls.append(arguments))
-    (line,) = module.finish(tmp_path, task, config, network, source)
+    monkeypatch.setattr(classes, draw, lambda *arguments: calls.append(arguments))
+    finish(tmp_path, config, task, network, source)
     (arguments,) = calls
-    return arguments, line
+    return arguments
 
 
 def test_what_is_drawn_is_what_was_watched(watched, tmp_path, monkeypatch):
@@ -73,7 +74,7 @@ def test_what_is_drawn_is_what_was_watched(watched, tmp_path, monkeypatch):
 
 
 def a_class_shows_the_mean_gate_of_its_records(watched, tmp_path, monkeypatch):
-    (path, _, means, names), _ = drawn(watched, tmp_path, monkeypatch, gates)
+    path, _, means, names = drawn(watched, tmp_path, monkeypatch, "draw_gates")
     each = np.stack([np.asarray(next(iter(maps.values()))).ravel() for _, maps in watched[4]])
     assert each.shape == (TEST, 11)
     expected = np.stack([each[LABELS[18:] == label].mean(0) for label in range(3)])
@@ -82,25 +83,23 @@ def a_class_shows_the_mean_gate_of_its_records(watched, tmp_path, monkeypatch):
 
 
 def a_row_is_a_window_and_its_gates(watched, tmp_path, monkeypatch):
-    (path, _, rows), _ = drawn(watched, tmp_path, monkeypatch, windows)
+    path, _, windows, gates, names, labels, predicted = drawn(watched, tmp_path, monkeypatch, "draw_windows")
     assert path == tmp_path / "attention.png"
     order = [1, 3, 0, 2, 4]  # the first of each class, then the second
-    assert len(rows) == TEST
-    for row, place in zip(rows, order, strict=True):
+    assert (len(windows), names) == (TEST, NAMES)
+    for row, place in enumerate(order):
         logits, maps = watched[4][place]
-        np.testing.assert_array_equal(row.window, watched[2].records[18 + place])
-        assert [gate.shape for gate in row.gates] == [(10, 3), (5, 3), (3, 3), (2, 3)]
+        np.testing.assert_array_equal(windows[row], watched[2].records[18 + place])
+        assert [gate[row].shape for gate in gates] == [(10, 3), (5, 3), (3, 3), (2, 3)]
         stages = sorted(maps.values(), key=lambda gate: -gate.shape[1])
-        for gate, expected in zip(row.gates, stages, strict=True):
-            assert relative_error(gate, np.asarray(expected)[0, ..., 0]) <= CLOSE
-        label, judged = LABELS[18 + place], logits.argmax()
-        taken = "" if label == judged else f", taken for {NAMES[judged]}"
-        assert (row.caption, row.wrong) == (f"class {NAMES[label]}{taken}", label != judged)
+        for gate, expected in zip(gates, stages, strict=True):
+            assert relative_error(gate[row], np.asarray(expected)[0, ..., 0]) <= CLOSE
+        assert (labels[row], predicted[row]) == (LABELS[18 + place], logits.argmax())
 
 
 def test_the_class_that_is_known_least_is_told_with_its_share(tmp_path):
     line = save_confusion(tmp_path, labelled("sensor"), np.array([2, 0, 1, 1, 2]))
-    assert line == "class lie is known least: 0.500 of its test windows are judged rightly, of all 0.800"
+    assert line == "test accuracy 0.800, lowest for class lie: 0.500"
     found = json.loads((tmp_path / "confusion.json").read_text())
     assert found["confusion"] == [[1, 1, 0], [0, 1, 0], [0, 0, 2]]
     assert found["accuracy_of_class"] == [0.5, 1.0, 1.0]

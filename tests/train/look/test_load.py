@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from train.config import Config
-from train.look import load_run
+from train.look.observe import load_run
 
 GONE = object()
 
@@ -44,7 +44,7 @@ def test_what_is_no_run(tmp_path):
 
 def test_a_run_that_is_not_finished(run):
     (run / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"run holds no model.safetensors: the run is not finished"):
+    with pytest.raises(ValueError, match=r"run must hold a finished run, got one without model.safetensors"):
         load_run(run)
 
 
@@ -81,20 +81,18 @@ def test_files_that_are_no_json(run, text):
 @pytest.mark.parametrize("size", [[20], [20.5, 28], "20x28", [3, 28]])
 def test_a_size_that_is_none(run, size):
     change(run, "data.json", image_size=size)
-    with pytest.raises(ValueError, match="image_size must be two whole numbers of at least 16, got"):
+    with pytest.raises(ValueError, match="image_size must be two whole numbers >= 16, got"):
         load_run(run)
 
 
 def test_weights_of_another_network(run):
     change(run, network="cbam")
-    with pytest.raises(
-        ValueError, match=r"(?s)model.safetensors is no file of weights for cbam as config.json has it: .*attn1"
-    ):
+    with pytest.raises(ValueError, match=r"(?s)model.safetensors must hold the weights of the network .*: .*attn1"):
         load_run(run)
 
 
 def test_weights_that_are_cut_off(run):
     whole = (run / "model.safetensors").read_bytes()
     (run / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"model.safetensors is no file of weights for cnn"):
+    with pytest.raises(ValueError, match=r"model.safetensors must hold the weights of the network"):
         load_run(run)

@@ -1,7 +1,6 @@
 """Scores of whole networks."""
 
 import dataclasses
-import importlib
 import json
 import math
 
@@ -12,17 +11,13 @@ import pytest
 from flax_attn.testing import relative_error, tolerance
 from train.config import Config
 from train.data import Source
-from train.look import fixed_patches, localise, observe
-from train.look.ending import choose, finish, save_scores
+from train.look import choose, finish, observe, save_scores
 from train.look.observe import at_once
-from train.look.places import painted
-from train.look.scores import Localisation, combine, judge
-from train.networks import build_network
-from train.tasks.patch import TEST, WHITE, Patches, draw_batch, split_key
+from train.look.scores import Localisation, combine, fixed_patches, localise, score
+from train.tasks import task_of
+from train.tasks.patch import TEST, WHITE, Patches, build_network, draw_batch, painted, split_key
 
 HEIGHT, WIDTH = 20, 28  # of the images; maps have 5 by 7 places
-# The modules; train.look has functions of these names.
-localising, observing = (importlib.import_module(f"train.look.{name}") for name in ("localise", "observe"))
 
 
 def test_batches_leave_no_image_out_and_count_none_twice(images):
@@ -32,9 +27,9 @@ def test_batches_leave_no_image_out_and_count_none_twice(images):
         Patches(*np.array([[1, 0, 1, 1, 0, 1, 1], [0, 0, 3, 1, 2, 2, 3], [5, 0, 9, 11, 3, 0, 7]])),
     )
     scores = localise(network, seven, patches, batch_size=3)
-    seen = observe(network, painted(seven, patches))
+    seen = observe.observe(network, painted(seven, patches))
     for name, maps in (("attended_mean", seen.attended.mean(-1)), ("class_activation", seen.activation)):
-        expected = combine(judge(np.asarray(maps), patches), patches.label)
+        expected = combine(score(np.asarray(maps), patches), patches.label)
         assert (expected.patched, expected.images) == (5, 7)
         assert relative_error(vector(scores[name]), vector(expected)) <= tolerance("output", "float32")
 
@@ -50,12 +45,9 @@ def test_what_is_recorded_at_a_time_has_a_limit_which_changes_no_score(images, m
         images(7),
         Patches(*np.array([[1, 0, 1, 1, 0, 1, 1], [0, 0, 3, 1, 2, 2, 3], [5, 0, 9, 1, 3, 0, 7]])),
     )
-    whole, calls = localise(network, seven, patches, batch_size=7), []
-    compute = localising._maps
-    monkeypatch.setattr(localising, "_maps", lambda *args: calls.append(len(args[2])) or compute(*args))
-    monkeypatch.setattr(observing, "MOST_BYTES", 2 * BYTES + 1)
+    whole = localise(network, seven, patches, batch_size=7)
+    monkeypatch.setattr(observe, "MOST_BYTES", 2 * BYTES + 1)
     parts = localise(network, seven, patches, batch_size=7)
-    assert calls == [2, 2, 2, 2]
     assert parts.keys() == whole.keys() > {"attn1.attention.weights"}
     for name in parts.keys() - {"attended_mean"}:  # rounding alone, behind a LayerNorm
         assert relative_error(vector(parts[name]), vector(whole[name])) <= tolerance("output", "float32")
@@ -63,7 +55,7 @@ def test_what_is_recorded_at_a_time_has_a_limit_which_changes_no_score(images, m
 
 @pytest.mark.parametrize(("limit", "fit"), [(0, 1), (BYTES, 1), (5 * BYTES, 5), (2**29, 11)])
 def test_at_least_one_image_and_no_more_than_are_wanted(limit, fit, monkeypatch):
-    monkeypatch.setattr(observing, "MOST_BYTES", limit)
+    monkeypatch.setattr(observe, "MOST_BYTES", limit)
     assert at_once(build_network(Config(network="multi_head"), HEIGHT, WIDTH), HEIGHT, WIDTH, 11) == fit
     assert at_once(build_network(Config(network="cnn"), HEIGHT, WIDTH), HEIGHT, WIDTH, 11) == (11 if limit else 1)
 
@@ -96,7 +88,7 @@ def test_patches_are_those_that_a_run_tests_with(rule, images):
 
 def test_a_run_ends_with_scores_and_a_picture(tmp_path, images):
     config, source = Config(network="cbam_spatial", batch_size=4), Source("noise", images(45))
-    line = finish(tmp_path, config, build_network(config, HEIGHT, WIDTH), source)
+    (line,) = finish(tmp_path, config, task_of(config), build_network(config, HEIGHT, WIDTH), source)
     written = json.loads((tmp_path / "localisation.json").read_text())
     assert written["image_size"] == [HEIGHT, WIDTH]
     assert set(written["maps"]) == {"class_activation", "attended_mean", "attn1.spatial_gate.gate"}

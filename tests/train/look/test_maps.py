@@ -10,10 +10,10 @@ from flax_attn import ops
 from flax_attn.networks.patch import PatchNetwork
 from flax_attn.testing import relative_error, tolerance
 from train.config import Config
-from train.look import detector_maps, localise, observe
-from train.look.maps import gathered, received, spread
-from train.networks import build_network
-from train.tasks.patch import Patches
+from train.look.maps import detector_maps, gathered, spread
+from train.look.observe import observe
+from train.look.scores import localise
+from train.tasks.patch import Patches, build_network
 
 CLOSE = tolerance("output", "float32")
 SIZE = (2, 5, 7, 3)
@@ -84,7 +84,8 @@ def test_an_article_token_counts_for_the_places_whose_values_it_holds():
     assert relative_error(np.asarray(spread(values, SIZE, "article")), expected.reshape(2, 5, 7)) <= CLOSE
     assert relative_error(np.asarray(spread(values, SIZE, "pixels")), values.reshape(2, 5, 7)) <= CLOSE
     weights = np.broadcast_to(values[:, None, None] / 35, (2, 4, 11, 35))
-    assert relative_error(np.asarray(received(weights, SIZE, "article")), expected.reshape(2, 5, 7)) <= CLOSE
+    received = detector_maps({"weights": weights}, SIZE, "article")["weights"]
+    assert relative_error(np.asarray(received), expected.reshape(2, 5, 7)) <= CLOSE
 
 
 @pytest.mark.parametrize("token_order", ["pixels", "article"])

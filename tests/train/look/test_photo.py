@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from train.attend import read_photos
 from train.data.picture import read_picture
-from train.look.photo import read_photos
 
 LEVELS = 3  # of 255, by which resampling and JPEG may change a flat colour
 

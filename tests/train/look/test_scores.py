@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 from flax_attn.testing import relative_error, tolerance
-from train.look.places import centres_inside, coverage
-from train.look.scores import Localisation, average_precision, combine, judge, pointing, relative_energy
+from train.look.scores import (
+    Localisation,
+    average_precision,
+    centres_inside,
+    combine,
+    coverage,
+    pointing,
+    relative_energy,
+    score,
+)
 from train.tasks.patch import Patches
 
 CLOSE = tolerance("output", "float64")
@@ -92,7 +100,7 @@ def test_average_precision_by_hand():
 def test_images_without_a_patch_count_for_average_precision_alone():
     maps = np.zeros((3, HEIGHT, WIDTH))
     maps[0, 1, 2], maps[1, 0, 0], maps[2, 1, 2] = 5, 9, 1
-    judged = judge(maps, patches_at((4, 5), (4, 5), (4, 5)))
+    judged = score(maps, patches_at((4, 5), (4, 5), (4, 5)))
     scores = combine(judged, np.array([1, 0, 1]))
     assert (scores.pointing, scores.patched, scores.images) == (1, 2, 3)
     assert abs(scores.energy - 42 / 16) <= CLOSE
@@ -100,7 +108,7 @@ def test_images_without_a_patch_count_for_average_precision_alone():
 
 
 def test_nothing_to_judge_is_no_number():
-    judged = judge(np.zeros((2, HEIGHT, WIDTH)), patches_at((4, 5), (4, 5)))
+    judged = score(np.zeros((2, HEIGHT, WIDTH)), patches_at((4, 5), (4, 5)))
     scores = combine(judged, np.array([0, 0]))
     assert all(map(math.isnan, (scores.pointing, scores.energy, scores.average_precision)))
     assert isinstance(scores, Localisation)

@@ -1,4 +1,4 @@
-"""``python -m train attend RUN IMAGE...``: what a trained network makes of one's own images."""
+"""``python -m train attend RUN IMAGE...``: the maps of a trained network for images of one's own."""
 
 import argparse
 import sys
@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.source import PATCH
-from ..tasks.patch import Patches
-from ..text import printable
-from .columns import look
-from .load import load_run
-from .photo import read_photos
-from .picture import Caption, draw
-from .places import painted
+from .data.picture import read_picture
+from .data.source import PATCH
+from .look.observe import load_run
+from .look.picture import Caption, draw, look
+from .tasks.patch import Patches, painted
+from .text import printable
 
 MOST = 64  # images in one picture
 PICTURE = "attend.png"
@@ -22,7 +20,7 @@ FORMATS = (".png", ".jpg", ".webp", ".pdf", ".svg")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draws the picture, says where it is and what the network thinks; returns 0, or 2 for bad input."""
+    """Draws the picture and prints the predictions; returns 0, or 2 for bad input."""
     options = _parser().parse_args(argv)
     try:
         path, lines = attend(options.run, options.image, options.out, options.patch)
@@ -36,59 +34,76 @@ def main(argv: Sequence[str]) -> int:
 def attend(
     run: str, images: Sequence[str], out: str | None = None, patch: Sequence[int] | None = None
 ) -> tuple[Path, list[str]]:
-    """Draws ``images`` and what the network of ``run`` makes of them.
+    """Draws images and the maps of a run's network.
 
     Args:
-        run: the folder of a finished run of the patch task.
-        images: of any format and size.
-        out: the picture, ``attend.png`` in ``run`` by default.
-        patch: row and column of the corner of a white patch, or None for the images as they are.
+        run: folder of a finished run of the patch task.
+        images: paths, of any format and size.
+        out: the picture; ``attend.png`` in ``run`` by default.
+        patch: row and column of the corner of a white patch to paint.
 
     Returns:
-        Where the picture is, and a line per image.
+        The path of the picture, and a line per image.
 
     Raises:
-        ValueError: an image that cannot be read, too many, a run that cannot be used, no place for the picture.
+        ValueError: unreadable images, too many of them, a run or a place for the picture that cannot be used.
         FileNotFoundError: no such run.
     """
-    path = Path(run) / PICTURE if out is None else _picture(Path(out))
+    path = Path(run) / PICTURE if out is None else _check_out(Path(out))
     if len(images) > MOST:
-        raise ValueError(f"IMAGE... must be at most {MOST} for one picture, got {len(images)}")
+        raise ValueError(f"IMAGE must be at most {MOST} images, got {len(images)}")
     trained = load_run(run)
-    photos = read_photos(list(images), trained.height, trained.width)
+    photos = read_photos(images, trained.height, trained.width)
     x = np.asarray(painted(photos, _patches(patch, photos)))
     p, columns = look(trained.network, x)
     captions = [
         Caption(f"{_short(printable(Path(name).name))}\np = {each:.3f}") for name, each in zip(images, p, strict=True)
     ]
-    draw(path, _title(trained.config.network, run), x, captions, columns)
+    draw(path, f"{trained.config.network} of {printable(run)}", x, captions, columns)
     return path, [f"{printable(name)}: p = {each:.4f}" for name, each in zip(images, p, strict=True)]
+
+
+def read_photos(paths: Sequence[str], height: int, width: int) -> np.ndarray:
+    """Images of any format and size as uint8 (n, height, width, 3).
+
+    Raises:
+        ValueError: some cannot be read; all of them are named.
+    """
+    images, problems = [], []
+    for path in paths:
+        try:
+            images.append(read_picture(Path(path), height, width))
+        except ValueError as error:
+            problems.append(f"{printable(path)}: {error}")
+    if problems:
+        raise ValueError("IMAGE must be a readable image, got " + "; ".join(problems))
+    return np.stack(images)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train attend",
-        description="Draws images beside the maps of a trained network: the attended map, the class activation map, "
-        "and where its attention looks.",
+        description="Draws images beside the maps of a trained network: the attended map, the class activation map "
+        "and its attention.",
     )
     parser.add_argument("run", metavar="RUN", help="the folder of a finished run")
     parser.add_argument(
-        "image", metavar="IMAGE", nargs="+", help="any format and size; the centre is cut out and resized"
+        "image", metavar="IMAGE", nargs="+", help="any format and size; the central square is resized to the network's"
     )
     parser.add_argument(
         "--patch", metavar=("ROW", "COLUMN"), nargs=2, type=int, help="paint a white patch with this upper left corner"
     )
-    parser.add_argument("--out", metavar="FILE", help=f"the picture; RUN/{PICTURE} by default, which is overwritten")
+    parser.add_argument("--out", metavar="FILE", help=f"the picture (default: RUN/{PICTURE}); overwritten if it exists")
     return parser
 
 
-def _picture(path: Path) -> Path:
+def _check_out(path: Path) -> Path:
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"--out must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {path}")
     if path.is_dir():
         raise ValueError(f"--out must be a file, got the folder {path}")
     if not path.parent.is_dir():
-        raise ValueError(f"--out must lie in a folder that exists, got {path}")
+        raise ValueError(f"--out must be in a folder that exists, got {path}")
     return path
 
 
@@ -98,13 +113,9 @@ def _patches(corner: Sequence[int] | None, photos: np.ndarray) -> Patches:
     most = tuple(length - PATCH for length in photos.shape[1:3])
     if not all(0 <= place <= last for place, last in zip(corner, most, strict=True)):
         raise ValueError(
-            f"--patch must lie in the image, its corner from 0 0 to {most[0]} {most[1]}, got {corner[0]} {corner[1]}"
+            f"--patch must have its corner between 0 0 and {most[0]} {most[1]}, got {corner[0]} {corner[1]}"
         )
     return Patches(*np.full((len(photos), 3), [1, *corner], np.int32).T)
-
-
-def _title(network: str, run: str) -> str:
-    return f"{network} of {printable(run)}"
 
 
 def _short(name: str, most: int = 26) -> str:
