@@ -153,8 +153,9 @@ BAD_VALUES = {
     "--learning-rate nan": "--learning-rate must be a positive number, got nan",
     "--learning-rate -1": "--learning-rate must be a positive number, got -1.0",
     "--seed -1": "--seed must lie in [0, 2**32), got -1",
-    "--network cnn --position sine": "--position belongs to the network multi_head, got --network cnn",
-    "--network cbam --token-order article": "--token-order belongs to the network multi_head, got --network cbam",
+    "--network cbma": "--network must be cnn or a block of flax_attn.list_blocks(), got 'cbma'; did you mean 'cbam'",
+    "--network cnn --position sine": "--position needs --network multi_head or additive, got --network cnn",
+    "--network cbam --token-order article": "--token-order needs --network multi_head or additive, got --network cbam",
     "--data npz:missing.npz": "npz:missing.npz: no such file",
     "--data video": f"--data must be {KINDS}, got 'video'",
     "--task channel --ratio 0": "--ratio must be at least 1, got 0",
@@ -192,7 +193,6 @@ def test_an_unknown_command(word, capsys):
 
 UNKNOWN = {
     "--bogus 1": "--bogus",
-    "--network vgg": "vgg",
     "--epochs many": "many",
     "--preset": "--preset",
     "--preset x": "x",

@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from train.tasks.channel import ARRAYS
+from train.tasks.sensor import WINDOWS
 
 from flax_attn.testing import tolerance
 from train.config import Config
@@ -12,8 +14,6 @@ from train.data.feed import ResidentFeed, StreamedFeed
 from train.data.labelled import Labelled
 from train.devices import Layout
 from train.tasks import ChannelTask, SensorTask
-from train.tasks.channel import ARRAYS
-from train.tasks.sensor import WINDOWS
 
 COUNT, CLASSES = 23, 3
 WINDOWS_OF = np.random.default_rng(0).normal(5, 2, (COUNT, 13, 7))

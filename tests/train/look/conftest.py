@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import flax_attn
-from train.config import Config
+from train.config import PatchConfig
 from train.tasks.patch import build_network
 
 HEIGHT, WIDTH = 20, 28  # maps of 5 by 7 places
@@ -20,7 +20,7 @@ def some_images(count, height=HEIGHT, width=WIDTH):
 def write_run(folder, height=HEIGHT, width=WIDTH, **options):
     """What a finished run leaves, from a network with the weights it starts from."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = Config(**options)
+    config = PatchConfig(**options)
     network = build_network(config, height, width)
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
     (folder / "data.json").write_text(json.dumps({"image_size": [height, width]}))

@@ -6,16 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from train.tasks.channel import ARRAYS
-from train.tasks.sensor import WINDOWS
 
 from flax_attn import attention_maps
 from flax_attn.testing import relative_error, tolerance
-from train.config import Config
+from train.config import ChannelConfig, SensorConfig
 from train.data.labelled import Labelled
 from train.look import classes, finish
 from train.look.classes import predict_all, save_confusion
 from train.tasks import task_of
+from train.tasks.labelled import ARRAYS, WINDOWS
 
 CLOSE = tolerance("output", "float32")
 COUNT, TEST = 23, 5  # in batches of three: the last one is filled up
@@ -32,7 +31,7 @@ def labelled(task):
 @pytest.fixture(scope="module", params=["channel", "sensor"])
 def watched(request):
     """A task, its records, its network, and what that makes of each test record alone: logits and recorded arrays."""
-    config = Config(task=request.param, batch_size=3, ratio=2 if request.param == "channel" else None)
+    config = ChannelConfig(batch_size=3, ratio=2) if request.param == "channel" else SensorConfig(batch_size=3)
     task, source = task_of(config), labelled(request.param)
     network = task.build(config, source)
     for norm in [module for _, module in nnx.iter_modules(network) if hasattr(module, "use_running_average")]:

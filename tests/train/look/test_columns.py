@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flax_attn.testing import relative_error, tolerance
-from train.config import Config
+from train.config import PatchConfig
 from train.look import observe
 from train.look.observe import Observed
 from train.look.picture import Caption, Column, asked_about, columns, compose, limits, look, outline
@@ -87,7 +87,7 @@ def test_gates_show_their_values():
 
 
 def test_a_picture_of_many_large_images_is_computed_in_parts(images, monkeypatch):
-    network, x = build_network(Config(network="multi_head"), 20, 28), (images(5) / 128 - 1).astype(np.float32)
+    network, x = build_network(PatchConfig(network="multi_head"), 20, 28), (images(5) / 128 - 1).astype(np.float32)
     x[1, 3:19, 2:18] = 1
     p, whole = look(network, x)
     monkeypatch.setattr(observe, "MOST_BYTES", 3 * 4 * 35 * 35 * 4)  # weights of three

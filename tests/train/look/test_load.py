@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from train.config import Config
+from train.config import PatchConfig
 from train.look.observe import load_run
 
 GONE = object()
@@ -38,7 +38,7 @@ def test_a_run_that_does_not_say_was_trained_at_the_usual_size(run):
 def test_what_is_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there must be a run in .*none, got no such folder"):
         load_run(tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match=r"there must be a run in .*, got no config.json there"):
+    with pytest.raises(FileNotFoundError, match=r"there must be a run in .*, got no config.json"):
         load_run(tmp_path)
 
 
@@ -52,7 +52,7 @@ def test_a_run_that_is_not_finished(run):
     ("values", "message"),
     [
         ({"size": 3, "colour": "red"}, "must hold options of this version, got colour, size"),
-        ({"network": "vgg"}, "network must be cnn or multi_head or .*, got 'vgg'"),
+        ({"network": "vgg"}, "network must be cnn or a block of .*, got 'vgg'"),
         ({"epochs": "many"}, "epochs must be int, got 'many'"),
         ({"shuffle": 1}, "shuffle must be bool, got 1"),
         ({"run_dir": 5}, "run_dir must be str or NoneType, got 5"),
@@ -67,7 +67,7 @@ def test_a_configuration_that_is_none(run, values, message):
 
 def test_options_that_a_run_does_not_know_yet_have_their_defaults(run):
     change(run, keep=GONE, workers=GONE)
-    assert load_run(run).config.keep == Config().keep
+    assert load_run(run).config.keep == PatchConfig().keep
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\x00"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flax_attn.testing import relative_error, tolerance
-from train.config import Config
+from train.config import PatchConfig
 from train.data import Source
 from train.look import choose, finish, observe, save_scores
 from train.look.observe import at_once
@@ -21,7 +21,7 @@ HEIGHT, WIDTH = 20, 28  # of the images; maps have 5 by 7 places
 
 
 def test_batches_leave_no_image_out_and_count_none_twice(images):
-    network = build_network(Config(network="cnn"), HEIGHT, WIDTH)
+    network = build_network(PatchConfig(network="cnn"), HEIGHT, WIDTH)
     seven, patches = (
         images(7),
         Patches(*np.array([[1, 0, 1, 1, 0, 1, 1], [0, 0, 3, 1, 2, 2, 3], [5, 0, 9, 11, 3, 0, 7]])),
@@ -39,7 +39,7 @@ BYTES = 4 * 35 * 35 * 4  # the weights of one image: 4 heads, 5 by 7 tokens, flo
 
 def test_what_is_recorded_at_a_time_has_a_limit_which_changes_no_score(images, monkeypatch):
     """Token weights of large images: training never has them all, and would have to start anew to end otherwise."""
-    network = build_network(Config(network="multi_head"), HEIGHT, WIDTH)
+    network = build_network(PatchConfig(network="multi_head"), HEIGHT, WIDTH)
     network.train()  # the scores are those of eval mode all the same
     seven, patches = (
         images(7),
@@ -56,8 +56,8 @@ def test_what_is_recorded_at_a_time_has_a_limit_which_changes_no_score(images, m
 @pytest.mark.parametrize(("limit", "fit"), [(0, 1), (BYTES, 1), (5 * BYTES, 5), (2**29, 11)])
 def test_at_least_one_image_and_no_more_than_are_wanted(limit, fit, monkeypatch):
     monkeypatch.setattr(observe, "MOST_BYTES", limit)
-    assert at_once(build_network(Config(network="multi_head"), HEIGHT, WIDTH), HEIGHT, WIDTH, 11) == fit
-    assert at_once(build_network(Config(network="cnn"), HEIGHT, WIDTH), HEIGHT, WIDTH, 11) == (11 if limit else 1)
+    assert at_once(build_network(PatchConfig(network="multi_head"), HEIGHT, WIDTH), HEIGHT, WIDTH, 11) == fit
+    assert at_once(build_network(PatchConfig(network="cnn"), HEIGHT, WIDTH), HEIGHT, WIDTH, 11) == (11 if limit else 1)
 
 
 def vector(scores):
@@ -67,13 +67,13 @@ def vector(scores):
 @pytest.mark.parametrize("count", [0, 5])
 def test_every_image_needs_a_patch(count, images):
     with pytest.raises(ValueError, match=f"images must be 3, one for each patch, got {count}"):
-        localise(build_network(Config(), HEIGHT, WIDTH), images(count), Patches(*np.zeros((3, 3), int)))
+        localise(build_network(PatchConfig(), HEIGHT, WIDTH), images(count), Patches(*np.zeros((3, 3), int)))
 
 
 @pytest.mark.parametrize("rule", ["per_image", "article"])
 def test_patches_are_those_that_a_run_tests_with(rule, images):
     source = Source("noise", images(55) // 2)  # none as bright as a patch
-    config = Config(patches=rule, batch_size=4, seed=5)
+    config = PatchConfig(patches=rule, batch_size=4, seed=5)
     indices = np.asarray(source.test)
     patches = fixed_patches(config, indices, HEIGHT, WIDTH)
     key = split_key(jax.random.key(5), TEST, 0)
@@ -87,7 +87,7 @@ def test_patches_are_those_that_a_run_tests_with(rule, images):
 
 
 def test_a_run_ends_with_scores_and_a_picture(tmp_path, images):
-    config, source = Config(network="cbam_spatial", batch_size=4), Source("noise", images(45))
+    config, source = PatchConfig(network="cbam_spatial", batch_size=4), Source("noise", images(45))
     (line,) = finish(tmp_path, config, task_of(config), build_network(config, HEIGHT, WIDTH), source)
     written = json.loads((tmp_path / "localisation.json").read_text())
     assert written["image_size"] == [HEIGHT, WIDTH]

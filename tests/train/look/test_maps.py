@@ -9,7 +9,7 @@ from scipy.special import expit
 from flax_attn import ops
 from flax_attn.networks.patch import PatchNetwork
 from flax_attn.testing import relative_error, tolerance
-from train.config import Config
+from train.config import PatchConfig
 from train.look.maps import detector_maps, gathered, spread
 from train.look.observe import observe
 from train.look.scores import localise
@@ -29,7 +29,7 @@ def article_pixels(token, h, w, c):
 
 @pytest.mark.parametrize("name", ["cbam_spatial", "multi_head"])
 def test_the_mean_of_the_class_activation_is_the_logit(name, images):
-    network = build_network(Config(network=name), HEIGHT, WIDTH)
+    network = build_network(PatchConfig(network=name), HEIGHT, WIDTH)
     x = jnp.asarray((images(2) / 128 - 1).astype(np.float32))
     seen = observe(network, x)
     assert seen.activation.shape == (2, 5, 7)

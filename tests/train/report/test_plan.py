@@ -4,8 +4,8 @@ import dataclasses
 import json
 
 import pytest
-
 from train.cli import parse as parse_training
+
 from train.report.options import Options
 from train.report.plan import check, check_same, plan, words
 from train.report.rows import ROWS
