@@ -83,11 +83,8 @@ class Checkpoints:
             shutil.rmtree(saving, ignore_errors=True)
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Place]:
-        """Reads a checkpoint into a state with the structure, dtypes and devices of ``like``."""
+        """Reads a checkpoint, which `choose` has found sound, with the structure, dtypes and devices of ``like``."""
         checkpoint = self.folder / str(step)
-        problems = problems_of(checkpoint)
-        if problems:
-            raise DamagedError(f"checkpoint {checkpoint} is damaged: {'; '.join(problems)}")
         wanted = {
             name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
             for name, array in _arrays(like).items()

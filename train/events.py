@@ -20,15 +20,12 @@ class Events:
     """Writes event files, over the number of training steps.
 
     It begins with what the folder's logs hold, in place of older event files: a resumed run has each step once, also if
-    it was killed or had no event files before.
+    it was killed or had no event files before. All methods may raise ``OSError``, on a full disk.
 
     Args:
         folder: the run's, with logs that end where it begins or resumes.
         rates: the learning rate of each step of the run.
         steps: per epoch.
-
-    Raises:
-        OSError: a full disk, say; so do all methods.
     """
 
     def __init__(self, folder: RunFolder, rates: np.ndarray, steps: int) -> None:
@@ -80,11 +77,7 @@ class Events:
 
 
 def import_library() -> Any:
-    """What is used of tensorboardX, an optional dependency.
-
-    Raises:
-        ValueError: it is not installed.
-    """
+    """What is used of tensorboardX, an optional dependency; raises ``ValueError`` where it is not installed."""
     try:
         from tensorboardX import summary
         from tensorboardX.event_file_writer import EventsWriter

@@ -109,7 +109,7 @@ def train_step(
     task: Task,
     labels: jax.Array | None = None,
 ) -> tuple[TrainState, Scores]:
-    """Draws a batch and takes one optimizer step on it.
+    """Draws a batch and takes one optimizer step on it; returns the new state, and the scores before the step.
 
     Args:
         state: donated to the new one.
@@ -120,9 +120,6 @@ def train_step(
         key: of all that the run draws for its records.
         task: defines the batch and its loss.
         labels: (b,), where the source has them.
-
-    Returns:
-        The new state, and the scores before the step.
     """
     batch = task.draw(inputs[places], labels, indices, split_key(key, TRAIN, epoch))
 

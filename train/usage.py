@@ -25,18 +25,10 @@ def read_options(kind: type[Options], program: str, argv: Sequence[str], default
         return options
     except SystemExit as stop:
         if stop.code:
-            names = " ".join(f"[{flag(name)} ...]" for name in _names(kind if default is None else default))
-            print(f"usage: {program} [--help] {names}", file=sys.stderr)
+            fields = [*dataclasses.fields(getattr(default, "config", kind)), *dataclasses.fields(kind)]  # type: ignore[arg-type]
+            names = dict.fromkeys(flag(field.name) for field in fields if field.name != "config")
+            print(f"usage: {program} [--help] {' '.join(f'[{name} ...]' for name in names)}", file=sys.stderr)
         raise
-
-
-def _names(options: Any) -> list[str]:
-    """The names of a dataclass's fields, and of those of a config within it."""
-    names = []
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name, None)
-        names += _names(value) if isinstance(value, Config) else [field.name]
-    return names
 
 
 @dataclass(frozen=True)

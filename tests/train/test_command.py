@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -104,12 +105,14 @@ def test_a_run_is_repeatable_and_all_cores_agree(run, tmp_path):
     folder, archive, _ = run
     assert main(words(archive, tmp_path / "again", "--epochs", "6")) == 0
     assert read_metrics(tmp_path / "again") == read_metrics(folder)
-    command = [sys.executable, "-m", "train", *words(archive, tmp_path / "run", "--epochs", "6")]
-    shell = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "train", *words(archive, tmp_path / "caf\xe9", "--epochs", "6")]
+    terminal = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "300"}  # which lacks a letter
+    shell = subprocess.run(command, cwd=ROOT, env=terminal, capture_output=True, text=True, check=True)
+    assert f"{tmp_path}/caf\\xe9 " in shell.stdout
     lines = shell.stdout.splitlines()
     assert [line.split()[1] for line in lines if line.startswith("epoch")] == [f"{n}/6" for n in range(1, 7)]
     assert "min test error" in shell.stdout
-    first, again = read_metrics(folder)[0], read_metrics(tmp_path / "run")[0]
+    first, again = read_metrics(folder)[0], read_metrics(tmp_path / "caf\xe9")[0]
     assert abs(first["train_error"] - again["train_error"]) < SAME_ERROR * first["train_error"]
 
 

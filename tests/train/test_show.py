@@ -2,9 +2,6 @@
 
 import io
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,10 +71,3 @@ def draw_all(folder, name):
     row = windows.Row(np.zeros((5, 2)), [np.ones((5, 2)), np.zeros((3, 2))], r"class $\nothing$", False)
     windows.draw(folder / "windows.png", name, [row])
     draw(folder / "attention.png", name, np.zeros((1, 16, 16, 3)), [Caption(name)], [])
-
-
-def test_a_terminal_without_a_letter_shows_an_escape():
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"}
-    words = [sys.executable, "-m", "train", "--data", "npz:caf\xe9.npz", "--help"]
-    shell = subprocess.run(words, cwd=Path(__file__).parents[2], env=environment, capture_output=True)
-    assert shell.returncode == 0, shell.stderr.decode()
