@@ -77,7 +77,7 @@ def test_problems_name_what_falls_short(run):
     assert problems[2] == f"CBAM: float32 error is {limit + 1:.2f} times PyTorch's own, at most {limit} wanted"
 
 
-def test_the_mean_is_geometric_and_judged_over_all_cases(run):
+def test_the_mean_is_geometric_and_over_all_cases(run):
     cases = [result("CBAM", float32=4.0), result("Net", float32=1.0)]
     some = replace(run, cases=cases)
     assert some.mean_ratio("float32") == 2.0
