@@ -8,7 +8,7 @@ JOBS ?= 2  # processes that test
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST = .venv/bin/python -m pytest -n $(JOBS) --dist worksteal --durations 15
 
-.PHONY: train check test nightly lint types tests format parity mutants clean
+.PHONY: train check test nightly lint types tests nightly-tests kills format parity mutants clean
 
 train: .venv/.train
 	.venv/bin/python -m train --preset quick --network cbam
@@ -20,10 +20,8 @@ check: lint types
 # Before every merge: what CI runs.
 test: lint types tests
 
-# Before an issue is closed: at most an hour.
-nightly: .venv/.test mutants parity
-	$(PYTEST) -m nightly
-	.venv/bin/python -m tests.train.kills --kills 30
+# Before an issue is closed: at most an hour. `make -k nightly` goes on after a failure.
+nightly: parity nightly-tests kills mutants
 
 lint: .venv/.test
 	.venv/bin/ruff check .
@@ -34,6 +32,12 @@ types: .venv/.test
 
 tests: .venv/.test
 	$(PYTEST)
+
+nightly-tests: .venv/.test
+	$(PYTEST) -m nightly
+
+kills: .venv/.test
+	.venv/bin/python -m tests.train.kills --kills 30
 
 format: .venv/.test
 	.venv/bin/ruff check --fix .

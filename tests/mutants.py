@@ -165,6 +165,10 @@ def main() -> int:
                 else:
                     shutil.copy(ROOT / name, target)
             copies.put(Path(folder) / str(job))
+        one_each = {mutant.file.parent: mutant.file for mutant in sample}.values()
+        for file in one_each:  # otherwise tests that fail anyway would notice everything
+            if not survives(Mutant(file, 0, "", "", (ROOT / file).read_text()), copies):
+                raise SystemExit(f"without a mutant {' '.join(tests_of(file))} must pass")
         survivors = 0
         for mutant, survived in zip(sample, pool.map(lambda mutant: survives(mutant, copies), sample), strict=True):
             survivors += survived
