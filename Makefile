@@ -7,7 +7,7 @@ PYTHON ?= python3
 JOBS ?= 2  # processes that test
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint types tests wheel format parity mutants clean
+.PHONY: train test lint types tests wheel format docs parity mutants clean
 
 train: .venv/.train
 	.venv/bin/python -m train --preset quick --network cbam
@@ -31,6 +31,11 @@ format: .venv/.test
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
+# The site, in docs/_build: the pages of docs/ and the API reference.
+docs: .venv/.docs
+	rm -rf docs/api docs/_build
+	.venv/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
 parity: .venv/.test
 	.venv/bin/python -m torch_ref parity
 
@@ -39,7 +44,7 @@ mutants: .venv/.mutants
 	.venv/bin/python tests/mutation/run.py --jobs $(JOBS) $(FILES)
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist docs/_build docs/api
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -53,6 +58,10 @@ clean:
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[test]'
 	touch $@ .venv/.train
+
+.venv/.docs: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[docs]'
+	touch $@
 
 .venv/.mutants: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[mutants]'
