@@ -8,7 +8,7 @@ JOBS ?= 2  # processes that test
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST = .venv/bin/python -m pytest -n $(JOBS) --dist worksteal --durations 15
 
-.PHONY: train check test nightly lint types tests nightly-tests kills format parity mutants clean
+.PHONY: train check test nightly lint types tests nightly-tests kills format docs parity mutants clean
 
 train: .venv/.train
 	.venv/bin/python -m train --preset quick --network cbam
@@ -43,6 +43,11 @@ format: .venv/.test
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
+# The site, in docs/_build: the pages of docs/ and the API reference.
+docs: .venv/.docs
+	rm -rf docs/api docs/_build
+	.venv/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
 parity: .venv/.test
 	.venv/bin/python -m torch_ref parity
 
@@ -51,7 +56,7 @@ mutants: .venv/.test
 	.venv/bin/python -m tests.mutants --jobs $(JOBS) $(FILES)
 
 clean:
-	rm -rf .venv .cache build dist
+	rm -rf .venv .cache build dist docs/_build docs/api
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -65,3 +70,7 @@ clean:
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[test]'
 	touch $@ .venv/.train
+
+.venv/.docs: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e '.[docs]'
+	touch $@
