@@ -21,6 +21,8 @@ version = release = flax_attn.__version__
 extensions = ["myst_parser", *(f"sphinx.ext.{name}" for name in ("autodoc", "autosummary", "napoleon", "viewcode"))]
 html_theme = "furo"
 html_title = f"flax_attn {version}"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
 

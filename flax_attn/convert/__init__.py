@@ -1,8 +1,8 @@
 """Converts weights between PyTorch and Flax: by name and layer type, all or nothing.
 
-`from_torch` and `to_torch` know the layers below and their subclasses. Conversion copies numbers; the functions are
-equal only if the layers also have equal settings, which the notes describe. The layers of `flax_attn.layers` have
-PyTorch's settings and arithmetic already.
+`flax_attn.from_torch` and `flax_attn.to_torch` know the layers below and their subclasses. Conversion copies numbers; the
+functions are equal only if the layers also have equal settings, which the notes describe. The layers of
+`flax_attn.layers` have PyTorch's settings and arithmetic already.
 
 - ``torch.nn.Linear``: ``nnx.Linear``; or ``nnx.LinearGeneral``, as a Linear over flattened axes, no ``batch_axis``.
 - ``torch.nn.Conv1d``, ``Conv2d``, ``Conv3d``: ``nnx.Conv``, with ``padding=`` in numbers (PyTorch's default is 0,
