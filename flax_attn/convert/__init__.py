@@ -1,7 +1,7 @@
 """Converts weights between PyTorch and Flax: by name and layer type, all or nothing.
 
-`flax_attn.from_torch` and `flax_attn.to_torch` know the layers below and their subclasses. Conversion copies numbers; the
-functions are equal only if the layers also have equal settings, which the notes describe. The layers of
+`flax_attn.from_torch` and `flax_attn.to_torch` know the layers below and their subclasses. Conversion copies numbers;
+the functions are equal only if the layers also have equal settings, which the notes describe. The layers of
 `flax_attn.layers` have PyTorch's settings and arithmetic already.
 
 - ``torch.nn.Linear``: ``nnx.Linear``; or ``nnx.LinearGeneral``, as a Linear over flattened axes, no ``batch_axis``.
