@@ -6,13 +6,22 @@
 PYTHON ?= python3
 JOBS ?= 2  # processes that test
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST = .venv/bin/python -m pytest -n $(JOBS) --dist worksteal --durations 15
 
-.PHONY: train test lint types tests wheel format docs parity mutants clean
+.PHONY: train check test nightly lint types tests nightly-tests kills format docs parity mutants clean
 
 train: .venv/.train
 	.venv/bin/python -m train --preset quick --network cbam
 
-test: lint types tests wheel
+# After every change: minutes. Each block's and layer's own tests, with parity in float64.
+check: lint types
+	$(PYTEST) tests/blocks tests/layers tests/test_mirror.py tests/test_import_graph.py tests/test_parity.py::test_block_in_float64
+
+# Before every merge: what CI runs.
+test: lint types tests
+
+# Before an issue is closed: at most an hour. `make -k nightly` goes on after a failure.
+nightly: parity nightly-tests kills mutants
 
 lint: .venv/.test
 	.venv/bin/ruff check .
@@ -22,10 +31,13 @@ types: .venv/.test
 	.venv/bin/mypy
 
 tests: .venv/.test
-	.venv/bin/python -m pytest -n $(JOBS) --dist worksteal --durations 15
+	$(PYTEST)
 
-wheel: .venv/.test
-	.venv/bin/python tests/check_wheel.py
+nightly-tests: .venv/.test
+	$(PYTEST) -m nightly
+
+kills: .venv/.test
+	.venv/bin/python -m tests.train.kills --kills 30
 
 format: .venv/.test
 	.venv/bin/ruff check --fix .
@@ -39,12 +51,12 @@ docs: .venv/.docs
 parity: .venv/.test
 	.venv/bin/python -m torch_ref parity
 
-# Hours; goes on where it was stopped. One file: make mutants FILES=flax_attn/ops/pooling.py
-mutants: .venv/.mutants
-	.venv/bin/python tests/mutation/run.py --jobs $(JOBS) $(FILES)
+# A sample; all of one file: make mutants FILES="--count 1000 flax_attn/ops/pooling.py"
+mutants: .venv/.test
+	.venv/bin/python -m tests.mutants --jobs $(JOBS) $(FILES)
 
 clean:
-	rm -rf .venv build dist docs/_build docs/api
+	rm -rf .venv .cache build dist docs/_build docs/api
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -62,7 +74,3 @@ clean:
 .venv/.docs: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) -e '.[docs]'
 	touch $@
-
-.venv/.mutants: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) -e '.[mutants]'
-	touch $@ .venv/.test .venv/.train

@@ -1,28 +1,25 @@
-"""What tests share."""
+"""What all tests share: the compilation cache and the number of hypothesis examples."""
 
-import atexit
+import gc
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
 
-# Tests run in as many processes as there are cores; PyTorch's threads on top of that wait for one another.
-# Before torch is imported, or it is too late.
+ROOT = Path(__file__).parent.parent
+
+# Tests run in as many processes as there are cores, and PyTorch's threads would compete with them. Set before torch is
+# imported, or it is too late.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Most of the time goes into compiling. What one process has compiled no other one, and no command that a test starts,
-# compiles again; nothing is kept beyond the run.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="flax_attn_compiled_")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+# Most of the time goes into compilation: programs that run once or twice need no optimiser, and what one process or an
+# earlier run has compiled is read from the cache. `make nightly` compares all cases as JAX compiles them by default.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def pytest_addoption(parser):
-    group = parser.getgroup("properties")
-    group.addoption("--examples", type=int, default=25, help="calls that are drawn for every class (25)")
-    group.addoption("--all-programs", action="store_true", help="draw from every mode and dtype of every case")
+    parser.addoption("--examples", type=int, default=100, help="calls that tests/properties draws per class at night")
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +29,10 @@ def photos() -> Path:
     if not named or not Path(named).is_file():
         pytest.skip("FLAX_ATTN_PHOTOS does not name an .npz of photographs")
     return Path(named)
+
+
+def pytest_collection_finish():
+    # Otherwise the garbage collector goes through the loaded frameworks again and again: a tenth of the time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)

@@ -1,7 +1,7 @@
-"""No network's case stands where rounding decides which gradient a number gets: each processor rounds in its own way.
+"""No network case sits where rounding decides a gradient, which would then depend on the processor.
 
-A number that is zero but for rounding before a ReLU, or the larger of two under a max pool by a rounding, makes
-gradients jump. Blocks have few numbers, and ties that are wanted, which are exact.
+Gradients jump where the input of a ReLU is zero up to rounding, or the larger of two values under a max pool is larger
+by a rounding error. Blocks have few values, and their ties are intended and exact.
 """
 
 import copy
@@ -14,7 +14,7 @@ from flax_attn.testing.tolerances import UNITS, tolerance
 from torch_ref.cases import CASES
 from torch_ref.pairs import all_digits_of, in_all_digits, make_pair
 
-UNITS_MOVED = 8  # of float32, as large as its roundings come; a gradient may move by as many times its tolerance
+UNITS_MOVED = 8  # units in the last place of float32; gradients may move by as many times their tolerance
 RUNS = 8
 
 

@@ -9,56 +9,46 @@ from jax.extend.core import jaxprs_in_params
 import flax_attn
 from flax_attn.networks import patch
 
-# Both have more pixels than attention takes at once.
-SIZES = ({"heads": 2, "h": 8, "w": 20, "c": 8}, {"heads": 7, "h": 12, "w": 24, "c": 28})
+# Both maps have more pixels than attention takes at once.
+SIZES = ({"heads": 2, "h": 8, "w": 20, "c": 32}, {"heads": 7, "h": 12, "w": 24, "c": 64})
+HEADS = {"multi_head": "n_head", "conv_multi_head": "num_heads"}
+RNGS = nnx.Rngs(0)
 
-BLOCKS = {
+
+def build_block(name):
+    def build(heads, h, w, c):
+        arguments = {HEADS[name]: heads} if name in HEADS else {}
+        block = flax_attn.create_block(name, c, size=(h, w), rngs=RNGS, **arguments)
+        return (lambda block, x: patch.self_attend(block, x)), block, [(2, h, w, c)]
+
+    return build
+
+
+def call(module, *inputs):
+    output = module(*inputs)
+    return output[0] if isinstance(output, tuple) else output
+
+
+MODULES = {
+    **{name: build_block(name) for name in flax_attn.list_blocks()},
     "ScaledDotProductAttention": lambda heads, h, w, c: (
-        flax_attn.ScaledDotProductAttention(2.0, rngs=nnx.Rngs(0)),
+        call,
+        flax_attn.ScaledDotProductAttention(2.0, rngs=RNGS),
         [(2, h * w, heads, c)] * 3,
     ),
-    "MultiHeadAttention": lambda heads, h, w, c: (
-        flax_attn.MultiHeadAttention(heads, c, 3, 5, rngs=nnx.Rngs(0)),
-        [(2, h * w, c)] * 3,
-    ),
-    "AdditiveAttention": lambda heads, h, w, c: (
-        flax_attn.AdditiveAttention(c, c, c, rngs=nnx.Rngs(0)),
-        [(2, h * w, c)] * 3,
-    ),
-    "ConvAttention": lambda heads, h, w, c: (
-        flax_attn.ConvAttention(c, c, c, c, rngs=nnx.Rngs(0)),
-        [(2, h, w, c)] * 2,
-    ),
-    "ConvMultiHeadAttention": lambda heads, h, w, c: (
-        flax_attn.ConvMultiHeadAttention(c, c, c, c, heads, rngs=nnx.Rngs(0)),
-        [(2, h, w, c)] * 2,
-    ),
-    "CBAM": lambda heads, h, w, c: (
-        flax_attn.CBAM(c, 4, ("avg", "max", "lp", "lse"), no_spatial=False, rngs=nnx.Rngs(0)),
-        [(2, h, w, c)],
-    ),
-    "UseAttentionModel": lambda heads, h, w, c: (
-        flax_attn.UseAttentionModel(c, 4, rngs=nnx.Rngs(0)),
-        [(2, h, w, c)],
-    ),
-    "SpatialAttentionModule": lambda heads, h, w, c: (
-        flax_attn.SpatialAttentionModule(rngs=nnx.Rngs(0)),
-        [(2, h, w, c)],
-    ),
-    "PointwiseSpatialAttention": lambda heads, h, w, c: (
-        flax_attn.PointwiseSpatialAttention(c, rngs=nnx.Rngs(0)),
-        [(2, h, w, c)],
-    ),
     "SinePositionEncoding2d": lambda heads, h, w, c: (
-        flax_attn.SinePositionEncoding2d(c, rngs=nnx.Rngs(0)),
+        call,
+        flax_attn.SinePositionEncoding2d(c, rngs=RNGS),
         [(2, h, w, c)],
     ),
     "LearnedPositionEncoding2d": lambda heads, h, w, c: (
-        flax_attn.LearnedPositionEncoding2d(h, w, c, rngs=nnx.Rngs(0)),
+        call,
+        flax_attn.LearnedPositionEncoding2d(h, w, c, rngs=RNGS),
         [(2, h, w, c)],
     ),
     "NetMultiHeadAttention": lambda heads, h, w, c: (
-        patch.NetMultiHeadAttention(position="sine", rngs=nnx.Rngs(0)),
+        call,
+        patch.NetMultiHeadAttention(position="sine", rngs=RNGS),
         [(2, 4 * h, 4 * w, 3)],
     ),
 }
@@ -70,20 +60,20 @@ def count_operations(jaxpr):
     return len(jaxpr.eqns) + sum(count_operations(getattr(sub, "jaxpr", sub)) for sub in inner)
 
 
-def traced_operations(module, shapes):
+def traced(function, module, shapes):
+    """The program of the gradients of a module's parameters and inputs."""
     graphdef, params, rest = nnx.split(module, nnx.Param, ...)
 
     def loss(params, inputs, rest):
-        output = nnx.merge(graphdef, params, rest, copy=True)(*inputs)
-        return jnp.sum(output[0] if isinstance(output, tuple) else output)
+        return jnp.sum(function(nnx.merge(graphdef, params, rest, copy=True), *inputs))
 
     inputs = [jnp.ones(shape) for shape in shapes]
-    return count_operations(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(params, inputs, rest).jaxpr)
+    return jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(params, inputs, rest).jaxpr
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", MODULES)
 def test_program_does_not_grow_with_the_sizes(name):
-    small, large = (traced_operations(*BLOCKS[name](**sizes)) for sizes in SIZES)
+    small, large = (count_operations(traced(*MODULES[name](**sizes))) for sizes in SIZES)
     assert large == small
 
 
@@ -102,18 +92,16 @@ def largest_array(jaxpr):
 
 
 @pytest.mark.parametrize("need_weights", [False, True])
-@pytest.mark.parametrize("name", ["ScaledDotProductAttention", "MultiHeadAttention", "ConvMultiHeadAttention"])
+@pytest.mark.parametrize("name", ["ScaledDotProductAttention", "multi_head", "conv_multi_head"])
 def test_no_array_of_queries_times_keys_is_made_unless_the_weights_are_needed(name, need_weights):
-    n = 1009
-    module, shapes = BLOCKS[name](heads=2, h=n, w=1, c=4)
-    graphdef, params, rest = nnx.split(module, nnx.Param, ...)
+    n, c = 1009, 4
     # The commonest mask: some keys are padding.
-    masks = {"ScaledDotProductAttention": (2, 1, 1, n), "MultiHeadAttention": (2, 1, n)}
-    mask = {"mask": jnp.ones(masks[name], bool)} if name in masks else {}
-
-    def loss(params, inputs, rest):
-        return jnp.sum(nnx.merge(graphdef, params, rest, copy=True)(*inputs, need_weights=need_weights, **mask)[0])
-
-    inputs = [jnp.ones(shape) for shape in shapes]
-    jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(params, inputs, rest).jaxpr
+    calls = {
+        "ScaledDotProductAttention": ([(2, n, 2, c)] * 3, {"mask": jnp.ones((2, 1, 1, n), bool)}),
+        "multi_head": ([(2, n, c)] * 3, {"mask": jnp.ones((2, 1, n), bool)}),
+        "conv_multi_head": ([(2, n, c)] * 2, {}),
+    }
+    shapes, kwargs = calls[name]
+    _, module, _ = MODULES[name](heads=2, h=n, w=1, c=c)
+    jaxpr = traced(lambda module, *x: module(*x, need_weights=need_weights, **kwargs)[0], module, shapes)
     assert (largest_array(jaxpr) >= n * n) is need_weights

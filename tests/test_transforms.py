@@ -1,4 +1,4 @@
-"""Every case of the table works under jit, grad, vmap, remat and export."""
+"""Every case works under jit, grad, vmap, remat and export: the blocks in `make test`, the networks every night."""
 
 import jax
 import jax.numpy as jnp
@@ -32,12 +32,20 @@ def functional(case):
     return apply, weights, inputs
 
 
+def is_small(case):
+    return case.module.startswith("blocks") or case.name in ("Net", "ChannelAttentionClassifier")
+
+
 def compiled(function):
-    # What is tested is which program the transforms make, not how well it is compiled: that takes half the time so.
+    # What is tested is which program the transforms make; compiling it without an optimiser takes half the time.
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": "0"})
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+# A network adds nothing to its parts that a transformation could break.
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.name, marks=[] if is_small(case) else [pytest.mark.nightly]) for case in CASES],
+)
 def test_jit_grad_vmap_remat_and_export(case):
     apply, weights, inputs = functional(case)
     (_, outputs), gradients = compiled(jax.value_and_grad(apply, has_aux=True))(weights, inputs)

@@ -45,6 +45,13 @@ def _lowest(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return values
 
 
+def _row_of_zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask with a query that has no key."""
+    mask = draw(Input(shape, kind="mask"), rng)
+    assert mask is not None
+    return mask
+
+
 VALUES: dict[str, Values] = {
     "normal": _normal,
     "levels": _levels,
@@ -62,7 +69,7 @@ IMAGES: dict[str, Values] = {
     "black and white": lambda rng, shape: rng.integers(0, 2, shape) * 2.0 - 1,
 }
 MASKS: dict[str, Values] = {
-    "a row of zeros": lambda rng, shape: draw(Input(shape, kind="mask"), rng),
+    "a row of zeros": _row_of_zeros,
     "half": lambda rng, shape: rng.random(shape) < 0.5,
     "all ones": lambda rng, shape: np.ones(shape, bool),
     "all zeros": lambda rng, shape: np.zeros(shape, bool),

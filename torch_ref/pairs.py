@@ -191,7 +191,7 @@ def draw(wanted: Input, rng: np.random.Generator) -> np.ndarray | None:
         return mask
     if wanted.kind == "image":
         return ((rng.integers(0, 256, wanted.shape) - 128) / 128).astype(np.float32)
-    values = rng.standard_normal(wanted.shape).astype(np.float32)
+    values: np.ndarray = rng.standard_normal(wanted.shape).astype(np.float32)
     if wanted.kind == "ties":
         values = np.round(values * 2) / 2
     if wanted.kind in ("ties", "zeros"):

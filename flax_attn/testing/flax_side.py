@@ -184,7 +184,7 @@ class FlaxSide:
         with self.settings():
             copied = cast(module, self.dtype)
             nnx.pop(copied, nnx.Intermediate)
-            copied.train() if self.train else copied.eval()  # type: ignore[no-untyped-call]
+            copied.train() if self.train else copied.eval()
             return nnx.split(copied, nnx.Param, ...)
 
     def _state_dict(self, *state: Any) -> Arrays:

@@ -157,4 +157,4 @@ def _is_whole(leaf: Any) -> bool:
 
 
 def _trace_state() -> Any:
-    return get_opaque_trace_state(convention="nnx")  # type: ignore[no-untyped-call]
+    return get_opaque_trace_state(convention="nnx")

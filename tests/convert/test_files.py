@@ -1,4 +1,4 @@
-"""State_dicts in files: what the machine cannot do is passed on, what is wrong with the file is told."""
+"""State_dicts in files: errors of the machine propagate, a bad file is reported as one."""
 
 import errno
 import pickle

@@ -1,4 +1,4 @@
-"""Renaming by runs of path segments: anywhere, longest first, a leading run to nothing, collisions refused."""
+"""Renaming by runs of path segments: anywhere, longest first, leading runs removed, collisions rejected."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Rules of a user's own: registered by layer type, checked when used, every fault named with layer and path."""
+"""A user's own rules: registered by layer type, checked when used, every fault named with layer and path."""
 
 from dataclasses import FrozenInstanceError
 

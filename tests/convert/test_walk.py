@@ -1,4 +1,4 @@
-"""Walking a module: how deep, who speaks for a layer inside, and rules that would lose or change a number."""
+"""Walking a module: depth, which rule converts a nested layer, and rules that would lose or change a number."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_a_small_and_a_large_variable_in_one_entry():
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3)])
-def test_a_kernel_that_comes_back_transposed_is_told_by_its_shape(shape):
+def test_a_kernel_that_comes_back_transposed_is_recognised_by_its_shape(shape):
     rule(Kernel)(lambda layer: [Entry("weight", layer.kernel0, np.transpose)])
     with pytest.raises(ValueError, match="from_torch of 'weight' must give Flax's shape"):
         flax_attn.to_torch(Kernel(shape))

@@ -41,7 +41,7 @@ def test_a_view_has_a_mode_of_its_own():
     assert nnx.view(view, deterministic=False).is_active
 
 
-def test_draws_anew_at_every_call_and_again_from_the_same_seed():
+def test_every_call_draws_and_equal_seeds_draw_the_same():
     layer, same = Dropout(0.5, rngs=nnx.Rngs(0)), Dropout(0.5, rngs=nnx.Rngs(0))
     first, second = layer(ONES), layer(ONES)
     assert not np.array_equal(first, second)

@@ -15,7 +15,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from scipy.stats import kstest, norm, uniform
 
 from flax_attn import layers
-from flax_attn._tree import submodules
 from flax_attn.layers.initializers import uniform_fan_in
 from flax_attn.testing.tolerances import P_VALUE
 from torch_ref.cases import CASES
@@ -132,7 +131,7 @@ def test_norms_start_as_in_pytorch(ours, theirs):
 def test_every_parameter_of_every_module_belongs_to_a_layer(case):
     # So what holds for the layers holds for blocks and networks.
     module = nnx.eval_shape(lambda: build(case, nnx.Rngs(0)))
-    for _, inner in submodules(module):
+    for _, inner in nnx.iter_modules(module):
         if any(isinstance(value, nnx.Param) for value in vars(inner).values()):
             assert type(inner).__module__.startswith(layers.__name__)
 
@@ -147,7 +146,7 @@ def fresh_weights():
             module = build(case, nnx.Rngs(seed))
             weights[case.name] = [
                 np.asarray(parameter[...]).ravel() * np.sqrt(np.prod(inner.kernel.shape[:-1]))
-                for _, inner in submodules(module)
+                for _, inner in nnx.iter_modules(module)
                 if isinstance(inner, layers.Linear | layers.Conv)
                 for parameter in (inner.kernel, inner.bias)
                 if parameter is not None

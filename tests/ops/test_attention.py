@@ -117,13 +117,21 @@ def test_masks_that_do_not(shape):
         attention.check_mask(jnp.ones(shape), (2, 3, 5, 7), "b, heads, n_query, n_key")
 
 
-def blocked(monkeypatch, block):
-    monkeypatch.setattr(attention, "QUERY_BLOCK", block)
+BLOCK = attention.QUERY_BLOCK
 
 
-@pytest.mark.parametrize("n_query", [13, 15])  # two blocks and a remainder, and three blocks
-@pytest.mark.parametrize("mask", [None, (2, 1, "n_query", 7), (1, 3, 1, 7)], ids=str)
-def test_queries_in_blocks_are_queries_at_once_with_their_gradients(mask, n_query, monkeypatch):
+@pytest.mark.parametrize(
+    ("n_query", "mask"),
+    # Two blocks and a remainder, and three blocks.
+    [
+        (2 * BLOCK + 3, None),
+        (2 * BLOCK + 3, (2, 1, "n_query", 7)),
+        (3 * BLOCK, (2, 1, "n_query", 7)),
+        (131, (1, 3, 1, 7)),
+    ],
+    ids=str,
+)
+def test_queries_in_blocks_are_queries_at_once_with_their_gradients(n_query, mask):
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape) for shape in [(2, n_query, 3, 11), (2, 7, 3, 11), (2, 7, 3, 5)]]
     cotangent = rng.standard_normal((2, n_query, 3, 5))
@@ -137,32 +145,30 @@ def test_queries_in_blocks_are_queries_at_once_with_their_gradients(mask, n_quer
             assert (weights is not None) == need_weights
             return jnp.sum(out * cotangent), out
 
-        gradients, out = jax.grad(loss, has_aux=True)([jnp.asarray(x) for x in arrays])
+        gradients, out = jax.jit(jax.grad(loss, has_aux=True))([jnp.asarray(x) for x in arrays])
         return [np.asarray(x) for x in (out, *gradients)]
 
     with jax.enable_x64(True):
-        whole = attend(need_weights=True)
-        blocked(monkeypatch, 5)
-        parts = attend(need_weights=False)
+        whole, parts = attend(need_weights=True), attend(need_weights=False)
     for quantity, got, expected in zip(["output", *["input gradient"] * 3], parts, whole, strict=True):
         assert relative_error(got, expected) <= tolerance(quantity, "float64")
 
 
-@pytest.mark.parametrize("n_query", [1, 64, 65])
-def test_up_to_64_queries_are_handled_at_once(n_query):
+@pytest.mark.parametrize("n_query", [1, BLOCK, BLOCK + 1])
+def test_up_to_a_block_of_queries_is_handled_at_once(n_query):
     # More than that go through blocks, whose weights the backward pass computes again.
     query, key = jnp.ones((1, n_query, 1, 2)), jnp.ones((1, 3, 1, 2))
 
     def attend(query, key):
         return attention.dot_product_attention(query, key, key, temperature=1.0, need_weights=False)[0]
 
-    assert ("remat" in str(jax.make_jaxpr(attend)(query, key))) == (n_query > 64)
+    assert ("remat" in str(jax.make_jaxpr(attend)(query, key))) == (n_query > BLOCK)
 
 
-def test_weights_fn_is_applied_to_many_queries_too(monkeypatch):
-    query, key, value = heads(np.float32)
+def test_weights_fn_is_applied_to_many_queries_too():
+    _, key, value = heads(np.float32)
+    query = jnp.asarray(np.random.default_rng(0).standard_normal((2, BLOCK + 1, 3, 11)), np.float32)
     plain, _ = attention.dot_product_attention(query, key, value, temperature=1.0)
-    blocked(monkeypatch, 2)
     doubled, weights = attention.dot_product_attention(
         query, key, value, temperature=1.0, weights_fn=lambda w: 2 * w, need_weights=False
     )
@@ -190,13 +196,13 @@ def largest_array(jaxpr):
 
 
 @pytest.mark.parametrize("need_weights", [False, True])
-def test_without_need_weights_there_is_no_array_of_all_queries_and_keys(need_weights, monkeypatch):
-    blocked(monkeypatch, 5)  # 13 blocks: whatever is kept of each of them is one array in the end
-    query, key = jnp.ones((2, 65, 3, 2)), jnp.ones((2, 71, 3, 2))
+def test_without_need_weights_there_is_no_array_of_all_queries_and_keys(need_weights):
+    n = 5 * BLOCK  # whatever is kept of each of the five blocks is one array in the end
+    query, key = jnp.ones((2, n, 3, 2)), jnp.ones((2, 71, 3, 2))
 
     def loss(query, key):
         out, _ = attention.dot_product_attention(query, key, key, temperature=1.0, need_weights=need_weights)
         return jnp.sum(jnp.sin(out))
 
     largest = largest_array(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(query, key).jaxpr)
-    assert (largest >= 2 * 3 * 65 * 71) == need_weights
+    assert (largest >= 2 * 3 * n * 71) == need_weights

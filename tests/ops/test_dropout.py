@@ -1,4 +1,4 @@
-"""The one dropout: what its mask depends on, how often it drops, what it makes of the rest."""
+"""Dropout: what the mask depends on, how often it drops, how the rest is scaled."""
 
 import jax
 import jax.numpy as jnp

@@ -1,10 +1,8 @@
-"""How much is drawn."""
+"""How hypothesis runs."""
 
 import jax
 import pytest
 from hypothesis import HealthCheck, Phase, settings
-
-REPRODUCIBLE = 25  # this many examples are the same ones in every run; more are different ones
 
 
 @pytest.fixture(autouse=True)
@@ -15,11 +13,8 @@ def quick_random_numbers():
 
 
 def pytest_configure(config):
-    examples = config.getoption("--examples")
     settings.register_profile(
         "flax_attn",
-        max_examples=examples,
-        derandomize=examples <= REPRODUCIBLE,
         deadline=None,  # the first call of a program compiles it
         database=None,  # no files in the tree
         phases=(Phase.explicit, Phase.generate, Phase.shrink),  # explaining a failure calls the modules many times more

@@ -1,10 +1,9 @@
 """Every class is its PyTorch twin whatever it is called with, in every dtype and mode.
 
 A call is drawn as names (which case, what kind of values per input, which weights) and a seed, not number by number;
-what fails shrinks to the plainest kinds. A program is compiled once per case, mode and dtype, and compilation is what
-takes the time. So by default every case (of a network the first two) has one program in float64, the modes in turn, and
-the first case of every block one in float32 and bfloat16 too; ``--all-programs`` draws from all that there are. 25
-calls per class are drawn, the same ones in every run, or as many as ``--examples`` says, others in every run.
+what fails shrinks to the plainest kinds. Compiling a program per case, mode and dtype takes the time. So `make test`
+draws few calls of a block in one program, the same ones in every run; `make nightly` draws ``--examples`` calls, other
+ones in every run, from all programs of all classes.
 """
 
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import event, example, given
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from flax_attn.testing.comparison import Comparison
@@ -55,37 +54,32 @@ class Call:
         return Objective([rounded(array, self.dtype) for array in random_cotangents(shapes, self.seed)])
 
 
-def programs(class_name, place, every):
-    """The dtypes and modes that a case is compiled in: ``place`` is its place among those of its class."""
+def programs(class_name, every):
+    """The cases of a class with the dtypes and modes that they are compiled in.
+
+    Without ``every`` the first case and the first with another kind of input (a mask, say), one program each.
+    """
+    known = SETS[class_name]
     if every:
-        return [(dtype, mode) for dtype in DTYPES for mode in MODES]
-    turn = list(SETS).index(class_name) + place
-    here, other = MODES[turn % 2], MODES[(turn + 1) % 2]
-    if place > 0 or is_network(class_name):
-        return [("float64", here)]
-    return [("float64", here), ("float32", other), ("bfloat16", here)]
-
-
-def is_network(class_name):
-    return SETS[class_name][0].module.startswith("networks")
+        return [(case, dtype, mode) for case in known for dtype in DTYPES for mode in MODES]
+    kinds = [{wanted.kind for wanted in case.inputs} for case in known]
+    first = sorted({kinds.index(each) for each in kinds})
+    turn = list(SETS).index(class_name)
+    return [(known[place], "float64", MODES[(turn + place) % 2]) for place in first]
 
 
 @st.composite
 def calls(draw, class_name, every):
-    count = len(SETS[class_name])
-    place = draw(st.integers(0, (count if every or not is_network(class_name) else min(count, 2)) - 1))
-    case = SETS[class_name][place]
-    dtype, mode = draw(st.sampled_from(programs(class_name, place, every)))
+    case, dtype, mode = draw(st.sampled_from(programs(class_name, every)))
     weights = draw(st.sampled_from(WEIGHTS))
     kinds = tuple(draw(st.sampled_from(list(family(wanted)))) for wanted in case.inputs)
     return Call(case, dtype, mode, weights, kinds, draw(st.integers(0, 2**16)))
 
 
 def one_of_each_kind(class_name, every):
-    """The calls that chance is not to leave out: every kind of values once, in the first case that has it."""
+    """The calls that are not left to chance: every kind of values once, in the first case that has it."""
     seen = set()
-    for place, case in enumerate(SETS[class_name]):
-        dtype, mode = programs(class_name, place, every)[0]
+    for case, dtype, mode in programs(class_name, every):
         kinds = [list(family(wanted)) for wanted in case.inputs]
         for i in range(max(map(len, kinds))):
             chosen = tuple(known[i % len(known)] for known in kinds)
@@ -131,17 +125,27 @@ def complaints(comparison, call):
         return unexplained(comparison, inputs, objective, call.mode, call.dtype)
 
 
-@pytest.mark.parametrize("class_name", SETS)
-def test_any_call_is_pytorchs(class_name, request):
+def check(class_name, examples, every):
     compared = {}
-    every = request.config.getoption("--all-programs")
 
+    @settings(max_examples=examples, derandomize=not every)
     @given(calls(class_name, every))
-    def check(call):
+    def check_call(call):
         if call.case.name not in compared:
             compared[call.case.name] = comparisons(call.case)
         assert complaints(compared[call.case.name][call.weights], call) == []
 
     for call in one_of_each_kind(class_name, every):
-        check = example(call)(check)
-    check()
+        check_call = example(call)(check_call)
+    check_call()
+
+
+@pytest.mark.parametrize("class_name", [name for name, cases in SETS.items() if cases[0].module.startswith("blocks")])
+def test_any_call_of_a_block_is_pytorchs(class_name):
+    check(class_name, examples=6, every=False)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("class_name", SETS)
+def test_any_call_of_any_program_is_pytorchs(class_name, request):
+    check(class_name, request.config.getoption("--examples"), every=True)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.faults.planting import after
 from torch_ref import __main__ as command
 from torch_ref.report.docs import ROOT
 from torch_ref.report.run import from_json
@@ -67,10 +68,7 @@ def test_a_platform_without_a_device(monkeypatch, capsys):
 
 
 def test_a_failure_is_the_exit_status(monkeypatch, capsys):
-    from flax_attn.blocks import cbam
-
-    original = cbam.ChannelPool.__call__
-    monkeypatch.setattr(cbam.ChannelPool, "__call__", lambda self, x: original(self, x)[..., ::-1])
+    after("ChannelPool.__call__", lambda pooled: pooled[..., ::-1])(monkeypatch)
     assert command.main(["parity", "ChannelPool", "--dtypes", "float64", "--steps", "0"]) == 1
     assert "FAIL float64 train output" in capsys.readouterr().out
 

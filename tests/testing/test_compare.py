@@ -1,4 +1,4 @@
-"""The harness finds what differs, names it, changes nothing that it is given, and refuses what it cannot compare."""
+"""The harness finds what differs, names it, leaves its arguments unchanged, and rejects what it cannot compare."""
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +115,7 @@ def test_nothing_given_is_changed():
     np.testing.assert_array_equal(x, X)
 
 
-def test_weights_are_not_loaded_when_told_so():
+def test_load_false_keeps_the_weights():
     report = compare(Flax(), Torch(), X, layouts=LAYOUTS, **ZERO, load=False, dtypes=["float64"], modes=["eval"])
     assert not report.ok
 

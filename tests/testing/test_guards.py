@@ -1,4 +1,4 @@
-"""What a harness may not let pass, and what it may not stumble over: modules as people write them."""
+"""What the harness must reject, and modules as people write them, which it must accept."""
 
 import jax
 import jax.numpy as jnp

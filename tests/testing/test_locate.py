@@ -1,4 +1,4 @@
-"""On failure the report names the first submodule that differs, with both values, and is not led astray."""
+"""On failure the report names the first submodule that differs, with both values, and not an innocent one."""
 
 import jax
 import jax.numpy as jnp

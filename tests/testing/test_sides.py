@@ -1,4 +1,4 @@
-"""How each side is called and what it may be: dtypes, dropout of either library, arguments of one side, refusals."""
+"""How each side is called: dtypes, dropout of either library, arguments of one side, rejected modules."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -107,7 +107,7 @@ def test_modules_that_cannot_be_paired_stand_side_by_side():
     assert "2.num_batches_tracked () 2.num_batches_tracked () ignored" in told
 
 
-def test_what_no_rule_converts_stands_in_the_list_too():
+def test_what_no_rule_converts_is_listed_too():
     class Gain(nnx.Module):
         def __init__(self):
             self.gain = nnx.Param(np.ones((3, 2), np.float32))

@@ -87,7 +87,7 @@ class ChannelPool(nn.Module):
 class SpatialGate(nn.Module):
     """Scales each pixel of a map (b, c, h, w) by a gate from a 7x7 convolution."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.compress = ChannelPool()
         self.spatial = BasicConv(2, 1, 7, padding=3, relu=False)

@@ -9,7 +9,7 @@ from ..maps import record
 class SpatialAttentionModule(nn.Module):
     """Scales each (time, sensor) position of windows (b, c, series, modal)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.att_fc = nn.Sequential(nn.Conv2d(1, 1, (3, 1), (1, 1), (1, 0)), nn.Sigmoid())
 

@@ -15,7 +15,7 @@ from ..blocks.position import LearnedPositionEncoding2d, SinePositionEncoding2d
 class ConvPart(nn.Module):
     """(b, 3, h, w) -> (b, 32, h // 4, w // 4)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.c1a = nn.Conv2d(3, 32, 5, padding=2)
         self.p1 = nn.MaxPool2d(2)
@@ -81,7 +81,7 @@ def create_position(position: str | None, height: int, width: int) -> nn.Module 
 
 
 class Net(PatchNetwork):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
 
 
@@ -99,7 +99,7 @@ class NetMultiHeadAttention(PatchNetwork):
 
 
 class NetConvMultiHeadAttention(PatchNetwork):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(ConvMultiHeadAttention())
 
 
