@@ -101,6 +101,7 @@ def test_options_default_to_everything():
     assert Options() == Options(("float64", "float32", "bfloat16"), 100, "highest", 0)
 
 
+@pytest.mark.nightly
 def test_two_processes_give_the_results_of_one(run):
     finished = []
     again = run_cases(find_cases([case.name for case in run.cases]), run.options, 2, finished.append)
