@@ -75,7 +75,5 @@ def test_python_understands_the_command(words, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", OTHERS, ids=" ".join)
-def test_other_commands_run_modules_and_files_that_exist(words):
-    assert words[0] in (".venv/bin/python", "python")
-    assert words[1:3] in (["-m", "pytest"], ["-m", "tests.train.kills"])
+def test_every_command_is_of_a_kind_that_is_tried():
+    assert OTHERS == []
