@@ -1,4 +1,4 @@
-"""Where a run computes: batches are cut into equal parts, one for each device."""
+"""The devices of a run: batches are cut into equal parts, one for each."""
 
 import contextlib
 import math
@@ -11,32 +11,31 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def usable_cores() -> int:
-    """As many as this process may use, which a container or a job's settings make fewer than the machine has."""
+    """The number of cores that this process may use, which may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-SMALLEST_SHARE = 4  # images: with fewer, devices wait for one another longer than they compute
-COPIES_BYTES = 2**31  # 2 GiB, of what all devices hold a copy of where their memory is the host's
+SMALLEST_SHARE = 4  # images: with fewer, devices spend more time waiting for one another than computing
+COPIES_BYTES = 2**31  # 2 GiB, for all devices' copies together, where their memory is the host's
 
 Tree = TypeVar("Tree")
 
 
 def use_all_cores() -> None:
-    """Makes every core a device of its own, where it is the CPU that computes.
+    """Makes every core a device of its own where the CPU computes, as XLA runs a convolution on one thread per device.
 
-    XLA runs a convolution on one thread per device. To be called before JAX is used for the first time; after that it
-    changes nothing.
+    Call it before JAX is used for the first time; after that it changes nothing.
     """
-    # As many as this process may use: with more devices than threads, XLA's would wait for one another for good.
+    # No more than this process may use: with more devices than threads, XLA's would block one another for good.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", usable_cores())
 
 
 class Layout:
-    """Puts arrays where a run needs them.
+    """Places arrays on the devices of a run.
 
     Attributes:
-        devices: how many devices are used, a number that divides the batch.
+        devices: their number, which divides the batch size.
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -48,22 +47,22 @@ class Layout:
 
     @property
     def most(self) -> float:
-        """Bytes of which each device may have a copy: CPU devices have theirs in the same memory."""
-        platform = next(iter(self._copies.device_set)).platform
-        return COPIES_BYTES / self.devices if platform == "cpu" else math.inf
+        """The number of bytes that may be copied to each device; CPU devices share the host's memory."""
+        return COPIES_BYTES / self.devices if jax.default_backend() == "cpu" else math.inf
 
     def cut(self, array: np.ndarray) -> jax.Array:
-        """An array (b, ...) with an equal part on each device."""
-        return jax.device_put(array, self._parts)
+        """Puts an equal part of an array (b, ...) on each device."""
+        parts: jax.Array = jax.device_put(array, self._parts)
+        return parts
 
     def copy(self, tree: Tree) -> Tree:
-        """A pytree with a copy on each device."""
+        """Copies a pytree to each device."""
         copied: Tree = jax.device_put(tree, self._copies)
         return copied
 
 
 def share_out(batch_size: int, available: int) -> int:
-    """How many of the available devices a batch is cut for.
+    """How many of the available devices share a batch.
 
     Example:
         >>> share_out(32, 2), share_out(32, 64), share_out(10, 4), share_out(7, 2)

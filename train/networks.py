@@ -1,8 +1,7 @@
 """The networks of the patch task by name: ``cnn``, or one with a block of `flax_attn.list_blocks`."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,11 +9,9 @@ from flax import nnx
 import flax_attn
 from flax_attn.networks.patch import CHANNELS, PatchNetwork, create_position
 
-if TYPE_CHECKING:
-    from .config import Config
 
 
-def build_network(config: Config, height: int, width: int) -> PatchNetwork:
+def build_network(config: Any, height: int, width: int) -> PatchNetwork:
     """Builds the network that ``config`` names, in training mode.
 
     Args:
@@ -23,8 +20,8 @@ def build_network(config: Config, height: int, width: int) -> PatchNetwork:
         width: columns of the images.
 
     Example:
-        >>> from train.config import Config
-        >>> type(build_network(Config(network="cbam"), 96, 96).attn1).__name__
+        >>> from train.config import PatchConfig
+        >>> type(build_network(PatchConfig(network="cbam"), 96, 96).attn1).__name__
         'CBAM'
     """
     size = (height // 4, width // 4)  # of the attended map, behind two poolings

@@ -1,96 +1,84 @@
-"""The folder of a run: what was asked for, what came of it, epoch by epoch and step by step."""
+"""The folder of a run: its options, data and machine, and its logs, epoch by epoch and step by step."""
 
 import contextlib
 import dataclasses
 import json
 import os
+import platform
 import shlex
+from collections.abc import Collection
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, Literal, TextIO, get_args, get_origin, get_type_hints
 
-from .config import Config, check, options_of
+import jax
+
+from .config import PRESETS, Config, check
 from .data import Source
 from .metrics import EpochMetrics
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
-CONFIG, DATA, EPOCHS, STEPS = "config.json", "data.json", "metrics.jsonl", "steps.jsonl"
-LOCK = ".lock"  # empty; stays, as another process may be about to hold it
-Lines = list[dict[str, Any]]
+CONFIG, DATA, MACHINE, EPOCHS, STEPS = "config.json", "data.json", "machine.json", "metrics.jsonl", "steps.jsonl"
+LOCK = ".lock"  # empty; never deleted, as another process may be about to lock it
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+VECTORS = ("avx", "fma", "amx", "asimd", "sve")  # instruction sets on which XLA's sums depend, by their first letters
 
 
 class RunFolder:
-    """Writes a line of ``metrics.jsonl`` per epoch and of ``steps.jsonl`` per training step.
-
-    Each line is written at once: a process that is killed loses none that it wrote.
-
-    Attributes:
-        path: the folder.
-    """
+    """The files of a run in the folder ``path``; each line of a log is written at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._steps: TextIO | None = None
-        self._held: BinaryIO | None = None
+        self._lock: BinaryIO | None = None
 
     @classmethod
     def create(cls, config: Config, source: Source) -> "RunFolder":
-        """Makes the folder and writes ``data.json`` and ``config.json``.
-
-        Raises:
-            ValueError: the folder cannot be made, or holds something already, or another process makes it.
-        """
+        """Creates the folder that ``config`` names, which must be new or empty, and locks it."""
         folder = cls(check_run_dir(config))
-        path = folder.path
         with contextlib.ExitStack() as undo:
             undo.callback(folder.close)
             try:
-                path.mkdir(parents=True, exist_ok=True)
+                folder.path.mkdir(parents=True, exist_ok=True)
                 folder.hold()
-                _check_free(path)  # another process may have begun meanwhile, and even ended
-                write_whole(path / DATA, json.dumps(source.identity, indent=2) + "\n")
-                folder.write_config(config)
+                _check_free(folder.path)  # again, now that no other process can begin
+                folder.write_json(DATA, source.identity)
+                folder.write_json(CONFIG, vars(config))
             except OSError as error:
-                raise ValueError(f"--run-dir must be a folder that can be written to, got {path}: {error}") from error
+                raise ValueError(f"--run-dir must be a writable folder, got {folder.path}: {error}") from error
             undo.pop_all()
         return folder
 
     def hold(self) -> None:
-        """Keeps other processes from training in this folder, until it is closed or this process ends, however it does.
-
-        The lock is the operating system's, on a file that nothing replaces. Windows has none of this kind, and some
-        network file systems have none at all; there nothing is held.
-
-        Raises:
-            ValueError: another process trains in it.
-        """
+        """Locks the folder until `close` or the end of this process, where the system has locks."""
         if fcntl is None or not self.path.is_dir():
             return
-        held = (self.path / LOCK).open("ab")  # for writing, without which NFS gives no lock
+        lock = (self.path / LOCK).open("ab")  # for writing, as NFS locks nothing else
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            held.close()
+            lock.close()
             raise ValueError(
                 f"--run-dir or --resume must name a folder in which no other process trains, got {self.path}, in which "
                 "one does"
             ) from None
         except OSError:  # no locks on this file system
-            held.close()
+            lock.close()
         else:
-            self._held = held
+            self._lock = lock
 
-    def write_config(self, config: Config) -> None:
-        """Writes ``config.json``."""
-        write_whole(self.path / CONFIG, json.dumps(options_of(config), indent=2) + "\n")
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        """Writes one of the folder's JSON files."""
+        write_whole(self.path / name, json.dumps(values, indent=2) + "\n")
 
     @property
     def checkpoints(self) -> Path:
-        """Where the run's checkpoints lie."""
+        """The folder of the run's checkpoints."""
         return self.path / "checkpoints"
 
     def add_epoch(self, metrics: EpochMetrics) -> None:
@@ -102,87 +90,103 @@ class RunFolder:
         """Appends a training step, counted from 1."""
         if self._steps is None:
             self._steps = (self.path / STEPS).open("a", buffering=1)
-        self._steps.write(json.dumps({"step": step, "error": error}) + "\n")
+        self._steps.write(json.dumps(_step(step, error)) + "\n")
 
     def sync(self) -> None:
-        """Waits until the logs are on the disk: a checkpoint that is about to be written counts on their lines."""
-        for log in (self.path / EPOCHS, self.path / STEPS):
-            if log.exists():
-                sync(log)
-        sync(self.path)
+        """Flushes the logs to the disk; a checkpoint relies on their lines."""
+        for path in (self.path / EPOCHS, self.path / STEPS, self.path):
+            if path.exists():
+                sync(path)
 
     def history(self) -> list[EpochMetrics]:
         """The epochs so far."""
-        try:
-            return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS)]
-        except TypeError as error:
-            raise ValueError(f"{self.path / EPOCHS} must hold an epoch's metrics in each line, got: {error}") from None
+        return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS, EpochMetrics.__annotations__)]
 
     def step_errors(self) -> list[float]:
         """The error of each training step so far."""
-        try:
-            return [line["error"] for line in _lines(self.path / STEPS)]
-        except KeyError:
-            raise ValueError(f"{self.path / STEPS} must hold a step's error in each line, got one without") from None
+        return [line["error"] for line in _lines(self.path / STEPS, ("step", "error"))]
 
     def check_data(self, source: Source) -> None:
-        """Raises ``ValueError`` where the run began with other images, naming what differs."""
-        began = read_json(self.path / DATA)
-        differing = [
-            f"{name} {began.get(name)} then, {value} now"
-            for name, value in source.identity.items()
-            if value != began.get(name)
-        ]
+        """Raises ``ValueError`` where the run began with other data, naming what differs."""
+        differing = differences(read_json(self.path / DATA), source.identity)
         if differing:
-            raise ValueError(f"{source.name} is not what the run in {self.path} began with: {'; '.join(differing)}")
+            raise ValueError(f"{source.name} is not what the run in {self.path} began with: {differing}")
 
     def go_back_to(self, epochs: int, steps: int) -> None:
-        """Forgets what came later, before it comes again.
-
-        Raises:
-            ValueError: a log that ends before, or lines that are none of a run's.
-        """
-        self.history()  # both look at what is in the lines
-        self.step_errors()
-        logs = {name: _lines(self.path / name) for name in (EPOCHS, STEPS)}
-        for (name, lines), count in zip(logs.items(), (epochs, steps), strict=True):
+        """Truncates the logs to the place of a checkpoint; raises ``ValueError`` where one ends before it."""
+        history, errors = [dataclasses.asdict(metrics) for metrics in self.history()], self.step_errors()
+        logs = {EPOCHS: (history, epochs), STEPS: ([_step(*each) for each in enumerate(errors, 1)], steps)}
+        for name, (lines, count) in logs.items():
             if len(lines) < count:
                 raise ValueError(f"{self.path / name} must have at least {count} lines, got {len(lines)}")
-        for name, count in ((EPOCHS, epochs), (STEPS, steps)):
-            kept = logs[name][:count]
-            write_whole(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
+        for name, (lines, count) in logs.items():
+            write_whole(self.path / name, "".join(json.dumps(line) + "\n" for line in lines[:count]))
 
     def close(self) -> None:
-        """Closes the file of steps and lets go of the folder."""
-        steps, held, self._steps, self._held = self._steps, self._held, None, None
-        if steps is not None:
-            with contextlib.suppress(OSError):  # what a full disk does not take has been told when it was written
-                steps.close()
-        if held is not None:
-            held.close()
+        """Closes the log of steps and unlocks the folder."""
+        with contextlib.suppress(OSError):  # a full disk, reported when the line was written
+            if self._steps is not None:
+                self._steps.close()
+        if self._lock is not None:
+            self._lock.close()
+        self._steps = self._lock = None
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """Which values of a stored file differ from today's."""
+    return "; ".join(
+        f"{name} {then.get(name)} then, {value} now" for name, value in now.items() if value != then.get(name)
+    )
+
+
+def machine(devices: int) -> dict[str, Any]:
+    """What a run's last bits depend on beside its options: the devices that share a batch, and versions."""
+    found = {"devices": devices, "kind": jax.devices()[0].device_kind}
+    if jax.default_backend() == "cpu":
+        found |= {"processor": platform.machine(), "instructions": instructions()}
+    found["xla_flags"] = os.environ.get("XLA_FLAGS", "")
+    return found | {name: version(name) for name in PACKAGES}
+
+
+def instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's vector instructions, where the system lists them."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return ""
+    flags = (line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features")))
+    return " ".join(sorted(name for name in next(flags, []) if name.startswith(VECTORS)))
+
+
+def compare_machine(folder: Path, devices: int) -> list[str]:
+    """A line where a run resumes on another machine than it began on; older folders may not say where."""
+    if not (folder / MACHINE).is_file():
+        return []
+    began = read_json(folder / MACHINE)
+    differing = differences(began, {name: value for name, value in machine(devices).items() if name in began})
+    return [f"not bit-identical to a run on the machine where it began: {differing}"] if differing else []
 
 
 def read_config(path: Path) -> Config:
-    """The configuration of the run in a folder; options that it does not know yet have their defaults.
+    """The options of the run in a folder; those that it does not know yet have their defaults.
 
     Raises:
         FileNotFoundError: no such folder, or no run in it.
-        ValueError: a configuration that cannot be read, or that is none of this version.
+        ValueError: options that cannot be read, or are not of this version.
     """
     file = path / CONFIG
-    if not path.is_dir():
-        raise FileNotFoundError(f"there must be a run in {path}, got no such folder")
     if not file.is_file():
-        raise FileNotFoundError(f"there must be a run in {path}, got no {CONFIG} there")
+        raise FileNotFoundError(f"there must be a run in {path}, got no {CONFIG if path.is_dir() else 'such folder'}")
     values = read_json(file)
-    unknown = values.keys() - {field.name for field in dataclasses.fields(Config)}
+    task = values.get("task", "patch")
+    kind = type(PRESETS[task]["quick"]) if task in PRESETS else Config
+    hints = get_type_hints(kind)
+    unknown = values.keys() - {field.name for field in dataclasses.fields(kind)}
     if unknown:
         raise ValueError(f"{file} must hold options of this version, got {', '.join(sorted(unknown))}")
-    hints = get_type_hints(Config)
     for name, value in values.items():
-        if not _fits(value, hints[name]):
-            raise ValueError(f"{file}: {name} must be {_described(hints[name])}, got {value!r}")
-    config = Config(**values)
+        _check_type(f"{file}: {name}", value, hints[name])
+    config = kind(**values)
     try:
         check(config)
     except ValueError as error:
@@ -190,12 +194,19 @@ def read_config(path: Path) -> Config:
     return config
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """What a file holds, a JSON object.
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    choices = get_args(hint) or (hint,)
+    if get_origin(hint) is Literal:
+        fits = value in choices
+    else:
+        fits = type(value) in choices or (float in choices and type(value) is int)
+    if not fits:
+        expected = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
 
-    Raises:
-        ValueError: it does not.
-    """
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Reads a file with a JSON object; raises ``ValueError`` where it holds something else."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -205,24 +216,8 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value read from JSON is one of an option's."""
-    if get_origin(hint) is not None and type(None) not in get_args(hint):  # Literal
-        return value in get_args(hint)
-    kinds = get_args(hint) or (hint,)
-    return type(value) in kinds or (float in kinds and type(value) is int)
-
-
-def _described(hint: Any) -> str:
-    return " or ".join(getattr(kind, "__name__", str(kind)) for kind in get_args(hint) or (hint,))
-
-
 def check_run_dir(config: Config) -> Path:
-    """The folder that ``config`` names, or a new one's name.
-
-    Raises:
-        ValueError: there is a file of that name, or a folder that holds something.
-    """
+    """The folder that ``config`` names, which must be new or empty, or a name for it."""
     if config.run_dir is None:
         return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{config.title}"
     if not config.run_dir:
@@ -233,21 +228,19 @@ def check_run_dir(config: Config) -> Path:
 
 
 def _check_free(path: Path) -> None:
-    # What is left of a run that was killed before it began.
-    nothing = {LOCK, DATA, _unfinished(DATA), _unfinished(CONFIG)}
+    leftovers = {LOCK, DATA, _unfinished(DATA), _unfinished(CONFIG)}  # of a run that was killed before it began
     try:
-        held = {file.name for file in path.iterdir()} if path.is_dir() else set()
-        taken = path.exists() and (not path.is_dir() or bool(held - nothing))
-        is_run = taken and (path / CONFIG).is_file()
+        names = {file.name for file in path.iterdir()} if path.is_dir() else set()
+        taken = path.exists() and (not path.is_dir() or bool(names - leftovers))
     except OSError as error:
-        raise ValueError(f"--run-dir must be a folder that can be written to, got {path}: {error}") from error
+        raise ValueError(f"--run-dir must be a writable folder, got {path}: {error}") from error
     if taken:
-        hint = f"; to go on with the run in it: --resume {shlex.quote(str(path))}" if is_run else ""
-        raise ValueError(f"--run-dir must be new or an empty folder, got {path}, which is there already{hint}")
+        hint = f"; to continue the run in it: --resume {shlex.quote(str(path))}" if CONFIG in names else ""
+        raise ValueError(f"--run-dir must be a new or empty folder, got {path}, which exists{hint}")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all, whatever happens to the process or to the power."""
+    """Writes a file completely or not at all, whatever happens to the process or to the power."""
     unfinished = path.with_name(_unfinished(path.name))
     unfinished.write_text(text, encoding="utf-8", newline="\n")
     sync(unfinished)
@@ -256,7 +249,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
+    """Flushes a file, or the names in a folder, to the disk."""
     if path.is_dir() and os.name == "nt":  # where folders cannot be opened
         return
     opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -270,15 +263,19 @@ def _unfinished(name: str) -> str:
     return f".{name}.unfinished"
 
 
-def _lines(path: Path) -> Lines:
-    """The lines of a log as far as they are whole; the last one may have been cut off."""
-    lines: Lines = []
+def _step(step: int, error: float) -> dict[str, Any]:
+    return {"step": step, "error": error}
+
+
+def _lines(path: Path, keys: Collection[str]) -> list[dict[str, Any]]:
+    """The complete lines of a log, up to one that was cut off."""
+    lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
             line = json.loads(text)
         except ValueError:
             break
-        if not isinstance(line, dict):
-            break
+        if not isinstance(line, dict) or line.keys() != set(keys):
+            raise ValueError(f"{path} must hold {', '.join(keys)} in each line, got {text!r}")
         lines.append(line)
     return lines

@@ -1,31 +1,24 @@
-"""What a run shows while it goes on, and at its end."""
+"""What a run prints: a progress bar, lines between, and a table at the end."""
 
 import contextlib
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from types import TracebackType
+from pathlib import Path
 
-import jax
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from .loop import Run
-from .metrics import EpochMetrics, Tally
-from .runs import RunFolder
+from .metrics import EpochMetrics
 from .text import printable
 
 
-class ProgressBar:
-    """A bar over all batches of a run with the time left and the current errors, and a line per epoch.
+class Bar:
+    """A progress bar with the time left; where the output is no terminal there are only the notes."""
 
-    Where the output is no terminal there are the lines alone.
-    """
-
-    def __init__(self, run: Run, console: Console) -> None:
-        self._epochs, self._unit = run.config.epochs, run.source.unit
+    def __init__(self, total: int, console: Console, done: int = 0) -> None:
         self._console = console
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -38,64 +31,58 @@ class ProgressBar:
             transient=True,
             disable=not console.is_terminal,
         )
-        done = run.place.step + run.place.epochs * (run.batches - run.steps)
-        self._task = self._bar.add_task("", total=self._epochs * run.batches, completed=done, scores="")
-        self._name(run.place.epochs)
+        self._task = self._bar.add_task("", total=total, completed=done, scores="")
 
-    def __enter__(self) -> "ProgressBar":
+    def __enter__(self) -> "Bar":
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._bar.stop()
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # as in `say`
+            self._bar.stop()
 
-    def batch(self, split: str, tally: Tally) -> None:
-        """One more batch is done."""
-        self._bar.update(self._task, advance=1, scores=f"{split} error {tally.error:.4f} accuracy {tally.accuracy:.3f}")
+    def advance(self, description: str = "", count: int = 1, scores: str = "") -> None:
+        """Counts what was done, and shows what is being done and how it goes."""
+        self._bar.update(self._task, advance=count, description=description, scores=scores)
 
-    def note(self, text: str) -> None:
-        """A line between those of the epochs."""
-        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+    def note(self, line: str) -> None:
+        """Prints a line above the bar."""
+        say(self._console, line)
 
-    def epoch(self, metrics: EpochMetrics) -> None:
-        """One more epoch is done."""
-        self._name(metrics.epoch)
-        self._console.print(
-            f"epoch {metrics.epoch:{len(str(self._epochs))}}/{self._epochs}"
-            f"  train error {metrics.train_error:<9.4g} accuracy {metrics.train_accuracy:.3f}"
-            f"  test error {metrics.test_error:<9.4g} accuracy {metrics.test_accuracy:.3f}"
-            f"  {metrics.images_per_second:.0f} {self._unit}/s",
-            soft_wrap=True,
-            highlight=False,
-        )
 
-    def _name(self, epoch: int) -> None:
-        self._bar.update(self._task, description=f"epoch {min(epoch + 1, self._epochs)}/{self._epochs}")
+def say(console: Console, what: RenderableType) -> None:
+    """Prints a line as it is, or a table; a terminal that is gone or a full disk must not end a run."""
+    with contextlib.suppress(OSError):
+        console.print(what, soft_wrap=True, highlight=False, markup=False)
 
 
 @contextlib.contextmanager
 def looking(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Gives what `train.data.open_source` may tell how far it is, and shows that on a terminal while it lasts."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"))
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("looking through the files", visible=False)  # until there are some
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True, refresh=True)
+    """A bar for `train.data.open_source`, which reports how many of how many files it has read."""
+    with contextlib.ExitStack() as stack:
+        bar: Bar | None = None
+        seen = 0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal bar, seen
+            bar = bar or stack.enter_context(Bar(total, console))
+            bar.advance("reading the files", done - seen)
+            seen = done
+
+        yield progress
 
 
-def heading(run: Run) -> str:
-    """What is about to happen, in a line."""
-    source, config = run.source, run.config
+def epoch_line(metrics: EpochMetrics, epochs: int, unit: str) -> str:
+    """An epoch's metrics."""
     return (
-        f"{config.title}, {run.parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
-        f"{source.described}; batches of {config.batch_size} on {run.devices} x {jax.devices()[0].device_kind}"
+        f"epoch {metrics.epoch:{len(str(epochs))}}/{epochs}"
+        f"  train error {metrics.train_error:<9.4g} accuracy {metrics.train_accuracy:.3f}"
+        f"  test error {metrics.test_error:<9.4g} accuracy {metrics.test_accuracy:.3f}"
+        f"  {metrics.images_per_second:.0f} {unit}/s"
     )
 
 
-def summary(history: Sequence[EpochMetrics], folder: RunFolder, seconds: float, unit: str = "images") -> Table:
+def summary(history: Sequence[EpochMetrics], folder: Path, seconds: float, unit: str = "images") -> Table:
     """The table at the end: the smallest errors over the epochs, which the tutorial reports, and the last accuracy."""
     table = Table(show_header=False)
     rows = {
@@ -104,8 +91,8 @@ def summary(history: Sequence[EpochMetrics], folder: RunFolder, seconds: float, 
         "test accuracy": f"{history[-1].test_accuracy:.3f}",
         f"{unit}/s": f"{statistics.median(m.images_per_second for m in history):.0f}",
         "time": str(timedelta(seconds=int(seconds))),
-        "run folder": printable(folder.path),
+        "run folder": printable(folder),
     }
     for name, value in rows.items():
-        table.add_row(name, Text(value))  # not a string, whose brackets would be taken for styles
+        table.add_row(name, Text(value))  # Text, as brackets in a string would be read as styles
     return table

@@ -1,8 +1,8 @@
-"""One step of training and one of evaluation, of any task, with the state and the optimizer that they change.
+"""One step of training and one of evaluation, of any task, with the state and the optimizer that they need.
 
 Both are pure functions, each compiled once for a run. The records are on the device as the source has them, all of them
-or those of a batch; a step gets the places of the batch in them. Nothing global is read, and randomness comes from the
-key alone.
+or those of a batch; a step gets the positions of the batch in them. Nothing global is read, and all randomness comes
+from the key.
 """
 
 import math
@@ -23,14 +23,11 @@ FIRST, SECOND, EPS = 0.9, 0.999, 1e-8  # PyTorch's defaults, and optax's
 
 
 def adam(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """`optax.adam` with the same state and settings, and bias corrections that are as exact as the dtype.
+    """`optax.adam` with the same state and settings, but with bias corrections exact to the dtype.
 
     Adam divides its running means by ``1 - b**t``. optax computes this as it stands: with b = 0.999 in float32 up to
     four of seven digits cancel, and for hundreds of steps every update is off by some 6e-6, a hundred times the
-    rounding of its parts. PyTorch computes it in float64. ``-expm1(t log(b))`` cancels nothing.
-
-    Args:
-        rate: the learning rate, or a function from the step to it.
+    rounding of its parts. PyTorch computes it in float64. ``-expm1(t log(b))`` has no cancellation.
     """
     return optax.chain(_scale_by_adam(), optax.scale_by_learning_rate(rate))
 
@@ -47,38 +44,30 @@ def _scale_by_adam() -> optax.GradientTransformation:
     return optax.GradientTransformation(means.init, update)
 
 
-RISING = 0.2  # the part of a one-cycle run in which the learning rate goes up
+RISING = 0.2  # the fraction of a one-cycle run in which the learning rate goes up
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """A network and its optimizer.
+    """A network, taken apart, and its optimizer."""
 
-    Attributes:
-        params: the parameters.
-        rest: the network's other variables: running statistics, and the counters of its random streams, from which
-            dropout's masks follow: they depend on the seed and the number of steps taken.
-        opt_state: the optimizer's.
-        graph: the network without its variables.
-        optimizer: the update rule.
-    """
-
-    params: nnx.State
-    rest: nnx.State
+    params: Any
+    rest: Any  # running statistics, and the random streams' counters, so dropout follows from seed and step
     opt_state: Any
-    graph: nnx.GraphDef[nnx.Module] = field(metadata={"static": True})
+    graph: nnx.GraphDef[nnx.Module] = field(metadata={"static": True})  # the network without its variables
     optimizer: optax.GradientTransformation = field(metadata={"static": True})
 
 
 def create_state(network: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
-    """Takes ``network`` apart; the state's arrays are its own."""
-    graph, params, rest = nnx.split(nnx.clone(network), nnx.Param, ...)
+    """Takes a copy of ``network`` apart."""
+    graph, *variables = nnx.split(network, nnx.Param, ...)
+    params, rest = jax.device_put(variables, may_alias=False)  # as `train_step` reuses the memory of the state
     return TrainState(params, rest, optimizer.init(params), graph, optimizer)
 
 
 def network_of(state: TrainState) -> nnx.Module:
-    """Puts the network together again, on variables of its own, so that it may be used inside a transformation."""
+    """The network of a state, with variables of its own, so that it may be used inside a transformation."""
     return nnx.merge(state.graph, state.params, state.rest, copy=True)
 
 
@@ -96,12 +85,7 @@ def learning_rate(config: Config, steps: int) -> optax.Schedule:
 
 
 class Scores(NamedTuple):
-    """What a batch came to.
-
-    Attributes:
-        error: the mean loss over the batch's records.
-        accuracy: the share of them that is judged rightly.
-    """
+    """The mean loss and the accuracy on a batch."""
 
     error: jax.Array
     accuracy: jax.Array
@@ -119,27 +103,27 @@ def train_step(
     task: Task,
     labels: jax.Array | None = None,
 ) -> tuple[TrainState, Scores]:
-    """Draws a batch, takes one optimizer step on it and scores it as it was before that step.
+    """Draws a batch and takes one optimizer step on it.
 
     Args:
-        state: given up; its memory goes to the new one.
+        state: donated to the new one.
         inputs: (n, ...), records of the source, among them those of the batch.
-        places: where those are, (b,).
-        indices: their indices in the source, (b,), from which follows what is drawn for them.
-        epoch: a scalar.
+        places: the positions of the batch's records in ``inputs``, (b,).
+        indices: their indices in the source, (b,), which seed what is drawn for them.
+        epoch: counted from 0.
         key: of all that the run draws for its records.
-        task: says what a batch is, and what its loss.
+        task: defines the batch and its loss.
         labels: (b,), where the source has them.
 
     Returns:
-        The new state and the scores.
+        The new state, and the scores before the step.
     """
     batch = task.draw(inputs[places], labels, indices, split_key(key, TRAIN, epoch))
 
-    def loss(params: nnx.State) -> tuple[jax.Array, tuple[nnx.State, jax.Array]]:
+    def loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
         network = nnx.merge(state.graph, params, state.rest, copy=True)
         answer = task.answer(network, batch.x)
-        # BatchNorm's statistics and the random streams have moved on inside the call.
+        # The call has updated BatchNorm's statistics and the random streams.
         return task.error(answer, batch.y), (nnx.state(network, nnx.Not(nnx.Param)), answer)
 
     (error, (rest, answer)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -161,17 +145,9 @@ def eval_step(
     task: Task,
     labels: jax.Array | None = None,
 ) -> Scores:
-    """Lets the network judge a batch of test records in eval mode.
+    """Scores a batch of test records in eval mode.
 
-    Args:
-        state: the network's.
-        inputs: (n, ...), records of the source, among them those of the batch.
-        places: where those are, (b,).
-        indices: their indices in the source, (b,), from which follows what is drawn for them.
-        real: (b,), False for what only fills up the batch and is not scored.
-        key: of all that the run draws for its records.
-        task: says what a batch is, and what its loss.
-        labels: (b,), where the source has them.
+    Arguments as `train_step`'s, and ``real`` (b,): False for padding, which does not count.
     """
     batch = task.draw(inputs[places], labels, indices, split_key(key, TEST, 0))
     network = network_of(state)

@@ -1,4 +1,4 @@
-"""Texts as they are shown: names of files, errors of other libraries, letters that a picture's font has."""
+"""Text to show: file names, errors of other libraries, and the letters that a picture's font has."""
 
 import os
 import unicodedata
@@ -8,11 +8,11 @@ from typing import Any
 
 from jax.errors import JaxRuntimeError
 
-SHOWN_AS_ESCAPES = ("Cc", "Cs")  # control characters, and what stands for bytes that are no text
+SHOWN_AS_ESCAPES = ("Cc", "Cs")  # control characters, and surrogates, which stand for undecodable bytes
 
 
 def data_title(data: str) -> str:
-    """What ``--data`` names, without the folders it lies in: for a title.
+    """What ``--data`` names, without its folders, for a title.
 
     Example:
         >>> data_title("npz:/home/me/photos.npz"), data_title("synthetic")
@@ -23,7 +23,7 @@ def data_title(data: str) -> str:
 
 
 def printable(name: str | os.PathLike[str]) -> str:
-    r"""A name, or words with names in them, with escapes for what cannot be shown.
+    r"""A file name, or text with one in it, with escapes for what cannot be printed.
 
     Example:
         >>> printable("été.jpg"), printable("a\nb"), printable(os.fsdecode(b"\xe9t\xe9.jpg"))
@@ -35,11 +35,11 @@ def printable(name: str | os.PathLike[str]) -> str:
     )
 
 
-EXHAUSTED = (JaxRuntimeError, MemoryError)  # a device's memory, most of the time, or the host's
+EXHAUSTED = (JaxRuntimeError, MemoryError)  # out of memory: the device's (in most cases), or the host's
 
 
 def first_line(error: BaseException) -> str:
-    r"""What an error says first, or its type where it says nothing.
+    r"""The first line of an error's message, or its type if it has none.
 
     Example:
         >>> first_line(RuntimeError("out of memory\nallocator: ...")), first_line(MemoryError())
@@ -52,7 +52,7 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
 def drawable(text: str) -> str:
-    r"""A text without letters that the font of pictures lacks, for which Matplotlib would draw a box and warn.
+    r"""A text without the letters that the pictures' font lacks, for which Matplotlib would draw boxes and warn.
 
     Example:
         >>> drawable("\N{HIRAGANA LETTER A}.jpg") == "\N{REPLACEMENT CHARACTER}.jpg"
@@ -63,7 +63,7 @@ def drawable(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _font() -> Any:
-    from matplotlib.font_manager import FontProperties, findfont  # which a run without pictures does not load
+    from matplotlib.font_manager import FontProperties, findfont  # slow to load
     from matplotlib.ft2font import FT2Font
 
     return FT2Font(findfont(FontProperties()))

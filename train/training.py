@@ -1,4 +1,4 @@
-"""``python -m train`` without a command: from the options to a full run folder."""
+"""``python -m train`` without a command: from the options to a complete run folder."""
 
 import contextlib
 import dataclasses
@@ -7,147 +7,172 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 
+import flax_attn
+
 from .checkpoints import Checkpoints
-from .cli import FREE, PROGRAM, Arguments, parse
 from .config import Config, check
 from .data import Source
 from .data.stream import DataError
-from .events import NoEvents, import_library, open_events
-from .loop import NonFiniteError, Run, StoppedError
-from .machine import compare_machine, write_machine
-from .metrics import Tally
+from .events import Events, import_library
+from .look import ending, gates, windows
+from .loop import NonFiniteError, Run, StoppedError, Training, leave_if_asked
 from .plots import save_curves
-from .resume import resume
-from .runs import RunFolder, check_run_dir, read_config
-from .show import ProgressBar, heading, looking, summary
+from .runs import CONFIG, MACHINE, RunFolder, check_run_dir, compare_machine, machine, read_config
+from .show import Bar, looking, say, summary
 from .signals import INTERRUPTED, Stop, status
 from .step import network_of
 from .tasks import task_of
 from .text import EXHAUSTED, first_line
+from .usage import PROGRAM, Arguments, parse
 
 
 def main(words: Sequence[str]) -> int:
     """Trains, and returns the exit status.
 
-    0; 1 for a loss that is no number, a record that breaks, a full disk or memory; 2 for bad input; 128 and the
-    signal's number where the run was told to stop.
+    0; 1 for a non-finite loss, a record that cannot be read, a full disk or memory; 2 for bad input; 128 and the
+    signal's number where the run was stopped.
     """
     began = time.perf_counter()
     try:
         arguments = parse(words)
-        run, folder, notes = prepare(arguments)
+        prepared = prepare(arguments)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(2, f"error: {error}")
     except EXHAUSTED as error:
-        print(f"error: {first_line(error)}", file=sys.stderr)
-        return 1
+        return fail(1, f"error: {first_line(error)}")
     except KeyboardInterrupt:
-        print("stopped before the first step", file=sys.stderr)
-        return INTERRUPTED
-    with Stop() as stop:
-        run.stop = lambda: stop.signal is not None
+        return fail(INTERRUPTED, "stopped before the first step")
+    run, folder, checkpoints, _ = prepared
+    with contextlib.closing(folder), contextlib.closing(run), Stop() as stop:
         try:
-            train(run, folder, notes, began)
+            train(prepared, stop, began)
         except StoppedError:
-            print(f"stopped after step {run.place.step}; of the checkpoints {run.last_good()}", file=sys.stderr)
-            print(f"to go on: {PROGRAM} --resume {shlex.quote(str(folder.path))}", file=sys.stderr)
-            return status(stop.signal or 0)
+            fail(0, f"stopped after step {run.place.step}; {checkpoints.last_good()}")
+            return fail(status(stop.signal or 0), f"to continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}")
         except (NonFiniteError, DataError, OSError, *EXHAUSTED) as error:
-            run.close()  # after a save that is under way
             what = f"one of the {run.source.unit} cannot be read: " if isinstance(error, DataError) else ""
-            print(f"error: {what}{first_line(error)}; of the checkpoints {run.last_good()}", file=sys.stderr)
-            return 1
-        finally:
-            run.close()
-            folder.close()
+            return fail(1, f"error: {what}{first_line(error)}; {checkpoints.last_good()}")
     return 0
 
 
-def prepare(arguments: Arguments) -> tuple[Run, RunFolder, list[str]]:
-    """Does all that bad input can stop, and makes the folder last, or opens that of the run that goes on.
+def fail(code: int, line: str) -> int:
+    """Prints a line to stderr, unless that is a lost terminal, and returns ``code``."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
+    return code
 
-    Returns:
-        The run, its folder, and lines for its reader.
+
+class Prepared(NamedTuple):
+    """A run at its beginning, or where it resumes, and notes for the user."""
+
+    run: Run
+    folder: RunFolder
+    checkpoints: Checkpoints
+    notes: list[str]
+
+
+def prepare(arguments: Arguments[Any]) -> Prepared:
+    """Validates everything before it creates the run folder; with ``--resume`` opens that of the run.
 
     Raises:
         ValueError: an option or a file that cannot be used.
-        FileNotFoundError: no such file.
+        OSError: no such file, say.
     """
-    config = arguments.config
+    config: Config = arguments.config
     check(config)
     if config.tensorboard:
         import_library()
-    if arguments.resume is not None:
-        return go_on(arguments, RunFolder(Path(arguments.resume)))
-    check_run_dir(config)
-    run = Run(config, open_data(config))
     with contextlib.ExitStack() as undo:
-        undo.callback(run.close)
-        folder = RunFolder.create(config, run.source)
-        undo.callback(folder.close)
-        write_machine(folder.path, run.devices)
-        run.checkpoints = Checkpoints(folder.checkpoints, config.keep)
+        if arguments.resume is None:
+            check_run_dir(config)
+            run = undo.enter_context(contextlib.closing(Run(config, open_data(config))))
+            folder = undo.enter_context(contextlib.closing(RunFolder.create(config, run.source)))
+            checkpoints, notes = Checkpoints(folder.checkpoints, config.keep), []
+            folder.write_json(MACHINE, machine(run.layout.devices))
+        else:
+            folder = undo.enter_context(contextlib.closing(RunFolder(Path(arguments.resume))))
+            folder.hold()
+            run = undo.enter_context(contextlib.closing(Run(config, open_data(config))))
+            checkpoints = Checkpoints(folder.checkpoints, config.keep)
+            notes = resume(run, folder, checkpoints, older=arguments.resume_older)
         undo.pop_all()
-    return run, folder, [*run.source.notes]
+    return Prepared(run, folder, checkpoints, [*run.source.notes, *notes])
 
 
 def open_data(config: Config) -> Source:
-    """The data of a task, with a bar while a folder is looked through."""
+    """The data of a task, with a bar while a folder of files is read."""
     with looking(Console()) as progress:
         source: Source = task_of(config).open(config.data, progress)
         return source
 
 
-def go_on(arguments: Arguments, folder: RunFolder) -> tuple[Run, RunFolder, list[str]]:
-    """What `prepare` does with ``--resume``; the folder is held from the beginning, and let go of where it fails."""
-    with contextlib.ExitStack() as undo:
-        undo.callback(folder.close)
-        folder.hold()
-        run = Run(arguments.config, open_data(arguments.config))
-        undo.callback(run.close)
-        elsewhere = compare_machine(folder.path, run.devices)
-        notes = resume(run, folder, older=arguments.resume_older)
-        changed = {name: getattr(run.config, name) for name in FREE}  # for the next time
-        folder.write_config(dataclasses.replace(read_config(folder.path), **changed))
-        undo.pop_all()
-    return run, folder, [*run.source.notes, *notes, *elsewhere]
+def resume(run: Run, folder: RunFolder, checkpoints: Checkpoints, *, older: bool) -> list[str]:
+    """Takes a run and its folder back to the newest checkpoint, and returns notes for the user."""
+    folder.check_data(run.source)
+    elsewhere = compare_machine(folder.path, run.layout.devices)
+    step, notes = checkpoints.choose(older=older)
+    where = "there is no checkpoint yet: starting over"
+    if step is not None:
+        run.state, run.place = checkpoints.restore(step, run.state)
+        where = f"continuing after step {step}"
+        if run.place.epochs == run.config.epochs:
+            where += ", the last one: only the files that follow it are written again"
+    folder.go_back_to(run.place.epochs, run.place.step)
+    changed = {name: getattr(run.config, name) for name in Config.FREE}
+    folder.write_json(CONFIG, vars(dataclasses.replace(read_config(folder.path), **changed)))
+    return [*notes, where, *elsewhere]
 
 
-def train(run: Run, folder: RunFolder, notes: Sequence[str], began: float) -> None:
-    """Trains and fills the folder; a stop that is asked for meanwhile leaves the rest to a resume."""
-    console = Console()
+def train(prepared: Prepared, stop: Stop, began: float) -> None:
+    """Trains, then fills the folder; after a stop in between a resume does the rest."""
+    run, folder, checkpoints, notes = prepared
+    console, config, path = Console(), run.config, folder.path
     for line in (heading(run), *notes):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-    with contextlib.closing(open_events(run, folder)) as events:
-        train_epochs(run, folder, events, console)
-        run.leave_if_asked()
-        run.save_weights(folder.path / "model.safetensors")
-        save_curves(folder.path / "curves.png", run.config, folder.history(), folder.step_errors())
-        run.leave_if_asked()
-        found = run.task.finish(folder.path, run.config, network_of(run.state), run.source)
-        run.leave_if_asked()
-        events.pictures()
-    console.print(summary(folder.history(), folder, time.perf_counter() - began, run.source.unit))
-    for line in found:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(console, line)
+    with contextlib.ExitStack() as stack:
+        events = None
+        if config.tensorboard:
+            rates = np.asarray(jax.vmap(run.rate)(jnp.arange(config.epochs * run.steps)))
+            events = stack.enter_context(contextlib.closing(Events(folder, rates, run.steps)))
+        tests = -(-len(run.source.test) // config.batch_size)
+        done = run.place.step + run.place.epochs * tests
+        with Bar(config.epochs * (run.steps + tests), console, done) as bar:
+            Training(run, folder, checkpoints, events, bar, stop).fit()
+        leave_if_asked(stop)
+        flax_attn.to_torch(network_of(run.state), path / "model.safetensors")
+        save_curves(path / "curves.png", config, folder.history(), folder.step_errors())
+        leave_if_asked(stop)
+        scores = finish(run, path)
+        leave_if_asked(stop)
+        if events is not None:
+            events.add_pictures()
+    say(console, summary(folder.history(), path, time.perf_counter() - began, run.source.unit))
+    for line in scores:
+        say(console, line)
 
 
-def train_epochs(run: Run, folder: RunFolder, events: NoEvents, console: Console) -> None:
-    """Trains, shows it and writes it down."""
-    with ProgressBar(run, console) as bar:
-        run.warn, run.before_save = bar.note, folder.sync
+def heading(run: Run) -> str:
+    """What is about to be trained, in a line."""
+    source, config = run.source, run.config
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
+    return (
+        f"{config.title}, {parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
+        f"{source.described}; batches of {config.batch_size} on {run.layout.devices} x {jax.devices()[0].device_kind}"
+    )
 
-        def batch(split: str, tally: Tally, error: float) -> None:
-            if split == "train":
-                folder.add_step(run.place.step, error)
-                events.step(run.place.step, error)
-            bar.batch(split, tally)
 
-        for metrics in run.epochs(batch):
-            folder.add_epoch(metrics)
-            events.epoch(metrics)
-            bar.epoch(metrics)
+def finish(run: Run, path: Path) -> list[str]:
+    """Draws what the trained network attends to, and scores it; a stand-in until `train.look.finish` dispatches."""
+    network: Any = network_of(run.state)
+    if run.config.task == "patch":
+        return [ending.finish(path, run.config, network, run.source)]
+    module = {"channel": gates, "sensor": windows}[run.config.task]
+    lines: list[str] = module.finish(path, run.task, run.config, network, run.source)
+    return lines

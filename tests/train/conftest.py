@@ -1,11 +1,13 @@
 """Images small enough that a run takes seconds, most of them compilation."""
 
+import io
 import json
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from train.data import Source
 
@@ -55,6 +57,12 @@ def is_running(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.fixture
+def console():
+    """Where nothing is a terminal; what was printed is in its file."""
+    return Console(file=io.StringIO(), width=97)
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""Kills runs at random moments and lets them go on: each has to end as the one that nothing happened to.
+"""Kills runs at random moments and resumes them: each has to end exactly as an undisturbed one.
 
     python -m tests.train.kills --kills 30
 
-A checkpoint after every step makes many of the kills fall into a save. Prints a line per kill; exit status 1 if a run
-ended otherwise.
+A checkpoint after every step makes many of the kills fall into a save. Prints a line per kill; exit status 1 if any run
+ended differently.
 """
 
 import argparse
@@ -50,8 +50,8 @@ def main() -> int:
         ]
     same, saved, saving = (sum(each) for each in zip(*found, strict=True))
     print(
-        f"{same} of {options.kills} runs ended as the one that was not killed; {saved} were killed after a checkpoint, "
-        f"{saving} while one was being written"
+        f"{same} of {options.kills} runs ended as the undisturbed one; {saved} were killed after a checkpoint, "
+        f"{saving} during a save"
     )
     return 0 if same == options.kills else 1
 
@@ -70,7 +70,7 @@ def first_words(folder: Path, task: str, network: str) -> list[str]:
 
 
 def run(words: list[str]) -> str | None:
-    """Runs a command to its end and returns what it printed; what went wrong is shown."""
+    """Runs a command and returns its output; None, and its errors on the terminal, if it failed."""
     shell = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if shell.returncode:
         print(shell.stderr)
@@ -82,30 +82,30 @@ def kill_and_resume(folder: Path, whole: Path, words: list[str], step: int, late
     """Starts a run, kills it some time after a step, resumes it, and compares it with the whole one.
 
     Returns:
-        Whether they are the same and nothing was lost but the steps since the last checkpoint, whether there was one,
-        and whether one was being written.
+        Whether they are the same and only the steps since the last checkpoint were lost, whether there was one, and
+        whether one was being saved.
     """
     log = folder / "steps.jsonl"
     process = subprocess.Popen([*words, "--run-dir", str(folder)], cwd=ROOT, stdout=subprocess.DEVNULL)
     wait_for(process, lambda: count_lines(log) >= step, every=0.001)
     time.sleep(later)
     process.kill()
-    killed = process.wait() == -signal.SIGKILL  # it had not ended by itself, or crashed
+    killed = process.wait() == -signal.SIGKILL  # and had not ended before
     names = [path.name for path in (folder / "checkpoints").glob("*")]
     newest = max((int(name) for name in names if name.isdecimal()), default=0)
-    saving = any("tmp" in name for name in names)
+    saving = any(not name.isdecimal() for name in names)
     begun = (folder / "config.json").exists()
     told = run([*TRAIN, "--resume", str(folder)] if begun else [*words, "--run-dir", str(folder)])
-    went_on = re.search(r"goes on after step (\d+)", told or "")
-    from_step = int(went_on[1]) if went_on else 0  # later than the newest where that was about to be replaced
+    went_on = re.search(r"continuing after step (\d+)", told or "")
+    from_step = int(went_on[1]) if went_on else 0  # later than the newest where that was being replaced
     same = killed and told is not None and from_step >= newest and results(folder) == results(whole)
-    state = f"after {step} steps and {later:.3f} s, newest checkpoint {newest}, went on from {from_step}"
-    print(f"killed {state}{', while saving' if saving else ''}: {'same' if same else 'DIFFERENT'}", flush=True)
+    state = f"after {step} steps and {later:.3f} s, newest checkpoint {newest}, continued from {from_step}"
+    print(f"killed {state}{', during a save' if saving else ''}: {'same' if same else 'DIFFERENT'}", flush=True)
     return same, newest > 0, saving
 
 
 def count_lines(path: Path) -> int:
-    """The lines of a file, 0 where there is none."""
+    """The number of lines of a file, 0 if there is none."""
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 

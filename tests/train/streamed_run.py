@@ -1,9 +1,10 @@
 """``python -m train`` on images that worker processes read; run by a test that ends all of its processes at once."""
 
+import sys
 import time
 
 import train.tasks.patch
-from train.__main__ import run_and_leave
+from train.__main__ import main
 from train.data import Source, source
 
 from .conftest import small_images
@@ -26,4 +27,4 @@ class Read:
 if __name__ == "__main__":
     source.RESIDENT_BYTES = 0
     train.tasks.patch.open_source = lambda data, progress: Source("read", Read())
-    run_and_leave()
+    sys.exit(main())

@@ -13,8 +13,11 @@ from PIL import Image
 from flax_attn.testing import relative_error, tolerance
 from train.__main__ import main
 from train.config import Config
+from train.events import Events
 from train.runs import RunFolder
 from train.step import learning_rate
+
+from .test_resume import stop_at
 
 OPTIONS = ["--batch-size", "7", "--epochs", "2", "--network", "cnn", "--learning-rate", "0.01"]  # steps: 4 + 4
 
@@ -31,57 +34,28 @@ def every_event(folder):
             at += 16 + length
 
 
-def read_events(folder):
-    """All values by tag, as pairs of step and value."""
-    found = {}
-    for event in every_event(folder):
-        for value in event.summary.value:
-            found.setdefault(value.tag, []).append((event.step, value))
-    return found
-
-
-def check_start(folder):
-    """A TensorBoard that has read events past the place where the run goes on forgets them."""
+def check(folder):
+    """Compares the event files with the logs."""
     from tensorboardX.proto.event_pb2 import SessionLog
 
     version, start = itertools.islice(every_event(folder), 2)
     assert version.file_version == "brain.Event:2"
-    assert (start.step, start.session_log.status) == (1, SessionLog.START)
-
-
-def leave_half_an_event(folder):
-    """What a kill leaves: events of steps that come again, the last one cut off."""
-    from tensorboardX import summary
-    from tensorboardX.event_file_writer import EventsWriter
-    from tensorboardX.proto.event_pb2 import Event
-
-    writer = EventsWriter(str(folder / "tensorboard" / "events"), ".later")
-    for step in (5, 6, 7):
-        writer.write_event(Event(step=step, summary=summary.scalar("step/train_error", 0.5)))
-    writer.close()
-    (path,) = (folder / "tensorboard").glob("*.later")
-    path.write_bytes(path.read_bytes()[:-3])
-
-
-def scalars(events, tag):
-    return [(step, value.simple_value) for step, value in events[tag]]
-
-
-def check(folder):
-    """Holds the event files against the logs."""
-    check_start(folder)
-    events = read_events(folder)
+    assert (start.step, start.session_log.status) == (1, SessionLog.START)  # TensorBoard forgets what it has read
+    events = {}
+    for event in every_event(folder):
+        for value in event.summary.value:
+            events.setdefault(value.tag, []).append((event.step, value))
+    scalars = {tag: [(step, value.simple_value) for step, value in values] for tag, values in events.items()}
     steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    rate = learning_rate(Config(learning_rate=0.01), 8)
     f32 = np.float32
-    assert scalars(events, "step/train_error") == [(line["step"], f32(line["error"])) for line in steps]
-    assert [step for step, _ in scalars(events, "step/learning_rate")] == list(range(1, 9))
-    rates = np.array([value for _, value in scalars(events, "step/learning_rate")])
-    assert relative_error(rates, np.array([rate(step) for step in range(8)])) <= tolerance("output", "float32")
+    assert scalars["step/train_error"] == [(line["step"], f32(line["error"])) for line in steps]
+    assert [step for step, _ in scalars["step/learning_rate"]] == list(range(1, 9))
+    rate, rates = learning_rate(Config(learning_rate=0.01), 8), [value for _, value in scalars["step/learning_rate"]]
+    expected = np.array([rate(step) for step in range(8)])
+    assert relative_error(np.array(rates), expected) <= tolerance("output", "float32")
     for name in ("train_error", "train_accuracy", "test_error", "test_accuracy", "images_per_second"):
-        expected = [(4 * line["epoch"], f32(line[name])) for line in epochs]
-        assert scalars(events, f"epoch/{name}") == expected
+        assert scalars[f"epoch/{name}"] == [(4 * line["epoch"], f32(line[name])) for line in epochs]
     for name in ("curves", "attention"):
         ((step, value),) = events[name]
         shown = np.asarray(Image.open(io.BytesIO(value.image.encoded_image_string)))
@@ -90,42 +64,33 @@ def check(folder):
 
 
 @pytest.mark.parametrize("from_the_beginning", [True, False])
-def test_a_run_that_was_killed_has_each_step_once(from_the_beginning, archive, tmp_path, monkeypatch):
-    add_step = RunFolder.add_step
-
-    def add_and_fall(folder, at, error):
-        add_step(folder, at, error)
-        if at == 6:
-            raise OSError("the machine fell")
-
-    monkeypatch.setattr(RunFolder, "add_step", add_and_fall)
-    more = ["--tensorboard"] if from_the_beginning else []
-    run = tmp_path / "run"
-    assert main([*OPTIONS, *more, "--data", f"npz:{archive}", "--run-dir", str(run)]) == 1
-    monkeypatch.undo()
+def test_a_resumed_run_has_each_step_once(from_the_beginning, archive, tmp_path):
+    run, more = tmp_path / "run", ["--tensorboard"] if from_the_beginning else []
+    stop_at(6, [*OPTIONS, *more, "--data", f"npz:{archive}", "--run-dir", str(run)])
     assert (run / "tensorboard").exists() == from_the_beginning
-    if from_the_beginning:
-        leave_half_an_event(run)
+    if from_the_beginning:  # what a kill leaves: events of steps that come again, the last one cut off
+        (path,) = (run / "tensorboard").iterdir()
+        path.with_name(f"{path.name}.later").write_bytes(path.read_bytes()[:-3])
     assert main(["--resume", str(run), "--tensorboard"]) == 0
     check(run)
 
 
-def test_a_full_disk_ends_the_run_with_one_line(archive, tmp_path, monkeypatch, capsys):
-    from tensorboardX import event_file_writer
+def fill(events):
+    for step in range(1, 100_000):
+        events.add_step(step, 0.5)
 
-    written, write = [], event_file_writer.EventsWriter.write_event
 
-    def write_or_fail(writer, event):
-        if len(written) == 5:
-            raise OSError(28, "No space left on device")
-        written.append(event)
-        write(writer, event)
-
-    monkeypatch.setattr(event_file_writer.EventsWriter, "write_event", write_or_fail)
-    run = tmp_path / "run"
-    assert main([*OPTIONS, "--tensorboard", "--data", f"npz:{archive}", "--run-dir", str(run)]) == 1
-    assert capsys.readouterr().err.startswith("error: [Errno 28] No space left on device; of the checkpoints ")
-    assert len((run / "steps.jsonl").read_text().splitlines()) == 2  # at once
+def test_a_full_disk_is_an_error_at_once(tmp_path):
+    resource = pytest.importorskip("resource")
+    events = Events(RunFolder(tmp_path), np.full(1 << 20, 0.1), 4)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            fill(events)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        events.close()
 
 
 def test_without_the_library_nothing_begins(tmp_path, monkeypatch, capsys):

@@ -1,79 +1,83 @@
-"""What is shown while a run goes on."""
+"""What is shown while a run goes on, and at its end."""
 
 import io
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from rich.console import Console
 
-from train import __main__ as command
-from train.config import Config
-from train.data import folder
+from train.config import PatchConfig
 from train.look import gates, windows
 from train.look.picture import Caption, draw
 from train.metrics import EpochMetrics
 from train.plots import save_curves
-from train.runs import RunFolder
-from train.show import summary
-from train.training import open_data
+from train.show import Bar, looking, summary
+
+METRICS = EpochMetrics(1, 0.5, 0.5, 0.5, 0.5, 13.0)
 
 
-def shown(monkeypatch, photos, **options):
-    console = Console(file=io.StringIO(), width=97, **options)
-    monkeypatch.setattr("train.training.Console", lambda: console)
-    assert len(open_data(Config(data=f"folder:{photos}")).records) == 7
-    return console.file.getvalue()
+def terminal():
+    return Console(file=io.StringIO(), width=97, force_terminal=True)
 
 
-def test_a_folder_is_looked_through_with_a_bar_on_a_terminal_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "CHUNK", 3)
-    for number in range(7):
-        Image.fromarray(np.full((17, 19, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
-    assert shown(monkeypatch, tmp_path) == ""
-    drawn = shown(monkeypatch, tmp_path, force_terminal=True)
-    assert [part in drawn for part in ("looking through the files", "0/7", "3/7", "6/7", "7/7")] == [True] * 5
-    assert drawn.endswith("\x1b[2K")  # gone
+def test_a_bar_is_drawn_on_a_terminal_alone(console):
+    for where, drawn in ((terminal(), True), (console, False)):
+        with Bar(7, where, done=2) as bar:
+            bar.advance("epoch 1/2", scores="train error 0.5")
+            bar.note("[/b] a note")
+            bar.advance("epoch 2/2", 4)
+        shown = where.file.getvalue()
+        assert "[/b] a note\n" in shown
+        assert [part in shown for part in ("epoch 2/2", "7/7")] == [drawn] * 2
+        assert shown.endswith("\x1b[2K") == drawn  # gone
 
 
-def test_a_run_of_days_tells_them(tmp_path):
-    console = Console(file=io.StringIO(), width=97)
-    seconds = ((3 * 24 + 5) * 60 + 7) * 60 + 11.9
-    console.print(summary([EpochMetrics(1, 0.5, 0.5, 0.5, 0.5, 13.0)], RunFolder(tmp_path), seconds))
+def test_files_are_read_with_a_bar(console):
+    for where, drawn in ((terminal(), True), (console, False)):
+        with looking(where) as progress:
+            progress(0, 7)
+            progress(3, 7)
+            progress(7, 7)
+        shown = where.file.getvalue()
+        assert ("reading the files" in shown, "7/7" in shown) == (drawn, drawn)
+        with looking(where):
+            pass  # no files to read
+        assert where.file.getvalue() == shown
+
+
+def test_a_run_of_days_says_so(tmp_path, console):
+    console.print(summary([METRICS], tmp_path, ((3 * 24 + 5) * 60 + 7) * 60 + 11.9))
     assert "3 days, 5:07:11" in console.file.getvalue()
 
 
 @pytest.mark.parametrize("name", [r"$\nothing$", "[/b]", os.fsdecode(b"caf\xe9"), "two\nlines"])
 def test_any_name_can_be_shown_and_drawn(tmp_path, name):
-    console, metrics = Console(file=io.StringIO(), width=197), EpochMetrics(1, 0.5, 0.5, 0.5, 0.5, 13.0)
-    console.print(summary([metrics], RunFolder(tmp_path / name), 1.0))
+    console = Console(file=io.StringIO(), width=197)
+    console.print(summary([METRICS], tmp_path / name, 1.0))
     told = console.file.getvalue().encode().decode()
     assert str(tmp_path / name).encode("ascii", "backslashreplace").decode().replace("\n", r"\n") in told
     draw_all(tmp_path, name)
 
 
 @pytest.mark.filterwarnings("error")
-def test_letters_that_pictures_lack_are_no_reason_to_warn(tmp_path):
+def test_letters_that_pictures_lack_give_no_warning(tmp_path):
     draw_all(tmp_path, "\N{HIRAGANA LETTER A}")
 
 
 def draw_all(folder, name):
-    metrics = EpochMetrics(1, 0.5, 0.5, 0.5, 0.5, 13.0)
-    save_curves(folder / "curves.png", Config(data=f"npz:{name}"), [metrics])
+    save_curves(folder / "curves.png", PatchConfig(data=f"npz:{name}"), [METRICS])
     gates.draw(folder / "gates.png", name, np.array([[0.2, 0.7], [0.5, 0.1]]), ("0", "1"))
     row = windows.Row(np.zeros((5, 2)), [np.ones((5, 2)), np.zeros((3, 2))], r"class $\nothing$", False)
     windows.draw(folder / "windows.png", name, [row])
     draw(folder / "attention.png", name, np.zeros((1, 16, 16, 3)), [Caption(name)], [])
 
 
-def test_a_terminal_without_a_letter_shows_an_escape(monkeypatch):
-    """And does not end the run that prints it."""
-    written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
-    monkeypatch.setattr(command, "main", lambda: print("caf\xe9") or 0)
-    with pytest.raises(SystemExit):
-        command.run_and_leave()
-    sys.stdout.flush()
-    assert written.getvalue() == b"caf\\xe9\n"
+def test_a_terminal_without_a_letter_shows_an_escape():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"}
+    words = [sys.executable, "-m", "train", "--data", "npz:caf\xe9.npz", "--help"]
+    shell = subprocess.run(words, cwd=Path(__file__).parents[2], env=environment, capture_output=True)
+    assert shell.returncode == 0, shell.stderr.decode()

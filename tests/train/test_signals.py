@@ -1,6 +1,8 @@
-"""Signals that stop a run: stops within stops, and signals within long calls."""
+"""Signals that stop a run, and a terminal that is lost."""
 
+import io
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -8,101 +10,90 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from train.show import say
 from train.signals import INTERRUPTED, Stop
 
 ROOT = Path(__file__).parents[2]
-# What a step that compiles is like: a call that lets other threads run and comes back to Python at its end alone.
-IN_C = """
-import hashlib
-from train.signals import Stop
-with Stop():
-    print("ready", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"a", b"b", 400_000_000)
-"""
-ASKED = """
-import time
-from train.signals import Stop
-with Stop() as stop:
-    print("ready", flush=True)
-    while stop.signal is None:
-        time.sleep(0.01)
-    time.sleep(0.5)
-    print("saved", flush=True)
-    open(NAME, "w").write(str(stop.signal))
-"""
-
-
 # What a shell starts in the background ignores some signals, and so would what these tests start.
-HEED = """
-import signal
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+START = """
+import os, signal, sys, time
+from rich.console import Console
+import train.signals
+from train.show import say
+from train.signals import SIGNALS, Stop
+for number in SIGNALS:
     signal.signal(number, signal.SIG_DFL)
+train.signals.AGAIN = {again}
+with Stop() as stop:
+    say(Console(), "ready")
+    while not stop:
+        time.sleep(0.01)
+    time.sleep({saving})
+    say(Console(), "saved")
+    open({name!r}, "w").write(str(int(stop.signal)))
 """
 
 
-def start(script, **pipes):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HEED + script], cwd=ROOT, text=True, **{"stdout": subprocess.PIPE, **pipes}
-    )
+def start(tmp_path, again=0.1, saving=0.3, stdout=subprocess.PIPE):
+    script = START.format(again=again, saving=saving, name=str(tmp_path / "saved"))
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, text=True, stdout=stdout)
     if process.stdout:
         assert process.stdout.readline() == "ready\n"
     return process
 
 
-def ask(number=signal.SIGTERM):
-    os.kill(os.getpid(), number)
-
-
-@pytest.fixture(autouse=True)
-def nothing_ends_the_process(monkeypatch):
-    """A second signal would."""
-    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail(f"left with {code}"))
-
-
-def test_a_stop_hears_of_what_came_before_it_within_the_one_around():
+def test_one_stop_within_another_is_that_one():
     with Stop() as around:
-        ask()
         with Stop() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
             assert stop.signal == signal.SIGTERM
-    assert around.signal == signal.SIGTERM
-
-
-def test_the_one_around_hears_of_what_came_within():
-    with Stop() as around:
-        with Stop():
-            ask()
-        assert around.signal == signal.SIGTERM
+        assert around
         with Stop() as later:
             assert later.signal == signal.SIGTERM
-
-
-def test_stops_one_after_the_other_know_nothing_of_each_other():
-    with Stop():
-        ask()
     with Stop() as stop:
-        assert stop.signal is None
+        assert not stop
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_second_ends_the_process_also_within_a_long_call(number):
-    process = start(IN_C)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_the_first_signal_saves_and_the_second_ends_the_process_at_once(number, tmp_path):
+    process = start(tmp_path, saving=600)
     process.send_signal(number)
     time.sleep(0.3)
     assert process.poll() is None
-    while process.poll() is None:  # to a busy machine two may be one
-        process.send_signal(number)
-        time.sleep(0.3)
-    assert process.returncode == 128 + number
+    process.send_signal(number)
+    assert process.wait(timeout=60) == -number
+    assert not (tmp_path / "saved").exists()
 
 
 def test_two_at_once_are_one(tmp_path):
-    at_once = "import train.signals; train.signals.AGAIN = 60"  # however busy the machine is
-    process = start(at_once + ASKED.replace("NAME", repr(str(tmp_path / "saved"))))
+    process = start(tmp_path, again=60)  # however busy the machine is
     process.send_signal(signal.SIGTERM)  # as `timeout` does
     process.send_signal(signal.SIGHUP)  # and as systemd may
     assert process.communicate(timeout=120)[0] == "saved\n"
     assert (tmp_path / "saved").read_text() in ("1", "15")
+
+
+def test_a_run_that_loses_its_terminal_saves(tmp_path):
+    ours, theirs = pty.openpty()
+    process = start(tmp_path, stdout=theirs)
+    os.close(theirs)
+    with open(ours, "rb", buffering=0) as terminal:
+        shown = b""
+        while not shown.endswith(b"\n"):
+            shown += terminal.read(1)
+    process.send_signal(signal.SIGHUP)
+    process.wait(timeout=120)
+    assert (tmp_path / "saved").read_text() == str(int(signal.SIGHUP))
+
+
+def test_output_to_a_full_disk_is_dropped():
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    say(Console(file=Full()), "a line")
 
 
 def test_the_status_of_ctrl_c_is_that_of_shells():

@@ -9,10 +9,9 @@ import optax
 import pytest
 
 from flax_attn.testing import tolerance
-from train.config import Config
-from train.networks import build_network
+from train.config import PatchConfig
 from train.step import create_state, eval_step, learning_rate, network_of, train_step
-from train.tasks.patch import PatchTask, draw_batch, is_right, mean_error
+from train.tasks.patch import PatchTask, build_network, draw_batch, is_right, mean_error
 
 CLOSE = tolerance("output", "float32")
 KEY = jax.random.key(0)
@@ -21,7 +20,7 @@ OPTIMIZER = optax.adam(1e-3)  # one for all tests: a step is compiled for its op
 
 
 def new_state(source, **options):
-    network = build_network(Config(**options), *source.images.shape[1:3])
+    network = build_network(PatchConfig(**options), *source.images.shape[1:3])
     return create_state(network, OPTIMIZER)
 
 
@@ -130,13 +129,13 @@ def test_the_rules_give_the_labels_that_they_say(source):
 
 
 def test_the_one_cycle_schedule_rises_and_falls():
-    rate = learning_rate(Config(learning_rate=0.5, schedule="one_cycle"), 50)
+    rate = learning_rate(PatchConfig(learning_rate=0.5, schedule="one_cycle"), 50)
     values = [float(rate(step)) for step in range(50)]
     assert np.argmax(values) == 10
     assert max(values) == 0.5
     assert values[0] < 0.05
     assert values[-1] < 0.01
-    assert float(learning_rate(Config(learning_rate=0.5, schedule="constant"), 50)(49)) == 0.5
+    assert float(learning_rate(PatchConfig(learning_rate=0.5, schedule="constant"), 50)(49)) == 0.5
 
 
 def test_bfloat16_computes_narrow_and_keeps_parameters_wide(source):

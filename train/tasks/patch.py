@@ -1,13 +1,12 @@
 """The patch task: does an image hold a white patch?
 
 Patches are drawn independently for each image from (seed, epoch, image index), so that they do not depend on the batch
-or the device; or, by the tutorial's rule, from the place in the batch alone. They are drawn where the step runs, from
-images that stay uint8.
+or the device; or, by the tutorial's rule, from the place in the batch alone. They are drawn inside the step, on images
+that are stored as uint8.
 """
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -16,12 +15,11 @@ import numpy as np
 
 from flax_attn.networks.patch import PatchNetwork
 
-from ..config import Config
+from ..config import PatchConfig
 from ..data import Source, open_source
-from ..data.folder import Progress
 from ..data.source import PATCH
-from ..networks import build_network
-from .protocol import Batch
+from ..networks import build_network as build_network
+from .protocol import Batch, Progress
 
 TRAIN, TEST = 0, 1  # the splits, as numbers that go into a key
 WHITE = 1.0  # brighter than any pixel: (255 - 128) / 128 is 0.992
@@ -36,7 +34,7 @@ class Patches(NamedTuple):
 
 
 def article_patches(batch_size: int, height: int, width: int) -> Patches:
-    """The tutorial's draw, which starts numpy's generator anew with 10 + the place in the batch.
+    """The tutorial's draw, which seeds numpy's generator with 10 + the place in the batch.
 
     Example:
         >>> article_patches(10, 96, 96).label.tolist()
@@ -53,11 +51,7 @@ def article_patches(batch_size: int, height: int, width: int) -> Patches:
 def per_image_patches(key: jax.Array, indices: jax.Array, height: int, width: int) -> Patches:
     """An independent draw per image: a patch with probability 1/2, its corner uniform over all places.
 
-    Args:
-        key: of a split and an epoch, from `split_key`.
-        indices: (b,), of the images in their source.
-        height: rows of the images.
-        width: columns of the images.
+    Seeded by the key of a split and an epoch, from `split_key`, and the images' indices (b,) in their source.
     """
 
     def draw(index: jax.Array) -> Patches:
@@ -73,20 +67,12 @@ def per_image_patches(key: jax.Array, indices: jax.Array, height: int, width: in
 
 
 def split_key(key: jax.Array, split: int, epoch: jax.Array | int) -> jax.Array:
-    """The key of all patches of a split in an epoch; the test split has one for all epochs."""
+    """The key for the patches of a split in an epoch; the test split has one for all epochs."""
     return jax.random.fold_in(jax.random.fold_in(key, split), 0 if split == TEST else epoch)
 
 
 def paint(images: jax.Array, patches: Patches) -> jax.Array:
-    """Scales images to [-1, 1) and paints the patches.
-
-    Args:
-        images: uint8 (b, h, w, 3).
-        patches: one per image.
-
-    Returns:
-        float32 (b, h, w, 3), (uint8 - 128) / 128, and 1.0 within patches.
-    """
+    """Scales images, uint8 (b, h, w, 3), to (uint8 - 128) / 128 in float32, with 1.0 inside the patches."""
     x = (images.astype(jnp.float32) - 128) / 128
     inside_rows = _inside(patches.row, images.shape[1])
     inside_columns = _inside(patches.column, images.shape[2])
@@ -104,57 +90,8 @@ def _corners(length: int) -> int:
     return max(length - PATCH, 1)
 
 
-TINY = 1e-8  # keeps the logarithms of the loss finite
-
-
-@dataclass(frozen=True)
-class PatchTask:
-    """Half of the images get a patch, and the network says which: p is the probability that there is one.
-
-    Attributes:
-        patches: their rule, "per_image" or "article".
-    """
-
-    patches: str
-
-    def open(self, data: str, progress: Progress | None = None) -> Source:
-        """Opens images."""
-        return open_source(data, progress)
-
-    def build(self, config: Config, source: Source) -> PatchNetwork:
-        """The network that ``config`` names, for images of this size."""
-        return build_network(config, *source.shape)
-
-    def draw(self, inputs: jax.Array, labels: None, indices: jax.Array, key: jax.Array) -> Batch:
-        """Paints patches, which are the labels, on images, uint8 (b, h, w, 3)."""
-        return draw_batch(inputs, indices, key, self.patches)
-
-    def answer(self, network: PatchNetwork, x: jax.Array) -> jax.Array:
-        """p, (b,)."""
-        p, _ = network(x)
-        return p
-
-    def error(self, answer: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
-        """The tutorial's loss."""
-        return mean_error(answer, y, where)
-
-    def is_right(self, answer: jax.Array, y: jax.Array) -> jax.Array:
-        """Whether p, rounded, is the label."""
-        return is_right(answer, y)
-
-    def finish(self, folder: Path, config: Config, network: PatchNetwork, source: Source) -> list[str]:
-        """Writes ``localisation.json`` and ``attention.png``."""
-        from ..look import finish  # matplotlib, for which a step need not wait
-
-        return [finish(folder, config, network, source)]
-
-
 def draw_batch(images: jax.Array, indices: jax.Array, key: jax.Array, rule: str) -> Batch:
-    """Paints the patches of one of the rules on images, uint8 (b, h, w, 3).
-
-    Returns:
-        x (b, h, w, 3) in float32, and y (b,), 1 where there is a patch, else 0.
-    """
+    """Paints the patches of one of the rules on images, uint8 (b, h, w, 3); y is 1 where there is one, else 0."""
     batch_size, height, width, _ = images.shape
     if rule == "article":
         patches = article_patches(batch_size, height, width)
@@ -174,27 +111,25 @@ def draw_fed(
     split: int,
     rule: str,
 ) -> Batch:
-    """`draw_batch` for whoever trains otherwise on what a run sees; arguments as `train.step.train_step`'s."""
+    """`draw_batch` for other trainers on the batches of a run; arguments as `train.step.train_step`'s."""
     return draw_batch(images[places], indices, split_key(key, split, epoch), rule)
+
+
+TINY = 1e-8  # keeps the logarithms of the loss finite
 
 
 def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
     """The tutorial's binary cross-entropy, ``-mean(y log(p + 1e-8) + (1 - y) log(1 - p + 1e-8))``.
 
-    In float32 for narrower probabilities, in float64 for those.
-
-    Args:
-        p: (b,), the probability of a patch.
-        y: (b,), 1 where there is one, else 0.
-        where: (b,), which images count.
+    In at least float32; ``where`` (b,) says which images count.
 
     Example:
         >>> float(mean_error(jnp.array([1.0, 0.5]), jnp.array([1.0, 0.0]))).__round__(4)
         0.3466
     """
     p = p.astype(jnp.promote_types(p.dtype, jnp.float32))
-    # One logarithm, of the probability given to the truth: as y is 0 or 1 the other has no weight. XLA turns
-    # 1 - p + 1e-8 into (1 + 1e-8) - p, which is 0 for p = 1 in float32, and then 0 * log(0) is NaN.
+    # One logarithm, of the probability of the truth, as the other has weight 0. XLA turns 1 - p + 1e-8 into
+    # (1 + 1e-8) - p, which is 0 for p = 1 in float32, and then 0 * log(0) is NaN.
     truth = jnp.where(y == 1, p, 1 - p)
     return -jnp.mean(jnp.log(truth + TINY), where=where)
 
@@ -202,3 +137,33 @@ def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> ja
 def is_right(p: jax.Array, y: jax.Array) -> jax.Array:
     """Whether the prediction, p rounded, is the label."""
     return jnp.round(p) == y
+
+
+@dataclass(frozen=True)
+class PatchTask:
+    """Half of the images get a patch, and the network says which: p is the probability that there is one.
+
+    Attributes:
+        patches: their rule, "per_image" or "article".
+    """
+
+    patches: str
+    error = staticmethod(mean_error)
+    is_right = staticmethod(is_right)
+
+    def open(self, data: str, progress: Progress | None = None) -> Source:
+        """Opens images."""
+        return open_source(data, progress)
+
+    def build(self, config: PatchConfig, source: Source) -> PatchNetwork:
+        """The network that ``config`` names, for images of this size."""
+        return build_network(config, *source.shape)
+
+    def draw(self, inputs: jax.Array, labels: None, indices: jax.Array, key: jax.Array) -> Batch:
+        """Paints patches, which are the labels, on images, uint8 (b, h, w, 3)."""
+        return draw_batch(inputs, indices, key, self.patches)
+
+    def answer(self, network: PatchNetwork, x: jax.Array) -> jax.Array:
+        """p, (b,)."""
+        p, _ = network(x)
+        return p

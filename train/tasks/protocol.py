@@ -1,50 +1,32 @@
-"""What the run asks of a task, and gets from it."""
+"""What training needs from a task."""
 
-from collections.abc import Hashable
-from pathlib import Path
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 from flax import nnx
 
-from ..config import Config
-from ..data.folder import Progress
+Progress = Callable[[int, int], None]  # files read, and files in all
 
 
 class Batch(NamedTuple):
-    """What a network gets, x (b, ...) in float32, and what is true of it, y (b,)."""
+    """What a network gets, x (b, ...) in float32, and the truth about it, y (b,)."""
 
     x: jax.Array
     y: jax.Array
 
 
 class Task(Hashable, Protocol):
-    """A task. It is hashable, and equal to another one that computes the same: steps are compiled for it.
-
-    `draw`, `answer`, `error` and `is_right` are called inside compiled functions.
-    """
+    """A task; steps are compiled for it, so tasks that compute the same must be equal."""
 
     def open(self, data: str, progress: Progress | None = None) -> Any:
-        """Opens what ``--data`` names, a `train.data.Source` or what has its attributes.
+        """Opens what ``--data`` names: a `train.data.Source`, or what has its attributes."""
 
-        Args:
-            data: kind, colon and path.
-            progress: told how far a look through many files has come: files done, and files in all.
-
-        Raises:
-            ValueError: an unknown kind, or data that cannot be used.
-            FileNotFoundError: no such file or folder.
-        """
-
-    def build(self, config: Config, source: Any) -> nnx.Module:
-        """The network for these data, in training mode.
-
-        Raises:
-            ValueError: options and data that make no network.
-        """
+    def build(self, config: Any, source: Any) -> nnx.Module:
+        """The network for these data, in training mode; raises ``ValueError`` for options that do not fit them."""
 
     def draw(self, inputs: jax.Array, labels: Any, indices: jax.Array, key: jax.Array) -> Batch:
-        """Makes a batch.
+        """Makes a batch, inside the compiled step like all that follows.
 
         Args:
             inputs: (b, ...), the batch's records as the source has them.
@@ -54,13 +36,10 @@ class Task(Hashable, Protocol):
         """
 
     def answer(self, network: Any, x: jax.Array) -> jax.Array:
-        """What ``network`` says of x, (b,) or (b, classes)."""
+        """The network's output for x, (b,) or (b, classes)."""
 
     def error(self, answer: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
-        """The mean loss over the records, of those only that ``where`` (b,) names."""
+        """The mean loss over the records, or those of them for which ``where`` (b,) is True."""
 
     def is_right(self, answer: jax.Array, y: jax.Array) -> jax.Array:
-        """Which records are judged rightly, (b,)."""
-
-    def finish(self, folder: Path, config: Config, network: Any, source: Any) -> list[str]:
-        """Shows in ``folder`` what a trained network does, and says it in lines."""
+        """Which records are classified correctly, (b,)."""

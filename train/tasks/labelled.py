@@ -1,0 +1,105 @@
+"""The tasks that tell classes apart: channel, of arrays behind channel attention, and sensor, of windows in time."""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from flax_attn.networks.channel import ChannelAttentionClassifier
+from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
+
+from ..config import ChannelConfig, SensorConfig
+from ..data.labelled import Kind, Labelled, open_labelled
+from ..data.synthetic_arrays import synthetic_arrays
+from ..data.synthetic_windows import synthetic_windows
+from .protocol import Batch, Progress
+
+# Not centred: the classifier sees the mean of what the gate lets through of a channel, which must not be zero.
+ARRAYS = Kind("arrays", "n h w c", centred=False)
+WINDOWS = Kind("windows", "n series sensors", centred=True)
+RATIO = 16  # the tutorial's
+SHORTER = 16  # times: each of the sensor network's four stages halves the series
+
+
+def cross_entropy(logits: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
+    """The mean of ``-log softmax(logits)[y]``, in at least float32; ``where`` (b,) says which records count.
+
+    Example:
+        >>> float(cross_entropy(jnp.log(jnp.array([[1.0, 3.0], [1.0, 1.0]])), jnp.array([1, 0]))).__round__(4)
+        0.4904
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y), where=where)
+
+
+def is_largest(logits: jax.Array, y: jax.Array) -> jax.Array:
+    """Whether the label has the largest logit, (b,); of equal ones the first counts."""
+    return jnp.argmax(logits, axis=-1) == y
+
+
+@dataclass(frozen=True)
+class LabelledTask:
+    """What both tasks share: cross-entropy, and the largest logit as the answer."""
+
+    error = staticmethod(cross_entropy)
+    is_right = staticmethod(is_largest)
+
+
+@dataclass(frozen=True)
+class ChannelTask(LabelledTask):
+    """Arrays (h, w, c) of any size, with one label each."""
+
+    def open(self, data: str, progress: Progress | None = None) -> Labelled:
+        """Opens arrays."""
+        return open_labelled(data, ARRAYS, synthetic_arrays)
+
+    def build(self, config: ChannelConfig, source: Labelled) -> ChannelAttentionClassifier:
+        """The classifier behind its gate."""
+        channels = source.records.shape[-1]
+        ratio = min(RATIO, channels) if config.ratio is None else config.ratio
+        if ratio > channels:
+            raise ValueError(f"--ratio must be at most the number of channels, {channels}, got {ratio}")
+        return ChannelAttentionClassifier(
+            channels, source.classes, ratio, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed)
+        )
+
+    def draw(self, inputs: jax.Array, labels: jax.Array, indices: jax.Array, key: jax.Array) -> Batch:
+        """Takes the arrays as they are."""
+        return Batch(inputs, labels)
+
+    def answer(self, network: ChannelAttentionClassifier, x: jax.Array) -> jax.Array:
+        """The logits (b, classes)."""
+        logits, _ = network(x)
+        return logits
+
+
+@dataclass(frozen=True)
+class SensorTask(LabelledTask):
+    """Windows (series, sensors) of any size, with one label each."""
+
+    def open(self, data: str, progress: Progress | None = None) -> Labelled:
+        """Opens windows."""
+        return open_labelled(data, WINDOWS, synthetic_windows)
+
+    def build(self, config: SensorConfig, source: Labelled) -> SpatialAttentionNeuralNetwork:
+        """The network for this number of sensors and classes; BatchNorm needs two values in training."""
+        _, series, sensors = source.records.shape
+        if config.batch_size * sensors * math.ceil(series / SHORTER) < 2:
+            raise ValueError(
+                f"--batch-size must be at least 2 for windows of {series}x{sensors}, got {config.batch_size}"
+            )
+        return SpatialAttentionNeuralNetwork(
+            source.records.shape, source.classes, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed)
+        )
+
+    def draw(self, inputs: jax.Array, labels: jax.Array, indices: jax.Array, key: jax.Array) -> Batch:
+        """Takes the windows as they are, as maps of one channel (b, series, sensors, 1)."""
+        return Batch(inputs[..., None], labels)
+
+    def answer(self, network: SpatialAttentionNeuralNetwork, x: jax.Array) -> jax.Array:
+        """The logits (b, classes)."""
+        logits: jax.Array = network(x)
+        return logits
