@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-NetworkName = Literal[
-    "cnn", "multi_head", "conv_multi_head", "cbam", "cbam_spatial", "pointwise_spatial", "channel_attention"
-]
+from flax_attn.registry import BLOCKS, find_block
+
+NetworkName = str  # "cnn", or a block of `flax_attn.list_blocks`
 
 
 def told_default(text: str, metavar: str | None = None) -> Any:
@@ -164,8 +164,15 @@ def check(config: Config) -> None:
         raise ValueError(f"--learning-rate must be a positive number, got {config.learning_rate}")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"--seed must lie in [0, 2**32), got {config.seed}")
-    if isinstance(config, PatchConfig) and config.network != "multi_head":
+    if isinstance(config, PatchConfig) and config.network != "cnn":
+        try:
+            find_block(config.network)
+        except ValueError as error:
+            raise ValueError(f"--network: {error}") from None
+    owners = [entry.name for entry in BLOCKS if entry.kind == "tokens"]
+    if isinstance(config, PatchConfig) and config.network not in owners:
         preset = PRESETS[config.task][config.preset]
         for name in ("token_order", "position"):
             if getattr(config, name) != getattr(preset, name):
-                raise ValueError(f"{flag(name)} belongs to the network multi_head, got --network {config.network}")
+                where = " or ".join(owners)
+                raise ValueError(f"{flag(name)} belongs to the networks {where}, got --network {config.network}")

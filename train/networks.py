@@ -2,13 +2,11 @@
 
 from typing import Any
 
-
 import jax.numpy as jnp
 from flax import nnx
 
 import flax_attn
 from flax_attn.networks.patch import CHANNELS, PatchNetwork, create_position
-
 
 
 def build_network(config: Any, height: int, width: int) -> PatchNetwork:
