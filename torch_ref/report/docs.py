@@ -110,3 +110,18 @@ def write(path: Path, text: str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_between(path: Path, mark: str, text: str) -> None:
+    """Replaces what stands between ``<!-- MARK: begin -->`` and ``<!-- MARK: end -->`` in a document.
+
+    Raises:
+        ValueError: the document lacks one of the marks.
+    """
+    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+    old = path.read_text(encoding="utf-8")
+    new, count = re.subn(f"{begin}.*{end}", lambda _: f"{begin}\n{text.strip()}\n{end}", old, flags=re.DOTALL)
+    if not count:
+        raise ValueError(f"{path} must contain {begin} and {end}, got at most one of them")
+    if new != old:
+        path.write_text(new, encoding="utf-8", newline="\n")
