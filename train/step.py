@@ -7,7 +7,7 @@ from the key.
 
 import math
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,7 @@ from .tasks.patch import TEST, TRAIN, split_key
 FIRST, SECOND, EPS = 0.9, 0.999, 1e-8  # PyTorch's defaults, and optax's
 
 
+@lru_cache  # a step is compiled for its optimizer, so equal ones should be the same
 def adam(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """`optax.adam` with the same state and settings, but with bias corrections exact to the dtype.
 
@@ -79,9 +80,14 @@ def learning_rate(config: Config, steps: int) -> optax.Schedule:
         >>> [round(float(rate(step)), 3) for step in (0, 20, 60, 99)]
         [0.04, 1.0, 0.5, 0.0]
     """
-    if config.schedule == "constant":
-        return optax.constant_schedule(config.learning_rate)
-    return optax.cosine_onecycle_schedule(max(steps, 2), config.learning_rate, pct_start=RISING)
+    return _schedule(config.schedule, config.learning_rate, max(steps, 2))
+
+
+@lru_cache  # as `adam`
+def _schedule(kind: str, rate: float, steps: int) -> optax.Schedule:
+    if kind == "constant":
+        return optax.constant_schedule(rate)
+    return optax.cosine_onecycle_schedule(steps, rate, pct_start=RISING)
 
 
 class Scores(NamedTuple):
