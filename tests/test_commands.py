@@ -72,7 +72,7 @@ def started(words, monkeypatch):
     """Runs a command as far as its bad input would stop it; returns its exit status."""
     assert words[:2] == [".venv/bin/python", "-m"]
     module, *given = words[2:]
-    for work in ("train.training.train", "train.compare.command.run", "train.report.command.run"):
+    for work in ("train.training.train", "train.compare.run", "train.report.command.run"):
         monkeypatch.setattr(work, lambda *arguments: 0)
     monkeypatch.setattr("train.data.opening.synthetic_images", lambda: photos(53))
     run = SimpleNamespace(close=lambda: None)
