@@ -1,9 +1,12 @@
 """The PyTorch twin of a network in training: the batches, patches and learning rates of a run of ours, in PyTorch."""
 
+import contextlib
+import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ import numpy as np
 import torch
 from flax import nnx
 
-from flax_attn import to_torch
+from flax_attn import from_torch, to_torch
 from flax_attn.layers import Dropout
 from flax_attn.networks.patch import CHANNELS, PatchNetwork
 from flax_attn.testing.masks import DropoutError
@@ -20,9 +23,17 @@ from torch_ref.networks import patch
 from torch_ref.pairs import create_twin
 
 from .config import PatchConfig
+from .data import Source
 from .data.feed import Fed
-from .loop import Run
+from .look.ending import finish
+from .loop import NonFiniteError, Run, StoppedError
+from .metrics import EpochMetrics, Tally
+from .networks import build_network
+from .plots import save_curves
+from .runs import CONFIG, RunFolder, sync
 from .tasks.patch import TEST, TINY, TRAIN, draw_fed
+
+STATE = "twin.pt"  # after the last complete epoch
 
 Losses = tuple[float, float, int]  # of a batch: mean loss, accuracy and number of images
 
@@ -222,3 +233,111 @@ class Twin:
         images = torch.tensor(np.asarray(x)[places], dtype=self.dtype).permute(0, 3, 1, 2)
         labels = torch.tensor(np.asarray(y)[places], dtype=self.dtype)
         return images.contiguous(memory_format=self.memory_format).to(self.device), labels.to(self.device)
+
+
+class TwinRun:
+    """Trains a twin as ``python -m train`` trains ours, into a run folder with the same files, and resumes it.
+
+    Dropout masks are PyTorch's own, so the two runs agree in their results, not in each step.
+
+    Args:
+        config: the options; run_dir names the folder, which is created where there is none.
+        source: the images.
+        stop: whether to leave after the current step, without what its epoch has done.
+
+    Raises:
+        ValueError: the folder holds a run on other images, one that another process trains, or a broken state.
+    """
+
+    def __init__(self, config: PatchConfig, source: Source, stop: Callable[[], bool] = lambda: False) -> None:
+        self.config, self.source, self._stop = config, source, stop
+        path = Path(str(config.run_dir))
+        begun = (path / CONFIG).is_file()
+        self.folder = RunFolder(path) if begun else RunFolder.create(config, source)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.folder.close)
+            if begun:
+                self.folder.hold()
+            self.folder.check_data(source)
+            self._run = Run(config, source)
+            undo.callback(self._run.close)
+            torch.manual_seed(config.seed)
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            network = build_network(config, *source.shape)
+            # The format that is faster in PyTorch.
+            self._twin = Twin(self._run, network, memory_format=torch.channels_last, device=device)
+            self._epochs = self._restore()
+            undo.pop_all()
+
+    def train(self, progress: Callable[[EpochMetrics], None]) -> None:
+        """Trains the missing epochs and fills the folder, unless it raises `NonFiniteError` or `StoppedError`."""
+        try:
+            for epoch in range(self._epochs, self.config.epochs):
+                train, speed = self._train(epoch)
+                test = Tally()
+                for losses in self._twin.test():
+                    self._add(test, losses, f"the test after epoch {epoch + 1}")
+                metrics = EpochMetrics(epoch + 1, train.error, train.accuracy, test.error, test.accuracy, speed)
+                self.folder.add_epoch(metrics)
+                self._save(epoch + 1)
+                progress(metrics)
+            self._finish()
+        finally:
+            self._run.close()
+            self.folder.close()
+
+    def _train(self, epoch: int) -> tuple[Tally, float]:
+        tally, began, steps = Tally(), time.perf_counter(), self._run.steps
+        for step, losses in enumerate(self._twin.train_epoch(epoch), 1):
+            done = epoch * steps + step
+            self._add(tally, losses, f"epoch {epoch + 1}, step {step}, {self._run.at_rate(done - 1)}")
+            self.folder.add_step(done, losses[0])
+            if self._stop():
+                raise StoppedError
+            if step == 1 < steps:  # which allocates memory; on our side the first one compiles
+                began = time.perf_counter()
+        return tally, max(steps - 1, 1) * self.config.batch_size / max(time.perf_counter() - began, 1e-9)
+
+    def _add(self, tally: Tally, losses: Losses, where: str) -> None:
+        if not np.isfinite(losses[0]):
+            raise NonFiniteError(f"PyTorch: non-finite loss ({losses[0]}) in {where}")
+        tally.add(*losses)
+
+    def _save(self, epochs: int) -> None:
+        self.folder.sync()  # the state relies on the logs' lines
+        state = {
+            "epochs": epochs,
+            "network": self._twin.network.state_dict(),
+            "optimizer": self._twin.optimizer.state_dict(),
+            "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+        }
+        unfinished = self.folder.path / f".{STATE}.unfinished"
+        torch.save(state, unfinished)
+        sync(unfinished)
+        unfinished.replace(self.folder.path / STATE)
+
+    def _restore(self) -> int:
+        file = self.folder.path / STATE
+        if not file.is_file():
+            self.folder.go_back_to(0, 0)
+            return 0
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            self._twin.network.load_state_dict(state["network"])
+            self._twin.optimizer.load_state_dict(state["optimizer"])
+            epochs, (here, *devices) = int(state["epochs"]), state["random"]
+            torch.set_rng_state(here)
+            torch.cuda.set_rng_state_all(devices[: torch.cuda.device_count()])
+        except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{file} must be the state of this twin, got another or a broken one: {error}") from error
+        self.folder.go_back_to(epochs, epochs * self._run.steps)
+        return epochs
+
+    def _finish(self) -> None:
+        path, config = self.folder.path, self.config
+        network = build_network(config, *self.source.shape)
+        from_torch(network, {name: tensor.cpu() for name, tensor in self._twin.network.state_dict().items()})
+        network.eval()  # type: ignore[no-untyped-call]
+        to_torch(network, path / "model.safetensors")
+        save_curves(path / "curves.png", config, self.folder.history(), self.folder.step_errors())
+        finish(path, config, network, self.source)

@@ -135,6 +135,7 @@ def test_a_report_of_another_kind_is_refused(finished, small_archive, tmp_path, 
 
 def test_the_words_for_a_run_of_ours(tmp_path):
     from train.report.options import Options
+
     from train.report.plan import plan
 
     run, called = plan(Options(runs=str(tmp_path), epochs=2))[0], []
