@@ -11,7 +11,7 @@ import jax
 from rich.console import Console
 
 from ..data import Source
-from ..data.stream import DataError
+from ..data.feed import DataError
 from ..loop import NonFiniteError, StoppedError
 from ..runs import CONFIG
 from ..signals import Stop, status
