@@ -19,7 +19,7 @@ import flax_attn
 from .checkpoints import Checkpoints
 from .config import Config, check
 from .data import Source
-from .data.stream import DataError
+from .data.feed import DataError
 from .events import Events, import_library
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, Training, leave_if_asked

@@ -1,26 +1,26 @@
-"""Which images make which batch."""
+"""Which records make which batch."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 
-def train_batches(images: range, batch_size: int, *, shuffle: bool, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """Yields the indices (batch_size,) of an epoch's batches; what does not fill a batch is left out.
+def train_batches(images: range, batch_size: int, *, shuffle: bool, seed: int, epoch: int) -> np.ndarray:
+    """The indices (steps, batch_size) of an epoch's batches; drops the last, incomplete one.
 
     Example:
-        >>> [batch.tolist() for batch in train_batches(range(5), 2, shuffle=False, seed=0, epoch=0)]
+        >>> train_batches(range(5), 2, shuffle=False, seed=0, epoch=0).tolist()
         [[0, 1], [2, 3]]
     """
     order = np.arange(images.start, images.stop, dtype=np.int32)
     if shuffle:
         order = np.random.default_rng([seed, epoch]).permutation(order)
     full = len(order) // batch_size * batch_size
-    yield from order[:full].reshape(-1, batch_size)
+    return order[:full].reshape(-1, batch_size)
 
 
 def eval_batches(images: range, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields indices (batch_size,) in file order, and which of them are real: the last batch is filled up.
+    """Yields the indices (batch_size,) of each batch in file order, and which of them are real, not filling.
 
     Example:
         >>> [(batch.tolist(), real.tolist()) for batch, real in eval_batches(range(5, 8), 2)]
@@ -32,6 +32,6 @@ def eval_batches(images: range, batch_size: int) -> Iterator[tuple[np.ndarray, n
 
 
 def check_batch_size(batch_size: int, images: range, unit: str = "images") -> None:
-    """Raises ``ValueError`` where there are not enough training images, or what they are, for one batch."""
+    """Raises ``ValueError`` where the training images, or what ``unit`` says, do not fill one batch."""
     if batch_size > len(images):
         raise ValueError(f"--batch-size must be at most the number of training {unit}, {len(images)}, got {batch_size}")

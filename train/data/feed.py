@@ -1,30 +1,59 @@
-"""Where a run's batches come from: records that lie on the device whole, or a stream of them."""
+"""The batches of a run: from records that are on the device as a whole, or from a stream of decoded records.
+
+Both give the same batches in the same order, so a streamed run computes what a resident one does. The records of a
+step depend on its number alone: a run resumes anywhere, with any number of workers.
+"""
 
 import contextlib
-import itertools
+import dataclasses
+import functools
+import multiprocessing
+import os
+import signal
+import threading
 import time
-from collections.abc import Generator, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Generator, Iterator, Sequence
+from multiprocessing import resource_tracker
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ..config import Config
-from ..devices import Layout
+from ..devices import Layout, usable_cores
+from ..signals import SIGNALS
+from ..text import first_line
 from . import Source
 from .batches import eval_batches, train_batches
-from .stream import Stream
+from .source import Records
+
+STEPS = 2**40  # endless, for grain, which wants a length
+THREADS = 4  # per process, for decoding
+AHEAD = 4  # batches that each process decodes ahead
+
+
+class DataError(Exception):
+    """A record that cannot be read any more, or a worker that was killed."""
+
+
+@contextlib.contextmanager
+def as_data_errors() -> Iterator[None]:
+    """Turns errors from reading records into a `DataError` of one line."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError) as error:
+        raise DataError(first_line(error)) from error
 
 
 class Fed(NamedTuple):
-    """A batch as the source has it, on the device, before its task makes x and y of it.
+    """A batch of records on the device, before the task turns it into x and y.
 
     Attributes:
         inputs: (n, ...), for the patch task images, uint8 (n, h, w, 3).
-        places: (b,), where in ``inputs`` those of the batch lie.
-        indices: (b,), of the batch's records in their source.
-        real: (b,), False for what only fills up the batch.
-        labels: (b,), where the source has them, else None.
+        places: (b,), the batch's indices into ``inputs``.
+        indices: (b,), the batch's indices into the source.
+        real: (b,), False for what only fills up the last batch.
+        labels: (b,), or None where the source has none.
     """
 
     inputs: jax.Array
@@ -34,48 +63,23 @@ class Fed(NamedTuple):
     labels: jax.Array | None
 
 
-class Feed(Protocol):
-    """The batches of a run; those of a training epoch start anywhere, the same as if they had started at 0.
-
-    Attributes:
-        streams: whether batches come from elsewhere while steps are taken.
-        waited: seconds for which the run has waited for training batches that were not on the device already.
-    """
-
-    streams: bool
-
-    @property
-    def waited(self) -> float: ...
-
-    def train(self, epoch: int, first: int) -> Iterator[Fed]:
-        """The training batches of an epoch from number ``first`` on."""
-
-    def test(self) -> Iterator[Fed]:
-        """The test batches, in file order."""
-
-    def close(self) -> None:
-        """Ends whatever reads ahead."""
-
-
 class ResidentFeed:
-    """All records on each device; a batch is a list of their indices."""
+    """All records on each device; a batch is a list of indices."""
 
-    streams = False
     waited = 0.0
 
     def __init__(self, source: Source, config: Config, layout: Layout) -> None:
         self._source, self._config, self._layout = source, config, layout
-        self._inputs = layout.copy(source.inputs)
+        self._inputs: Any = layout.copy(source.inputs)
 
     def train(self, epoch: int, first: int) -> Iterator[Fed]:
-        """The training batches of an epoch from number ``first`` on."""
+        """The training batches of an epoch, beginning with number ``first``."""
         config = self._config
         batches = train_batches(
             self._source.train, config.batch_size, shuffle=config.shuffle, seed=config.seed, epoch=epoch
         )
-        for number, indices in enumerate(batches):
-            if number >= first:
-                yield self._fed(indices, np.ones(len(indices), np.bool_))
+        for indices in batches[first:]:
+            yield self._fed(indices, np.ones(len(indices), np.bool_))
 
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""
@@ -83,50 +87,45 @@ class ResidentFeed:
             yield self._fed(indices, real)
 
     def close(self) -> None:
-        """Nothing reads ahead."""
+        """Does nothing."""
 
     def _fed(self, indices: np.ndarray, real: np.ndarray) -> Fed:
-        cut = self._layout.cut(indices)
-        return Fed(self._inputs, cut, cut, real, _labels(self._source, indices, self._layout))
+        places = self._layout.cut(indices)
+        return Fed(self._inputs, places, places, real, _labels(self._source, indices, self._layout))
 
 
 class StreamedFeed:
-    """Each batch comes with its own records, decoded by worker processes while the steps before it run."""
-
-    streams = True
+    """Each batch brings its own records, which worker processes decode during the steps before it."""
 
     def __init__(self, source: Source, config: Config, layout: Layout) -> None:
-        self._stream = Stream(
-            source, config.batch_size, seed=config.seed, shuffle=config.shuffle, workers=config.workers
-        )
-        self._source, self._layout = source, layout
+        self.waited = 0.0  # seconds that training has waited for batches
+        self._source, self._config, self._layout = source, config, layout
+        self._plan = Plan(source.train, config.batch_size, config.shuffle, config.seed)
+        self._steps = len(source.train) // config.batch_size  # per epoch
         self._places = layout.cut(np.arange(config.batch_size, dtype=np.int32))
-        self._next, self._travelled = 0, 0.0
-        self._batches: Generator[tuple[np.ndarray, np.ndarray], None, None] | None = None
-
-    @property
-    def waited(self) -> float:
-        """Seconds for which the run has waited for training batches: to be decoded, and to reach the device."""
-        return self._stream.waited + self._travelled
+        self._batches: Generator[np.ndarray, None, None] | None = None
+        self._next = 0  # the step that the next batch is for
 
     def train(self, epoch: int, first: int) -> Iterator[Fed]:
-        """The training batches of an epoch from number ``first`` on."""
-        start = epoch * self._stream.steps + first
-        if self._batches is None or self._next != start:  # else the workers go on from one epoch to the next
+        """The training batches of an epoch, beginning with number ``first``."""
+        start = epoch * self._steps + first
+        if self._batches is None or self._next != start:  # otherwise the workers continue with the next epoch
             self.close()
-            self._next, self._batches = start, self._stream.batches(start)
-        for inputs, indices in itertools.islice(self._batches, self._stream.steps - first):
-            self._next += 1
+            workers = default_workers() if self._config.workers is None else self._config.workers
+            self._next, self._batches = start, decode(self._source.records, self._plan, start, workers)
+        for step in range(start, start + self._steps - first):
             began = time.perf_counter()
+            inputs, indices = next(self._batches), self._plan[step]
+            self._next += 1
             fed = self._fed(inputs, indices, np.ones(len(indices), np.bool_))
-            jax.block_until_ready(fed.inputs)  # nothing else is under way: the step before has given its loss
-            self._travelled += time.perf_counter() - began
+            self.waited += time.perf_counter() - began
             yield fed
 
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""
-        with contextlib.closing(self._stream.tests()) as batches:
-            for inputs, indices, real in batches:
+        batches = list(eval_batches(self._source.test, self._config.batch_size))
+        with contextlib.closing(decode(self._source.records, [indices for indices, _ in batches])) as decoded:
+            for inputs, (indices, real) in zip(decoded, batches, strict=True):
                 yield self._fed(inputs, indices, real)
 
     def close(self) -> None:
@@ -140,11 +139,116 @@ class StreamedFeed:
         return Fed(cut(inputs), self._places, cut(indices), real, labels)
 
 
+Feed = ResidentFeed | StreamedFeed
+
+
 def open_feed(source: Source, config: Config, layout: Layout) -> Feed:
-    """The feed that suits a source: its records on the devices if they are few enough, with all their copies."""
+    """The feed for a source: resident if all devices' copies of it fit into memory."""
     resident = source.resident and source.size <= layout.most
     return (ResidentFeed if resident else StreamedFeed)(source, config, layout)
 
 
 def _labels(source: Source, indices: np.ndarray, layout: Layout) -> jax.Array | None:
     return None if source.labels is None else layout.cut(source.labels[indices])
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The indices (b,) of each training step's records, epoch after epoch without end."""
+
+    images: range
+    batch_size: int
+    shuffle: bool
+    seed: int
+
+    def __len__(self) -> int:
+        return STEPS
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        epoch, place = divmod(step, len(self.images) // self.batch_size)
+        return np.asarray(_epoch(self, epoch)[place])
+
+
+@functools.lru_cache(maxsize=2)  # reading ahead is in two epochs at once
+def _epoch(plan: Plan, epoch: int) -> np.ndarray:
+    return train_batches(plan.images, plan.batch_size, shuffle=plan.shuffle, seed=plan.seed, epoch=epoch)
+
+
+def decode(
+    records: Records, plan: Sequence[np.ndarray] | Plan, first: int = 0, workers: int = 0
+) -> Generator[np.ndarray, None, None]:
+    """Yields the records of each step of a plan, beginning with step ``first``, decoded ahead; close it when done.
+
+    Args:
+        records: arrays stay in this process; everything else is pickled to the workers.
+        plan: the indices (b,) of each step.
+        first: number of the first step.
+        workers: processes that decode; 0 for threads of this one.
+    """
+    grain = _import_grain()
+    data = grain.MapDataset.source(plan)[first:].map(functools.partial(_read, records))
+    data = data.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))
+    if workers and not isinstance(records, np.ndarray):
+        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_end_with_the_run)
+    batches = iter(data)
+    try:
+        with as_data_errors():
+            with _no_signals_for_new_processes():
+                batch = next(batches, None)  # starts the workers
+            while batch is not None:
+                yield np.array(batch)  # a copy: workers hand over shared memory, which must not outlive them
+                batch = next(batches, None)
+    finally:
+        batches.close()
+
+
+def _read(records: Records, indices: np.ndarray) -> np.ndarray:
+    if isinstance(records, np.ndarray):
+        return np.asarray(records[indices])
+    return np.stack([records[int(index)] for index in indices])
+
+
+def default_workers() -> int:
+    """All cores but one, which the loop takes, but 1 to 4."""
+    return min(max(usable_cores() - 1, 1), 4)
+
+
+@contextlib.contextmanager
+def _no_signals_for_new_processes() -> Iterator[None]:
+    """Blocks the signals that are meant for the run in this thread and in processes that it starts, which inherit that.
+
+    Ctrl-C in a terminal, SLURM, systemd and timeout signal all processes of a job; the run has to save before its
+    workers end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it later would unblock some of them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_the_run(index: int, count: int) -> None:
+    """Makes a worker exit when the run is gone, also when that was killed."""
+    run = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if run is not None:
+            run.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _import_grain() -> Any:
+    try:
+        import grain
+        from absl import flags
+    except ImportError as error:
+        raise ValueError("streaming needs grain, got none; install it with: pip install -e '.[train]'") from error
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain's workers read them, and only absl programs parse them
+    return grain

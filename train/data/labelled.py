@@ -1,4 +1,4 @@
-"""Arrays with labels: what the tasks that tell classes apart learn from."""
+"""Arrays with labels, for the classification tasks."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ INPUTS, LABELS = "inputs", "labels"  # in an archive
 
 
 class Kind(NamedTuple):
-    """What the records of a task are.
+    """The records of a task.
 
     Attributes:
         unit: their name, in the plural.
-        axes: of the array that holds them all, the last one that of the channels or sensors.
-        centred: whether each channel loses its mean before it is divided; else it is divided alone.
+        axes: of the array of all records; the last one is that of the channels or sensors.
+        centred: whether normalisation subtracts each channel's mean, or scales only.
     """
 
     unit: str
@@ -29,33 +29,25 @@ class Kind(NamedTuple):
     centred: bool
 
 
-class Normalisation(NamedTuple):
-    """What was done to each channel of the inputs: ``(inputs - shift) / scale``, all (c,) in float32."""
-
-    shift: np.ndarray
-    scale: np.ndarray
-
-
 class Labelled:
     """Records in file order, each with its class; the first 80 % are for training, the last 20 % for testing.
 
     Args:
-        name: what messages call it.
+        name: for messages.
         kind: of the records.
-        inputs: numbers (n, ..., c); they become float32.
-        labels: (n,), whole numbers from 0 on, none left out.
-        names: of the classes; their numbers by default.
+        inputs: numbers (n, ..., c).
+        labels: (n,), whole numbers from 0 without gaps.
+        names: of the classes, by default their numbers.
 
     Attributes:
-        records: the inputs, normalised by what the training records are like: float32 (n, ..., c).
+        records: the inputs in float32, normalised by the statistics of the training records.
         labels: int32 (n,).
-        normalisation: how.
-        classes: how many.
-        notes: what the user should know, a line each.
+        normalisation: the shift and scale of each channel.
+        notes: what the user should know about the data, one line each.
 
     Raises:
-        ValueError: another shape, values that are not finite in float32, labels that are no classes, fewer than 5
-            records, or a class that no training record has.
+        ValueError: wrong shapes, values that are not finite in float32, invalid labels, fewer than 5 records, or a
+            class without training records.
 
     Example:
         >>> kind = Kind("windows", "n time sensor", centred=True)
@@ -80,40 +72,41 @@ class Labelled:
         self.train, self.test = range(count * 4 // 5), range(count * 4 // 5, count)
         self.names = tuple(map(str, range(self.classes))) if names is None else tuple(names)
         self.notes = self._check_split()
-        self._digest = _digest(inputs, self.labels)
-        self.normalisation = _normalisation(inputs[: self.train.stop], centred=kind.centred)
-        self.records = (inputs - self.normalisation.shift) / self.normalisation.scale
+        self._digest = hashlib.sha256(np.ascontiguousarray(inputs).data)
+        self._digest.update(self.labels.data)
+        self.normalisation = shift, scale = _normalisation(inputs[: self.train.stop], centred=kind.centred)
+        self.records: np.ndarray = (inputs - shift) / scale
 
     def _check_split(self) -> tuple[str, ...]:
         train, test = (np.unique(self.labels[part.start : part.stop]) for part in (self.train, self.test))
         unseen, untested = (np.setdiff1d(np.arange(self.classes), part) for part in (train, test))
         if len(unseen):
             raise ValueError(
-                f"{self.name}: the first 80 % of the {self.unit}, which train, must have every class, got none of "
-                f"{_listed(unseen)}; {self.unit} that are sorted by class have to be shuffled first"
+                f"{self.name}: the training {self.unit}, the first 80 %, must have every class, got none of "
+                f"{_listed(unseen)}; if they are sorted by class, shuffle them first"
             )
         if not len(untested):
             return ()
         return (
-            f"{self.name}: the last 20 % of the {self.unit}, which test, have none of {_listed(untested)}: if they are "
-            "sorted by class, they have to be shuffled first",
+            f"{self.name}: the test {self.unit}, the last 20 %, have none of class {_listed(untested)}; if they are "
+            "sorted by class, shuffle them first",
         )
 
     @property
     def described(self) -> str:
-        """What the records are, in words."""
+        """The kind, shape and classes of the records, for messages."""
         return f"{self.unit} of {'x'.join(map(str, self.records.shape[1:]))} in {self.classes} classes"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What tells these records from others, as JSON has it."""
+        """A fingerprint of the data for JSON."""
         return {
             self.unit: len(self.records),
             "train": [self.train.start, self.train.stop],
             "test": [self.test.start, self.test.stop],
             "shape": list(self.records.shape[1:]),
             "classes": self.classes,
-            "digest": self._digest,
+            "digest": self._digest.hexdigest(),
         }
 
     @property
@@ -123,26 +116,22 @@ class Labelled:
 
     @property
     def resident(self) -> bool:
-        """Whether the records are few enough to live on a device whole."""
+        """Whether the records are few enough to stay on the device."""
         return self.size <= images.RESIDENT_BYTES
 
     @property
     def inputs(self) -> np.ndarray:
-        """What lies on the device where they do."""
+        """What a `resident` source puts on the device."""
         return self.records
 
 
 def open_labelled(data: str, kind: Kind, synthetic: Any) -> Labelled:
-    """Opens what ``--data`` names.
+    """Opens the records that ``--data`` names.
 
     Args:
         data: ``synthetic``, or ``npz:PATH``, an archive with ``inputs`` (n, ..., c) and ``labels`` (n,).
-        kind: what the inputs have to be.
-        synthetic: makes inputs, labels and the classes' names.
-
-    Raises:
-        ValueError: an unknown kind, or an archive that does not hold what it should.
-        FileNotFoundError: no such file.
+        kind: of the records.
+        synthetic: generates inputs, labels and the classes' names.
     """
     start, _, path = data.partition(":")
     if data == "synthetic":
@@ -186,25 +175,21 @@ def _as_labels(name: str, labels: np.ndarray) -> tuple[np.ndarray, int]:
         raise ValueError(f"{name}: {LABELS} must name at least 2 classes, got {got}")
     if not np.array_equal(values, np.arange(len(values))):
         raise ValueError(
-            f"{name}: {LABELS} must be the numbers from 0 to {len(values) - 1} for {len(values)} classes, none left "
-            f"out, got {_listed(values)}"
+            f"{name}: {LABELS} must be the numbers from 0 to {len(values) - 1} for {len(values)} classes, without "
+            f"gaps, got {_listed(values)}"
         )
     return labels.astype(np.int32), len(values)
 
 
-def _normalisation(inputs: np.ndarray, *, centred: bool) -> Normalisation:
-    axes = tuple(range(inputs.ndim - 1))
-    shift = np.mean(inputs, axes, dtype=np.float64) if centred else np.zeros(inputs.shape[-1])
-    # A channel at a time: squares in float64 of all at once would take twice the memory of the inputs.
-    scale = np.array([np.sqrt(np.mean(np.square(inputs[..., c] - shift[c]))) for c in range(len(shift))])
-    # A channel that is everywhere the same has nothing to divide by.
-    return Normalisation(shift.astype(np.float32), np.where(scale > 0, scale, 1).astype(np.float32))
-
-
-def _digest(inputs: np.ndarray, labels: np.ndarray) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(inputs))
-    digest.update(labels)
-    return digest.hexdigest()
+def _normalisation(inputs: np.ndarray, *, centred: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Shift and scale of each channel, (c,) in float32; a constant channel is not scaled."""
+    # One channel at a time: all squares in float64 at once would take twice the memory of the inputs.
+    channels = [inputs[..., c] for c in range(inputs.shape[-1])]
+    shift = np.zeros(len(channels))
+    if centred:
+        shift = np.asarray(np.mean(inputs, tuple(range(inputs.ndim - 1)), dtype=np.float64))
+    scale = np.array([np.sqrt(np.mean(np.square(x - m))) for x, m in zip(channels, shift, strict=True)])
+    return shift.astype(np.float32), np.where(scale > 0, scale, 1).astype(np.float32)
 
 
 def _listed(values: np.ndarray, most: int = 8) -> str:

@@ -1,4 +1,4 @@
-"""One image file, whatever its format and size, as a small image in RGB."""
+"""One image file of any common format and size, as a small RGB image."""
 
 import os
 import stat
@@ -6,43 +6,41 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ..text import first_line
 from .source import PATCH
 
-SIZE = 96  # STL-10's, the tutorial's
+SIZE = 96  # as in STL-10 and the tutorial
 
-# What cameras, phones, scanners and drawing programs write. Formats that run another program to be read (EPS) or hold
-# no picture as such (PDF, HDF5, MPEG) are left out.
+# What cameras, phones, scanners and drawing programs write. Not formats that Pillow reads by running another program
+# (EPS), nor those that are no pictures as such (PDF, HDF5, MPEG).
 FORMATS = (
     *("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "ICNS"),
     *("PSD", "PCX", "SGI", "QOI", "DDS"),
 )
-# A 200-megapixel camera's are within it. Pillow warns of half of that, and refuses what is larger: files of a few
-# kilobytes can claim to be images of any size.
+# Room for a 200-megapixel camera: Pillow warns above its limit and refuses twice that, since a file of a few kilobytes
+# can claim any size.
 MOST_PIXELS = 2**28
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-GREY = (128, 128, 128, 255)  # what shows through: 0 to the network, where white could be taken for a patch
+GREY = (128, 128, 128, 255)  # behind transparent parts: white could be taken for a patch
 
 
 class TooSmallError(ValueError):
-    """An image with fewer pixels along a side than a patch has."""
+    """An image with a side shorter than a patch."""
 
 
 def read_picture(path: Path, height: int = SIZE, width: int = SIZE) -> np.ndarray:
-    """Decodes an image: turned as its EXIF data say, in RGB, its centre of the wanted proportions resized.
+    """Decodes an image, upright by its EXIF data: its centre, resized, as uint8 (height, width, 3).
 
-    Transparent parts show grey, 16-bit values lose their lower half, animations show their first frame. The filter is
-    Pillow's bilinear one, which averages when it makes smaller: unlike bicubic or Lanczos it makes nothing brighter
-    than it was, and what is white decides the patch task.
-
-    Returns:
-        uint8 (height, width, 3).
+    Transparent parts become grey, 16-bit values lose their lower byte, animations show their first frame. Pillow's
+    bilinear filter averages when shrinking and, unlike bicubic or Lanczos, makes nothing brighter than it was: the
+    patch task depends on what is white.
 
     Raises:
         TooSmallError: a side shorter than 16 pixels.
-        ValueError: not an image that can be read, and why.
+        ValueError: not a readable image, and why.
     """
     try:
         return _read(path, height, width)
@@ -52,18 +50,17 @@ def read_picture(path: Path, height: int = SIZE, width: int = SIZE) -> np.ndarra
         raise ValueError("no such file") from None
     except IsADirectoryError:
         raise ValueError("a folder") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ValueError("not an image of a known format") from None
     except Image.DecompressionBombError:
         raise ValueError(f"more than {MOST_PIXELS / 1e6:.0f} megapixels") from None
-    except Exception as error:  # decoders raise all sorts of things at damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(reason) from error
+    except Exception as error:  # Pillow raises many types of exceptions for damaged files
+        raise ValueError(first_line(error)) from error
 
 
 def _read(path: Path, height: int, width: int) -> np.ndarray:
     kind = os.stat(path).st_mode
-    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # to open a pipe would wait for whoever writes to it
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # opening a pipe would wait for its writer
         raise ValueError("not a regular file")
     Image.init()
     known = [name for name in FORMATS if name in Image.OPEN]  # what this Pillow was built with
@@ -71,7 +68,7 @@ def _read(path: Path, height: int, width: int) -> np.ndarray:
         if min(image.size) < PATCH:
             raise TooSmallError(f"{image.width}x{image.height} pixels")
         longest = 2 * max(height, width)
-        image.draft(None, (longest, longest))  # a JPEG is decoded no larger than this needs
+        image.draft(None, (longest, longest))  # decodes a JPEG no larger than needed
         upright = ImageOps.exif_transpose(image)
     scale = min(upright.height / height, upright.width / width)
     kept_width, kept_height = round(scale * width), round(scale * height)
@@ -81,10 +78,10 @@ def _read(path: Path, height: int, width: int) -> np.ndarray:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits, also where Pillow keeps them in 32; it would cut them off at 255
+    if image.mode.startswith("I"):  # 16 bits, in some formats stored in 32; convert() would clip them at 255
         return Image.fromarray((np.asarray(image).clip(0, 2**16 - 1) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range nobody knows")
+        raise ValueError("floating-point pixels of unknown range")
     if image.has_transparency_data:
         ground = Image.new("RGBA", image.size, GREY)
         image = Image.alpha_composite(ground, image.convert("RGBA"))

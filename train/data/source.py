@@ -1,6 +1,6 @@
-"""What training knows of its images: records by number, and which of them train and which test.
+"""Numbered images, split into training and test images.
 
-A small set is `resident`: it lives on the device whole. A large one streams (train/data/stream.py), and its images are
+A small source is `resident`: it fits on the device whole. A larger one is streamed (train/data/feed.py), its images
 decoded when they are needed.
 """
 
@@ -12,18 +12,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-PATCH = 16  # pixels along each side of a patch; no image may be smaller
+PATCH = 16  # pixels along each side of a patch, the smallest image
 FEWEST = 5  # images, so that the last fifth is not empty
-
-# 512 MiB, some 19,000 images of 96x96. The host's memory holds them once, and where the CPU computes once more for each
-# of its devices; `train.devices.Layout.most` says how large those may be.
-RESIDENT_BYTES = 2**29
-
-LOOKED_AT = 16  # images of a large source, spread evenly: one more or less in a folder moves most of them
+RESIDENT_BYTES = 2**29  # 512 MiB, some 19,000 images of 96x96
+SAMPLED = 16  # images of a large source that are hashed; adding or removing a file changes most of them
 
 
 class Records(Protocol):
-    """Images by number: a uint8 array (n, h, w, 3), or anything that decodes image i, uint8 (h, w, 3), when asked."""
+    """Images by number: a uint8 array (n, h, w, 3), or an object that decodes image i, uint8 (h, w, 3), on demand."""
 
     def __len__(self) -> int: ...
 
@@ -31,23 +27,17 @@ class Records(Protocol):
 
 
 class Source:
-    """Images in file order, cut in two: by default the first 80 % are for training, the last 20 % for testing.
+    """Images in file order; by default the first 80 % are for training, the last 20 % for testing.
 
     Args:
-        name: what messages call it.
-        records: a uint8 array (n, h, w, 3), or records that decode one image, all of one size, when asked.
+        name: for messages.
+        records: a uint8 array (n, h, w, 3), or an object that decodes image i on demand, all of one size.
         train: the indices of the training images.
         test: the indices of the test images.
-        notes: what the user should know about how it was read, a line each; whoever opened the source shows them.
-
-    Attributes:
-        shape: height and width of every image.
-        labels: None; the task makes them.
-        unit: what the records are.
+        notes: what the user should know about the data, one line each.
 
     Raises:
-        ValueError: another dtype or shape, fewer than 5 images, images smaller than 16x16, or a split that has no
-            images or reaches past the last one.
+        ValueError: wrong dtype or shape, too few or too small images, or a split outside of them.
 
     Example:
         >>> source = Source("mine", np.zeros((5000, 96, 96, 3), np.uint8))
@@ -55,7 +45,7 @@ class Source:
         (range(0, 4000), range(4000, 5000), (96, 96), True)
     """
 
-    labels: np.ndarray | None = None
+    labels: np.ndarray | None = None  # the patch task makes its own
     unit = "images"
 
     def __init__(
@@ -76,7 +66,7 @@ class Source:
                 raise ValueError(f"{name}: a split must be a range within the {count} images, got {part}")
 
     def _check_images(self, count: int) -> tuple[int, int]:
-        # Of records that decode the first alone is looked at: whoever made them answers for the others.
+        # Of images that are decoded on demand only the first is checked.
         images = self.records if isinstance(self.records, np.ndarray) else self.records[0][None]
         if images.dtype != np.uint8:
             raise ValueError(f"{self.name}: images must be uint8, got {images.dtype}")
@@ -93,16 +83,16 @@ class Source:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What tells this source from another one, as JSON has it; of images that decode a few are looked at."""
+        """A fingerprint of the data for JSON; of images that are decoded on demand it hashes a sample."""
         count = len(self.records)
-        few = np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int))
-        looked_at = self.records if isinstance(self.records, np.ndarray) else self.read(few)
+        sample = np.unique(np.linspace(0, count - 1, SAMPLED).astype(int))
+        hashed = self.records if isinstance(self.records, np.ndarray) else self.read(sample)
         return {
             "images": count,
             "train": [self.train.start, self.train.stop],
             "test": [self.test.start, self.test.stop],
             "image_size": list(self.shape),
-            "digest": hashlib.sha256(np.ascontiguousarray(looked_at)).hexdigest(),
+            "digest": hashlib.sha256(np.ascontiguousarray(hashed).data).hexdigest(),
         }
 
     @property
@@ -113,41 +103,37 @@ class Source:
 
     @property
     def resident(self) -> bool:
-        """Whether the images are few enough to live on a device whole."""
+        """Whether the images are few enough to stay on the device."""
         return self.size <= RESIDENT_BYTES
 
     @property
     def described(self) -> str:
-        """What the records are, in words."""
+        """The kind and size of the records, for messages."""
         return f"{self.unit} of {self.shape[0]}x{self.shape[1]}"
-
-    @property
-    def inputs(self) -> np.ndarray:
-        """What lies on the device where the source is `resident`: its `images`."""
-        return self.images
 
     @cached_property
     def images(self) -> np.ndarray:
-        """All images as one array, uint8 (n, h, w, 3), read at the first use and kept.
-
-        Raises:
-            ValueError: the source is too large to be `resident`.
-        """
+        """All images of a `resident` source, uint8 (n, h, w, 3); decoded once, at the first use."""
         if isinstance(self.records, np.ndarray):
             return self.records
         if not self.resident:
             raise ValueError(
-                f"{self.name}: {len(self.records)} images of {self.shape[0]}x{self.shape[1]} are too many to hold at "
-                f"once, at most {RESIDENT_BYTES >> 20} MiB; they have to be streamed"
+                f"{self.name}: {len(self.records)} images of {self.shape[0]}x{self.shape[1]} exceed the "
+                f"{RESIDENT_BYTES >> 20} MiB that may be held in memory; stream them"
             )
         return self.read(np.arange(len(self.records)))
 
+    @property
+    def inputs(self) -> np.ndarray:
+        """What a `resident` source puts on the device."""
+        return self.images
+
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """The images of these indices (b,), uint8 (b, h, w, 3)."""
+        """The images with these indices (b,), uint8 (b, h, w, 3)."""
         if isinstance(self.records, np.ndarray):
-            return self.records[indices]
+            return np.asarray(self.records[indices])
         images = np.empty((len(indices), *self.shape, 3), np.uint8)
-        with ThreadPoolExecutor() as threads:  # decoders leave Python's lock alone
+        with ThreadPoolExecutor() as threads:  # decoders release the GIL
             for place, image in enumerate(threads.map(self.records.__getitem__, map(int, indices))):
                 images[place] = image
         return images

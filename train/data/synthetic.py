@@ -93,10 +93,10 @@ def outline(rng: np.random.Generator, angle: np.ndarray) -> np.ndarray:
         return np.ones_like(angle)
     if kind == "polygon":
         sector = 2 * np.pi / rng.choice([3, 4, 4, 4, 5, 6])
-        return 1.15 * np.cos(sector / 2) / np.cos(angle % sector - sector / 2)
+        return np.asarray(1.15 * np.cos(sector / 2) / np.cos(angle % sector - sector / 2))
     waves = np.arange(2, 8)[:, None, None]
     height, phase = rng.normal(0, 0.35, waves.shape) / waves, rng.uniform(0, 2 * np.pi, waves.shape)
-    return np.exp((height * np.cos(waves * angle + phase)).sum(0))
+    return np.asarray(np.exp((height * np.cos(waves * angle + phase)).sum(0)))
 
 
 def light_field(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -121,7 +121,7 @@ def materials(rng: np.random.Generator) -> np.ndarray:
     colour = np.clip((centre + rng.normal(0, spread, (MATERIALS, 3))) @ COLOUR_AXES, 0.02, 1)
     if rng.random() < BLOWN_OUT:
         colour[rng.integers(4)] = np.exp(rng.uniform(0.15, 0.65))
-    return colour.astype(np.float32)
+    return np.asarray(colour, np.float32)
 
 
 def scatter(rng: np.random.Generator, bank: Bank, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +143,7 @@ def paint(rng: np.random.Generator, bank: Bank) -> np.ndarray:
     """A scene, float32 (3, size, size): a ground and the leaves upon it."""
     size = bank.texture.shape[-1] // 2
     colours, surface = materials(rng), rng.integers(0, TEXTURES, MATERIALS)
-    canvas = colours[0, :, None, None] * bank.texture[surface[0], :size, :size]
+    canvas: np.ndarray = colours[0, :, None, None] * bank.texture[surface[0], :size, :size]
     shape, corner = scatter(rng, bank, size)
     low, high = np.maximum(corner, 0), np.minimum(corner + bank.extent[shape], size)
     start = rng.integers(0, size, low.shape)

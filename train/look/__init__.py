@@ -16,8 +16,8 @@ from flax_attn.networks.patch import PatchNetwork
 
 from ..config import Config
 from ..data import Source
+from ..data.feed import as_data_errors
 from ..data.source import PATCH
-from ..data.stream import as_data_errors
 from ..runs import write_whole
 from ..tasks import Task
 from ..tasks.patch import Patches, painted

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch_ref.report.run import cpu_name, hardware
 
 from ..data import Source
-from ..data.stream import DataError
+from ..data.feed import DataError
 from ..loop import NonFiniteError, StoppedError
 from ..runs import CONFIG
 from ..show import epoch_line, say

@@ -13,8 +13,7 @@ from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
 
 from ..config import ChannelConfig, SensorConfig
 from ..data.labelled import Kind, Labelled, open_labelled
-from ..data.synthetic_arrays import synthetic_arrays
-from ..data.synthetic_windows import synthetic_windows
+from ..data.synthetic_labelled import synthetic_arrays, synthetic_windows
 from .protocol import Batch, Progress
 
 # Not centred: the classifier sees the mean of what the gate lets through of a channel, which must not be zero.
