@@ -30,6 +30,7 @@ from .loop import NonFiniteError, Run, StoppedError
 from .metrics import EpochMetrics, Tally
 from .plots import save_curves
 from .runs import CONFIG, RunFolder, sync
+from .tasks import task_of
 from .tasks.patch import TEST, TINY, TRAIN, build_network, draw_fed
 
 STATE = "twin.pt"  # after the last complete epoch
@@ -339,4 +340,4 @@ class TwinRun:
         network.eval()  # type: ignore[no-untyped-call]
         to_torch(network, path / "model.safetensors")
         save_curves(path / "curves.png", config, self.folder.history(), self.folder.step_errors())
-        finish(path, config, network, self.source)
+        finish(path, config, task_of(config), network, self.source)

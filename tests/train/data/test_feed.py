@@ -14,13 +14,13 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from train.data.stream import Stream
 
 from train import devices
 from train.__main__ import main
 from train.config import Config
 from train.data import Source, source
 from train.data.feed import ResidentFeed, StreamedFeed, open_feed
-from train.data.stream import Stream
 from train.devices import Layout
 from train.loop import Run
 from train.step import train_step
