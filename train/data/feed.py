@@ -98,6 +98,7 @@ class StreamedFeed:
     """Each batch brings its own records, which worker processes decode during the steps before it."""
 
     def __init__(self, source: Source, config: Config, layout: Layout) -> None:
+        _import_grain()  # fails before a run folder is created
         self.waited = 0.0  # seconds that training has waited for batches
         self._source, self._config, self._layout = source, config, layout
         self._plan = Plan(source.train, config.batch_size, config.shuffle, config.seed)

@@ -141,7 +141,7 @@ def why_unreachable(url: str, seconds: float = WAIT) -> str | None:
 
     def ask() -> None:
         try:
-            with urllib.request.urlopen(url, timeout=seconds):
+            with urllib.request.build_opener().open(url, timeout=seconds):
                 reason.append(None)
         except TimeoutError:
             pass
