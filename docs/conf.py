@@ -18,9 +18,11 @@ FILES = {"index": "README.md", "contributing": "CONTRIBUTING.md", "changelog": "
 project = "flax_attn"
 html_show_copyright = False
 version = release = flax_attn.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", *(f"sphinx.ext.{name}" for name in ("autodoc", "autosummary", "napoleon", "viewcode"))]
 html_theme = "furo"
 html_title = f"flax_attn {version}"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
 

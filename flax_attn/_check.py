@@ -1,4 +1,4 @@
-"""Checks of what callers pass in: every message says argument, expected, got."""
+"""Checks of arguments; every message gives argument, expected and got."""
 
 import math
 import numbers
@@ -16,7 +16,7 @@ class HasShape(Protocol):
 def check_shape(argument: str, array: HasShape, layout: str, **sizes: int | None) -> None:
     """Raises ``ValueError`` unless ``array`` has one axis per name of ``layout``, with the given sizes.
 
-    A size of None leaves the axis free, but it may not be 0.
+    A size of None allows any size but 0.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Walks a module in PyTorch's naming: dotted paths, attributes by name, lists and sequences by number."""
+"""Walks a module by PyTorch's names: dotted paths of attribute names, and numbers in lists and sequences."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from flax import nnx
 
 
 def children(module: Any) -> Iterator[tuple[str, Any]]:
-    """Yields the modules, lists of modules and variables directly inside ``module``, by PyTorch's names."""
+    """Yields the modules, lists of modules and variables directly inside ``module``, with PyTorch's names."""
     for name, child in _members(module):
         if isinstance(child, nnx.Module | nnx.Variable) or _holds_modules(child):
             yield str(name), child
@@ -20,7 +20,7 @@ def _members(module: Any) -> Iterator[tuple[Any, Any]]:
         yield from module.items()
     else:
         for name, child in vars(module).items():
-            # A Sequential's layers are numbered, a subclass's too; what else a subclass holds keeps its name.
+            # A Sequential's layers are numbered, in subclasses too; other attributes of a subclass keep their names.
             if name == "layers" and isinstance(module, nnx.Sequential):
                 yield from enumerate(child)
             else:
@@ -36,7 +36,7 @@ def _holds_modules(child: Any) -> bool:
 
 
 def submodules(module: Any) -> Iterator[tuple[str, nnx.Module]]:
-    """Yields ``module`` and every module inside it with its dotted path, the first one where it has several."""
+    """Yields ``module`` and every module inside it with its dotted path, the first if there are several."""
     yield from _submodules(module, (), set())
 
 

@@ -37,6 +37,7 @@ class Entry:
         arguments: Function from the number of channels and the map's size (h, w) to the arguments of the class.
         paper: Authors and year of the paper, or empty.
         url: URL of the paper, or empty.
+        variant: What the arguments select, where several entries share a class.
         featured: Whether the README lists the block.
         needs_size: Whether the arguments depend on the map's size.
     """
@@ -47,6 +48,7 @@ class Entry:
     arguments: Callable[[int, Any], dict[str, Any]]
     paper: str
     url: str
+    variant: str = ""
     featured: bool = False
     needs_size: bool = False
 
@@ -63,6 +65,7 @@ class Entry:
 
 
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
+FERNANDEZ = ("Fernandez, Attention in computer vision", "")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
@@ -79,8 +82,8 @@ def _convolutions(c: int, _: Any) -> dict[str, Any]:
 
 BLOCKS = (
     Entry("multi_head", MultiHeadAttention, "tokens", _heads, *VASWANI, featured=True),
-    Entry("conv_multi_head", ConvMultiHeadAttention, "context", _convolutions, *VASWANI, featured=True),
-    Entry("conv_attention", ConvAttention, "context", _convolutions, *VASWANI, featured=True),
+    Entry("conv_multi_head", ConvMultiHeadAttention, "context", _convolutions, *FERNANDEZ, featured=True),
+    Entry("conv_attention", ConvAttention, "context", _convolutions, *FERNANDEZ, featured=True),
     Entry(
         "additive",
         AdditiveAttention,
@@ -89,8 +92,24 @@ BLOCKS = (
         *BAHDANAU,
         featured=True,
     ),
-    Entry("cbam", CBAM, "gate", lambda c, _: {"gate_channels": c}, *WOO, featured=True),
-    Entry("cbam_spatial", CBAM, "gate", lambda c, _: {"gate_channels": c, "no_spatial": False}, *WOO, featured=True),
+    Entry(
+        "cbam",
+        CBAM,
+        "gate",
+        lambda c, _: {"gate_channels": c},
+        *WOO,
+        variant="Channel gate alone, the tutorial's default.",
+        featured=True,
+    ),
+    Entry(
+        "cbam_spatial",
+        CBAM,
+        "gate",
+        lambda c, _: {"gate_channels": c, "no_spatial": False},
+        *WOO,
+        variant="Both gates, the authors' default.",
+        featured=True,
+    ),
     Entry("channel_gate", ChannelGate, "gate", lambda c, _: {"gate_channels": c}, *WOO, featured=True),
     Entry("spatial_gate", SpatialGate, "gate", lambda c, _: {}, *WOO, featured=True),
     Entry("channel_attention", UseAttentionModel, "gate", lambda c, _: {"in_planes": c}, *WOO, featured=True),

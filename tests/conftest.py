@@ -11,15 +11,23 @@ ROOT = Path(__file__).parent.parent
 # Tests run in as many processes as there are cores, and PyTorch's threads would compete with them. Set before torch is
 # imported, or it is too late.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Most of the time goes into compilation: programs that run once or twice need no optimiser, and what one process or an
-# earlier run has compiled is read from the cache. `make nightly` compares all cases as JAX compiles them by default.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Most of the time goes into compilation: what one process or an earlier run has compiled is read from the cache.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def pytest_addoption(parser):
     parser.addoption("--examples", type=int, default=100, help="calls that tests/properties draws per class at night")
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation(request):
+    """Programs that run once or twice need no optimiser; training does. The nightly parity run compiles as usual."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", ROOT / "tests" / "train" not in request.path.parents)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

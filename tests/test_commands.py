@@ -13,7 +13,7 @@ import train.__main__
 from flax_attn import list_blocks
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 PYTHON = [".venv/bin/python", "-m"]
 
 
@@ -75,8 +75,5 @@ def test_python_understands_the_command(words, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", OTHERS, ids=" ".join)
-def test_other_commands_run_modules_and_files_that_exist(words):
-    assert words[0] == ".venv/bin/python" or words[0] == ".venv/bin/ruff"
-    if words[1:2] == ["-m"]:
-        assert words[2] in ("pytest", "tests.train.kills")
+def test_every_command_is_of_a_kind_that_is_tried():
+    assert OTHERS == []

@@ -10,7 +10,7 @@ from .devices import use_all_cores
 # Commands other than training, each a module whose ``main`` takes the words that follow and returns the exit status.
 COMMANDS = {
     "attend": "train.attend",
-    "compare": "train.compare.command",
+    "compare": "train.compare",
     "report": "train.report.command",
 }
 TRAINING = "train.training"

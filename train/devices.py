@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -48,7 +48,8 @@ class Layout:
     @property
     def most(self) -> float:
         """The number of bytes that may be copied to each device; CPU devices share the host's memory."""
-        return COPIES_BYTES / self.devices if jax.default_backend() == "cpu" else math.inf
+        device: Any = next(iter(self._copies.device_set))
+        return COPIES_BYTES / self.devices if device.platform == "cpu" else math.inf
 
     def cut(self, array: np.ndarray) -> jax.Array:
         """Puts an equal part of an array (b, ...) on each device."""

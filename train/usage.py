@@ -25,7 +25,8 @@ def read_options(kind: type[Options], program: str, argv: Sequence[str], default
         return options
     except SystemExit as stop:
         if stop.code:
-            fields = [*dataclasses.fields(getattr(default, "config", kind)), *dataclasses.fields(kind)]  # type: ignore[arg-type]
+            shown: Any = kind if default is None else default
+            fields = [*dataclasses.fields(getattr(default, "config", shown)), *dataclasses.fields(shown)]
             names = dict.fromkeys(flag(field.name) for field in fields if field.name != "config")
             print(f"usage: {program} [--help] {' '.join(f'[{name} ...]' for name in names)}", file=sys.stderr)
         raise

@@ -1,8 +1,8 @@
-"""Weights between PyTorch and Flax: by name, by layer type, all or nothing.
+"""Converts weights between PyTorch and Flax: by name and layer type, all or nothing.
 
-`from_torch` and `to_torch` know these layers and their subclasses. Converting weights copies numbers; the functions are
-equal where the layers also have equal settings, which is what the notes are about. The layers of `flax_attn.layers`
-have PyTorch's settings and arithmetic already.
+`flax_attn.from_torch` and `flax_attn.to_torch` know the layers below and their subclasses. Conversion copies numbers;
+the functions are equal only if the layers also have equal settings, which the notes describe. The layers of
+`flax_attn.layers` have PyTorch's settings and arithmetic already.
 
 - ``torch.nn.Linear``: ``nnx.Linear``; or ``nnx.LinearGeneral``, as a Linear over flattened axes, no ``batch_axis``.
 - ``torch.nn.Conv1d``, ``Conv2d``, ``Conv3d``: ``nnx.Conv``, with ``padding=`` in numbers (PyTorch's default is 0,
@@ -11,8 +11,8 @@ have PyTorch's settings and arithmetic already.
   size k, dilation d and PyTorch's padding p: ``padding=[(d * (k - 1) - p, d * (k - 1) - p + output_padding), ...]``,
   one pair per axis. Flax's layer has no groups.
 - ``torch.nn.BatchNorm1d``, ``2d``, ``3d``: `flax_attn.layers.BatchNorm`; or ``nnx.BatchNorm`` with ``momentum=0.9`` for
-  PyTorch's 0.1 and ``use_fast_variance=False``, whose running variance is the biased one: equal in eval mode, not after
-  training steps. ``affine=False`` is ``use_scale=False, use_bias=False``; ``track_running_stats=False`` has no
+  PyTorch's 0.1 and ``use_fast_variance=False``, whose running variance is the biased one: equal in eval mode, but not
+  after training steps. ``affine=False`` is ``use_scale=False, use_bias=False``; ``track_running_stats=False`` has no
   counterpart.
 - ``torch.nn.LayerNorm`` over the last axis: `flax_attn.layers.LayerNorm`; or ``nnx.LayerNorm`` with ``epsilon=1e-5``
   (Flax's default is 1e-6) and ``use_fast_variance=False``.
@@ -31,8 +31,8 @@ have PyTorch's settings and arithmetic already.
 - ``torch.nn.Sequential``, ``ModuleList``: ``nnx.Sequential``, ``nnx.List``, lists and tuples, numbered alike.
 - ``torch.nn.ModuleDict``: ``nnx.Dict`` and dicts, by key. Any other module's attributes: by name.
 
-A parameter that none of these holds, an ``nnx.Param`` attribute of a module of your own say, is an error until that
-module has a rule, which says how PyTorch calls it and how it lies there: see `rule`.
+A parameter outside of these layers, such as an ``nnx.Param`` of your own module, is an error until that module has a
+rule, which gives its name and layout in PyTorch: see `rule`.
 """
 
 from . import attention as attention

@@ -1,10 +1,11 @@
 """``nnx.MultiHeadAttention`` as ``torch.nn.MultiheadAttention``, packed and unpacked.
 
-PyTorch keeps the weights of query, key and value in one array, ``in_proj_weight``, exactly when key and value have as
-many features as the query; otherwise in three, ``q_proj_weight``, ``k_proj_weight`` and ``v_proj_weight``. The biases
-are always one array. `to_torch` writes what PyTorch would have; loading takes the three arrays in place of the one.
+PyTorch stores the weights of query, key and value in one array, ``in_proj_weight``, if key and value have as many
+features as the query, and otherwise in three, ``q_proj_weight``, ``k_proj_weight`` and ``v_proj_weight``. The biases
+are always one array. `to_torch` writes what PyTorch would have; loading also accepts three arrays in place of one.
 
-Flax's own ``attention_fn`` takes the softmax in float32, of float64 too, which shows at 1e-7. To compare in float64:
+Flax's own ``attention_fn`` computes the softmax in float32 even for float64 inputs, an error of 1e-7. To compare in
+float64:
 
     >>> import math, jax.numpy as jnp
     >>> from flax_attn import ops
@@ -28,7 +29,7 @@ from .rules import Entry, rule
 
 @rule(nnx.MultiHeadAttention)
 def _multi_head_attention(layer: nnx.MultiHeadAttention) -> Iterator[Entry]:
-    """Sizes are read off the kernels, so a ``value`` projection of another width (``vdim``) may be put in place."""
+    """Takes sizes from the kernels, so that a ``value`` projection of another width (``vdim``) may be assigned."""
     _check(layer)
     projections = [layer.query, layer.key, layer.value]
     separate = [
@@ -47,13 +48,13 @@ def _multi_head_attention(layer: nnx.MultiHeadAttention) -> Iterator[Entry]:
 
 
 def _flat(bias: nnx.Param[Any]) -> Entry:
-    """A part of the one array of biases, which has no name of its own."""
+    """A part of the array of biases, without a name of its own."""
     shape = bias.shape
     return Entry("", bias, np.ravel, lambda part: part.reshape(shape))
 
 
 def _stacked(name: str, parts: list[Entry]) -> Entry:
-    """One entry of equal parts, one after the other along the first axis."""
+    """One entry of equal parts, concatenated along the first axis."""
 
     def join(*arrays: np.ndarray) -> np.ndarray:
         return np.concatenate([part.join([array]) for part, array in zip(parts, arrays, strict=True)])
@@ -66,7 +67,7 @@ def _stacked(name: str, parts: list[Entry]) -> Entry:
 
 
 def _check(layer: nnx.MultiHeadAttention) -> None:
-    """PyTorch has fewer freedoms than Flax."""
+    """Raises ``ValueError`` for settings that PyTorch's layer does not have."""
     kernel = layer.query.kernel
     sizes = {
         "in_features": kernel.shape[0],

@@ -1,4 +1,4 @@
-"""State_dicts in files: ``.safetensors``, and PyTorch's ``.pt`` and ``.pth`` without running what they hold."""
+"""State_dicts in files: ``.safetensors``, and PyTorch's ``.pt`` and ``.pth``, without running code in them."""
 
 import errno
 import os
@@ -19,14 +19,14 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another suffix, a damaged file, or a pickle that holds more than tensors.
+        ValueError: another suffix, a damaged file, or a pickle of more than tensors.
         ImportError: a pickle, and no PyTorch to read it.
     """
     path = Path(path)
     if path.suffix not in (".safetensors", *PICKLES):
         raise ValueError(f"state_dict must be a .safetensors, .pt or .pth file, got {str(path)!r}")
     if not path.is_file():
-        raise FileNotFoundError(f"state_dict must be a file that exists, got {str(path)!r}")
+        raise FileNotFoundError(f"state_dict must be an existing file, got {str(path)!r}")
     return _read_pickle(path) if path.suffix in PICKLES else _read_safetensors(path)
 
 
@@ -38,7 +38,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
         return dict(load_file(path))
     except OSError:
         raise
-    except (SafetensorError, AttributeError, KeyError) as error:  # the latter two for dtypes that numpy lacks
+    except (SafetensorError, AttributeError, KeyError) as error:  # the last two for dtypes that NumPy lacks
         raise ValueError(
             f"state_dict must be a whole .safetensors file of dtypes that numpy has, got {str(path)!r}: {error}"
         ) from error
@@ -53,11 +53,11 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         ) from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of TorchScript, which is an error below
+            warnings.simplefilter("ignore")  # about TorchScript, which is an error below
             loaded: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return loaded
     except Exception as error:  # torch raises half a dozen types for damaged and for refused files
-        # EINVAL: the reader was sent to a place before the file's start, by a directory that was cut short.
+        # EINVAL: a truncated directory sent the reader to an offset before the start of the file.
         if isinstance(error, OSError | MemoryError) and getattr(error, "errno", None) != errno.EINVAL:
             raise
         raise ValueError(
@@ -66,13 +66,13 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
 
 
 def _fault(path: Path, error: Exception) -> str:
-    """What is wrong with a file that torch.load refused; nothing of it is run to find out."""
+    """Describes the problem of a file that torch.load refused, without running code in it."""
     from torch.serialization import get_unsafe_globals_in_checkpoint
 
     lines = str(error).splitlines() or [type(error).__name__]
     try:
         objects = sorted(get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # it reads torch.save's present format and no other
+    except Exception:  # it reads the current format of torch.save only
         objects = []
     if objects:
         return (
@@ -100,11 +100,11 @@ def write(path: str | os.PathLike[str], state_dict: Mapping[str, np.ndarray]) ->
     if path.suffix != ".safetensors":
         raise ValueError(f"path must end in .safetensors, got {str(path)!r}")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"path must lie in a folder that exists, got {str(path)!r}")
+        raise FileNotFoundError(f"path must be in an existing folder, got {str(path)!r}")
     target = path.resolve()  # a link is followed, as writing in place would
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     try:
-        # The format stores the memory as it lies: a transposed view has to become an array first.
+        # The format stores raw memory: a transposed view must be copied to an array first.
         partial.write_bytes(save({name: np.ascontiguousarray(array) for name, array in state_dict.items()}))
         os.replace(partial, target)
     finally:

@@ -1,4 +1,4 @@
-"""The rules of the common layers; `flax_attn.convert` lists them, with what makes their functions equal."""
+"""The rules of the common layers; `flax_attn.convert` lists them, with the settings that make their functions equal."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -56,7 +56,7 @@ def _conv(layer: nnx.Conv) -> Iterator[Entry]:
 
 
 def _channels_first(kernel: np.ndarray) -> np.ndarray:
-    """Both channel axes to the front, the last one first."""
+    """Moves both channel axes to the front, the last one first."""
     rank = kernel.ndim - 2
     return np.transpose(kernel, (rank + 1, rank, *range(rank)))
 
@@ -69,9 +69,9 @@ def _channels_last(weight: np.ndarray) -> np.ndarray:
 def _conv_transpose(layer: nnx.ConvTranspose) -> Iterator[Entry]:
     """PyTorch (in, out, *kernel_size); Flax (*kernel_size, out, in) with ``transpose_kernel=True``, else (.., in, out).
 
-    PyTorch's layer is the gradient of a convolution: it applies the kernel turned round along its spatial axes. Flax
-    does so with ``transpose_kernel=True``; with its default False it applies the kernel as it lies, which is therefore
-    stored turned round. So the functions are equal either way, given PyTorch's padding, which Flax counts from the
+    PyTorch's layer is the gradient of a convolution: it applies the kernel flipped along its spatial axes. Flax does
+    the same with ``transpose_kernel=True``; with its default, False, it applies the kernel unflipped, which is
+    therefore stored flipped. So the functions are equal either way, given PyTorch's padding, which Flax counts from the
     other end, as zeros around the dilated input:
 
         padding=[(d * (k - 1) - p, d * (k - 1) - p + output_padding) for each axis]
@@ -117,7 +117,7 @@ def _batch_norm(layer: BatchNorm | nnx.BatchNorm) -> Iterator[Entry]:
     yield from _optional("bias", layer.bias)
     yield Entry("running_mean", layer.mean)
     yield Entry("running_var", layer.var)
-    # PyTorch counts batches for a cumulative average that is off by default; Flax has no such count.
+    # PyTorch counts batches for a cumulative average, which is off by default; Flax has no such counter.
     yield Entry("num_batches_tracked", None, constant=np.zeros((), np.int64))
 
 

@@ -1,9 +1,9 @@
 """Tables of names for ``rename=``: checkpoints of the source tutorials and of the official CBAM repository.
 
-The networks have the attribute names of the tutorials, so that only CBAM's two gates, which its authors wrote in
-CamelCase, are called differently. Token order is *not* part of a checkpoint: the tutorial's NetMultiheadAttention was
-trained on what `flax_attn` calls ``token_order="article"``; its weights load into ``"pixels"`` just as well and compute
-another function there.
+The networks have the attribute names of the tutorials; only CBAM's two gates, which its authors wrote in CamelCase, are
+named differently. Token order is *not* part of a checkpoint: the tutorial's NetMultiheadAttention was trained with what
+`flax_attn` calls ``token_order="article"``; its weights also load into ``"pixels"``, where they compute a different
+function.
 """
 
 from collections.abc import Mapping

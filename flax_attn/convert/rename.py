@@ -1,9 +1,9 @@
 """Renaming state_dict entries by runs of dotted path segments.
 
 A table maps *their* runs to *ours*, ``{"ChannelGate": "channel_gate", "encoder.body": "conv"}``. A run matches whole
-segments, anywhere in a path; where several match, the longest does. A run that maps to nothing is left out where it
-leads a path (``{"module": ""}`` takes DataParallel's prefix off and leaves an inner ``module`` alone). The same table
-serves both ways: loading reads it from left to right, saving from right to left.
+segments, anywhere in a path; the longest match wins. A run that maps to nothing is removed at the start of a path only
+(``{"module": ""}`` removes DataParallel's prefix and leaves an inner ``module`` alone). The same table serves both
+directions: loading reads it from left to right, saving from right to left.
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,7 +38,7 @@ def _run(dotted: str) -> Run:
 
 
 def _table(rename: Mapping[str, str], invert: bool) -> tuple[Table, Run]:
-    """The pairs in the order in which they are tried, and what saving puts before every path."""
+    """The pairs in the order in which they are tried, and the prefix that saving adds to every path."""
     if not isinstance(rename, Mapping) or not all(isinstance(run, str) for pair in rename.items() for run in pair):
         raise ValueError(f"rename must map strings to strings, got {rename!r}")
     pairs = [(_run(theirs), _run(ours)) for theirs, ours in rename.items()]

@@ -1,6 +1,6 @@
-"""What a layer contributes to a PyTorch state_dict: entries, and the register of the rules that list them.
+"""The entries of a PyTorch state_dict that a layer contributes, and the registry of rules that list them.
 
-There is one rule per layer type. It holds for subclasses, so `flax_attn.layers.Linear` needs none of its own.
+There is one rule per layer type. It also applies to subclasses, so `flax_attn.layers.Linear` needs none of its own.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,17 +17,17 @@ Held = nnx.Variable[Any] | tuple[nnx.Variable[Any], ...] | list[nnx.Variable[Any
 class Entry:
     """One entry of a state_dict.
 
-    The two transforms only rearrange, and undo each other: every number of one side is one number of the other. (The
-    same transforms take gradients across, so a rule that changed a value would be wrong even where it is undone.)
+    The two transforms only rearrange elements and are inverse to each other. (Gradients are converted by the same
+    transforms, so a rule that changed values would be wrong even with an inverse.)
 
     Attributes:
-        name: its path below the layer's own: "weight", or "out_proj.weight" say.
-        variable: the Flax variable that holds it; a tuple or list of them where PyTorch keeps in one array what Flax
-            keeps in several; None for an entry that Flax does not have.
-        to_torch: takes Flax's layout to PyTorch's; called with one array per variable.
-        from_torch: takes PyTorch's layout to Flax's: one array, or one per variable where there are several.
-        constant: what is written where ``variable`` is None; such an entry is ignored on loading.
-        instead: entries over the same variables that a state_dict may hold in place of this one.
+        name: its path below the layer's, for instance "weight" or "out_proj.weight".
+        variable: the Flax variable that holds it; a tuple or list where one array in PyTorch is several in Flax; None
+            for an entry that Flax does not have.
+        to_torch: converts Flax's layout to PyTorch's; called with one array per variable.
+        from_torch: converts PyTorch's layout to Flax's; returns one array, or one per variable if there are several.
+        constant: the value written if ``variable`` is None; such an entry is ignored on loading.
+        instead: entries of the same variables that a state_dict may hold in place of this one.
 
     Example:
         >>> layer = nnx.Linear(3, 5, rngs=nnx.Rngs(0))
@@ -51,22 +51,22 @@ class Entry:
 
     @property
     def is_parameter(self) -> bool:
-        """Whether the entry is trained: a parameter, neither a buffer nor a constant."""
+        """Whether the entry is a parameter, not a buffer or a constant."""
         return bool(self.variables) and all(isinstance(variable, nnx.Param) for variable in self.variables)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The entry's shape in PyTorch's layout, which is the one that readers of a message have at hand."""
+        """The entry's shape in PyTorch's layout, for messages."""
         if not self.variables:
             return np.asarray(self.constant).shape
         return self.join([np.empty(variable.shape, np.bool_) for variable in self.variables]).shape
 
     def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """One array per variable, in Flax's layout, to the entry in PyTorch's."""
+        """Converts one array per variable, in Flax's layout, to the entry in PyTorch's."""
         return np.asarray(self.to_torch(*arrays))
 
     def split(self, array: np.ndarray) -> list[np.ndarray]:
-        """The entry in PyTorch's layout to one array per variable, in Flax's."""
+        """Converts the entry in PyTorch's layout to one array per variable, in Flax's."""
         parts = self.from_torch(array)
         return [np.asarray(part) for part in (parts if isinstance(self.variable, tuple | list) else (parts,))]
 
@@ -78,19 +78,18 @@ RULES: dict[type[nnx.Module], Rule] = {}
 def rule(layer_type: type[nnx.Module], *, replace: bool = False) -> Callable[[Rule], Rule]:
     """Registers the decorated function as the conversion rule of ``layer_type`` and of its subclasses.
 
-    The rule takes the layer and yields an `Entry` for every parameter and buffer of its own. The modules inside the
-    layer follow by their own rules, under the names of their attributes; a module of which the layer's rule lists a
-    variable itself is left to that rule. A subclass with a rule of its own has that one.
+    The rule takes the layer and yields an `Entry` for each of its own parameters and buffers. Modules inside the layer
+    follow their own rules, under the names of their attributes, unless the layer's rule lists one of their variables
+    itself. A subclass may have its own rule.
 
     Args:
         layer_type: a subclass of ``flax.nnx.Module``.
-        replace: whether the rule may take the place of one that ``layer_type`` has, as in a notebook's cell that is
-            run again.
+        replace: whether to replace an existing rule of ``layer_type``, as when a notebook cell is run again.
 
     Raises:
-        ValueError: ``layer_type`` is no subclass of ``flax.nnx.Module``; it has a rule, and ``replace`` is False. A
-            rule that yields anything else than entries over the layer's own variables fails when it is used, in
-            `flax_attn.from_torch` or `flax_attn.to_torch`, naming the layer and its path.
+        ValueError: ``layer_type`` is not a subclass of ``flax.nnx.Module``, or has a rule and ``replace`` is False. A
+            rule that yields anything but entries of the layer's own variables raises when it is used, in
+            `flax_attn.from_torch` or `flax_attn.to_torch`, with the layer and its path.
 
     Example:
         A layer with a transposed kernel and a learned scale, whose PyTorch twin calls them ``weight`` and ``gamma``:
@@ -126,5 +125,5 @@ def rule(layer_type: type[nnx.Module], *, replace: bool = False) -> Callable[[Ru
 
 
 def find_rule(module: object) -> Rule | None:
-    """The rule of the module's type or of its nearest base that has one."""
+    """The rule of the module's type, or of its nearest base class with one."""
     return next((RULES[base] for base in type(module).__mro__ if base in RULES), None)

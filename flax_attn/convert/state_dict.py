@@ -1,4 +1,4 @@
-"""from_torch and to_torch."""
+"""Loads and saves PyTorch state_dicts: `from_torch` and `to_torch`."""
 
 import os
 import warnings
@@ -23,17 +23,17 @@ StateDict = Mapping[str, Any] | str | os.PathLike[str]
 def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, str] | None = None) -> Module:
     """Fills ``module`` with the weights of a PyTorch state_dict, in place.
 
-    Every entry has to find its place and every place its entry; nothing is reshaped to fit. Values are cast to the
-    dtype of the variable they fill. ``num_batches_tracked`` is ignored.
+    Every entry must match a variable and every variable an entry; nothing is reshaped to fit. Values are cast to the
+    dtype of their variable. ``num_batches_tracked`` is ignored.
 
-    A state_dict does not say in which token order a network was trained. The source tutorial's multi-head network is
-    ``token_order="article"``; its weights load into ``"pixels"`` too, and compute another function there.
+    A state_dict does not contain the token order a network was trained with. The source tutorial's multi-head network
+    has ``token_order="article"``; its weights also load into ``"pixels"``, where they compute a different function.
 
     Args:
-        module: any module whose parameters lie in layers with a conversion rule.
+        module: any module whose parameters are in layers with a conversion rule.
         state_dict: a mapping from names to arrays or tensors; or the path of a ``.safetensors``, ``.pt`` or ``.pth``
             file, the latter two read with ``weights_only=True``. The entry ``"state_dict"`` of a training checkpoint is
-            found.
+            used.
         rename: a table from runs of path segments in ``state_dict`` to runs in ``module``, such as
             `flax_attn.convert.TUTORIAL_NAMES`; see `flax_attn.convert.rename`.
 
@@ -41,9 +41,9 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
         ``module``.
 
     Raises:
-        ValueError: missing, left-over or wrongly shaped entries, all of them named with path, expected and got; names
-            that collide after renaming; a file that is damaged or would run code; a parameter outside any layer with a
-            rule (`flax_attn.convert.rule` registers one), a rule that is wrong. ``module`` is then unchanged.
+        ValueError: missing, left-over or wrongly shaped entries, all listed with path, expected and got; names that
+            collide after renaming; a file that is damaged or would run code; a parameter outside of layers with a rule
+            (`flax_attn.convert.rule` registers one); an invalid rule. ``module`` is then unchanged.
         FileNotFoundError: no such file.
 
     Example:
@@ -64,7 +64,7 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
     for path, entry in wanted.items():
         value = _value(path, entry, given, problems) if entry.variables else None
         if value is not None:
-            # Copies: jax would go on using the memory of an aligned array, and training PyTorch would change it.
+            # Copies: JAX may share the memory of an aligned array, which training in PyTorch would change.
             parts = zip(entry.variables, entry.split(value), strict=True)
             values += [(variable, jnp.array(part, variable.dtype, copy=True)) for variable, part in parts]
     problems += [
@@ -89,20 +89,20 @@ def to_torch(
     *,
     rename: Mapping[str, str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Gives the PyTorch state_dict of ``module`` as numpy arrays; `from_torch` of it is bit-exact.
+    """Returns the PyTorch state_dict of ``module`` as NumPy arrays; loading it with `from_torch` is bit-exact.
 
     Args:
-        module: any module whose parameters lie in layers with a conversion rule.
-        path: where to write it, too, as a ``.safetensors`` file (whole or not at all).
-        rename: the table with which the result would be loaded again, read from right to left: with
-            `flax_attn.convert.TUTORIAL_NAMES` the names are the tutorials'.
+        module: any module whose parameters are in layers with a conversion rule.
+        path: a ``.safetensors`` file to write it to as well (whole or not at all).
+        rename: the table that would load the result again, read from right to left: `flax_attn.convert.TUTORIAL_NAMES`
+            gives the tutorials' names.
 
     Returns:
-        A dictionary in PyTorch's names and layouts, ``num_batches_tracked`` written as 0.
+        A dictionary with PyTorch's names and layouts, and ``num_batches_tracked`` as 0.
 
     Raises:
-        ValueError: a parameter outside any layer with a rule (`flax_attn.convert.rule` registers one), a rule that is
-            wrong, names that collide, a path with another suffix.
+        ValueError: a parameter outside of layers with a rule (`flax_attn.convert.rule` registers one), an invalid rule,
+            names that collide, or a path with another suffix.
 
     Example:
         >>> from flax_attn.layers import Linear
@@ -122,7 +122,7 @@ def _mapping(state_dict: StateDict) -> Mapping[str, Any]:
     if not isinstance(loaded, Mapping):
         hint = ", pass its state_dict()" if hasattr(loaded, "state_dict") else ""
         raise ValueError(f"state_dict must be a mapping or the path of one, got {type(loaded).__name__}{hint}")
-    # The usual training checkpoint, {"epoch": ..., "state_dict": ...}, of which only the weights matter here.
+    # The usual training checkpoint, {"epoch": ..., "state_dict": ...}: only its weights are used.
     inner = loaded.get("state_dict")
     loaded = inner if isinstance(inner, Mapping) else loaded
     unnamed = [name for name in loaded if not isinstance(name, str)]
@@ -137,7 +137,7 @@ def _renamed(state_dict: Mapping[str, Any], rename: Mapping[str, str] | None) ->
 
 
 def in_place(listed: Mapping[str, Entry], given: Mapping[str, Any]) -> dict[str, Entry]:
-    """The entries to look for, by path: where only those are given that may stand in place of one, they are."""
+    """The entries to look for, by path; alternatives replace an entry if only they are given."""
     wanted: dict[str, Entry] = {}
     for path, entry in listed.items():
         instead = {path.removesuffix(entry.name) + other.name: other for other in entry.instead}
@@ -146,7 +146,7 @@ def in_place(listed: Mapping[str, Entry], given: Mapping[str, Any]) -> dict[str,
 
 
 def _value(path: str, entry: Entry, given: Mapping[str, Any], problems: list[str]) -> np.ndarray | None:
-    """The entry's value in PyTorch's layout, or None and a new line in ``problems``."""
+    """The entry's value in PyTorch's layout; on failure None, with a line added to ``problems``."""
     expected = entry.shape
     kind = _kind(entry.variables[0].dtype)
     if path not in given:
@@ -168,16 +168,16 @@ def _value(path: str, entry: Entry, given: Mapping[str, Any], problems: list[str
 
 
 def _kind(dtype: Any) -> str:
-    """Values are cast within a kind, as from float64 to float32, and never to another."""
+    """Values are cast within a kind, such as float64 to float32, never between kinds."""
     kinds = {"floats": jnp.floating, "whole numbers": jnp.integer}
     return next((name for name, kind in kinds.items() if jnp.issubdtype(dtype, kind)), f"dtype {dtype}")
 
 
 def _to_numpy(value: Any) -> np.ndarray | None:
-    """Arrays and tensors of any framework as numpy; None for anything else."""
+    """Converts arrays and tensors of any framework to NumPy; None for anything else."""
     if hasattr(value, "detach"):  # a tensor, recognised without importing torch
         value = value.detach().cpu()
-        # numpy has no bfloat16 that torch knows of; float32 holds every bfloat16 exactly.
+        # NumPy has no bfloat16 that torch supports; float32 holds every bfloat16 exactly.
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         return None

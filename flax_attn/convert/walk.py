@@ -11,11 +11,11 @@ from flax import nnx
 from .._tree import children
 from .rules import Entry, find_rule
 
-DEEPEST = 64  # segments of a path: more than any module has that does not hold itself
+DEEPEST = 64  # path segments: more than in any module that does not contain itself
 
 
 class MisfitError(ValueError):
-    """A module and a state_dict, or the rules, that do not go together."""
+    """A module does not fit a state_dict or the rules."""
 
 
 class _Found(NamedTuple):
@@ -28,8 +28,8 @@ def entries(module: nnx.Module) -> dict[str, Entry]:
     """Every state_dict entry of ``module``, by path.
 
     Raises:
-        MisfitError: a parameter or buffer that no rule knows, all of them named.
-        ValueError: a rule that is wrong; two entries of one path.
+        MisfitError: parameters or buffers without a rule, all listed.
+        ValueError: an invalid rule, or two entries with one path.
     """
     found, unknown = survey(module)
     if unknown:
@@ -42,10 +42,10 @@ def entries(module: nnx.Module) -> dict[str, Entry]:
 
 
 def survey(module: nnx.Module) -> tuple[dict[str, Entry], dict[str, nnx.Variable[Any]]]:
-    """The state_dict entries of ``module``, and its parameters and buffers that no rule knows, both by path.
+    """The state_dict entries of ``module``, and its parameters and buffers without a rule, both by path.
 
     Raises:
-        ValueError: a rule that is wrong; two entries of one path.
+        ValueError: an invalid rule, or two entries with one path.
     """
     owned = [(path, variable) for path, variable in nnx.iter_graph(module) if isinstance(variable, nnx.Variable)]
     found = list(_entries(module, (), frozenset(), frozenset(id(variable) for _, variable in owned)))
@@ -60,12 +60,12 @@ def survey(module: nnx.Module) -> tuple[dict[str, Entry], dict[str, nnx.Variable
 
 
 def _entries(module: Any, path: tuple[str, ...], listed: frozenset[int], owned: frozenset[int]) -> Iterator[_Found]:
-    """``listed``: the variables that the rules of the modules around ``module`` have listed."""
+    """``listed``: the variables listed by the rules of modules around ``module``."""
     if len(path) > DEEPEST:
-        raise ValueError(f"module must be a tree, got one that holds itself at {'.'.join(path[:5])!r}")
+        raise ValueError(f"module must be a tree, got one that contains itself at {'.'.join(path[:5])!r}")
     own = _follow_rule(module, path, owned)
     variables = {id(variable) for entry in own for variable in entry.variables}
-    if not variables & listed:  # otherwise a rule further out speaks for this layer
+    if not variables & listed:  # otherwise the rule of an outer module covers this layer
         for entry in own:
             yield _Found(".".join((*path, entry.name)), entry, _layer(module, path))
     for name, child in children(module):
@@ -78,7 +78,7 @@ def _layer(module: Any, path: tuple[str, ...]) -> str:
 
 
 def _follow_rule(module: Any, path: tuple[str, ...], owned: frozenset[int]) -> list[Entry]:
-    """What the rule of ``module`` lists, checked: a rule is code of the user's, and a wrong one must not go unseen."""
+    """The entries listed by the rule of ``module``, validated, as rules may be user code."""
     rule = find_rule(module)
     if rule is None:
         return []
@@ -115,7 +115,7 @@ def _check_entry(entry: Any, owned: frozenset[int]) -> None:
 
 
 def _check_transforms(entry: Entry) -> None:
-    """Numbers all elements, from 1, and follows them to PyTorch's layout and back."""
+    """Numbers all elements from 1 and follows them to PyTorch's layout and back."""
     if not entry.variables:
         return
     ends = list(accumulate((variable.size for variable in entry.variables), initial=1))

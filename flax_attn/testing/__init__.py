@@ -1,7 +1,7 @@
-"""The parity harness: is a Flax module the same function as a PyTorch one?
+"""The parity harness: does a Flax module compute the same function as a PyTorch module?
 
 Compares outputs, attention maps, gradients of every parameter and input, buffers after a training-mode call, and whole
-training runs, in float64, float32 and bfloat16. PyTorch is imported when something is compared, not before.
+training runs, in float64, float32 and bfloat16. PyTorch is imported on the first comparison.
 """
 
 from .compare import assert_parity as assert_parity

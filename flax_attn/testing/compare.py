@@ -1,4 +1,4 @@
-"""compare and assert_parity."""
+"""Compares a pair of modules: `compare` and `assert_parity`."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -46,51 +46,51 @@ def compare(
     seed: int = 0,
     name: str = "",
 ) -> Report:
-    """Compares a Flax module with a PyTorch module in everything that can be seen from outside.
+    """Compares a Flax module with a PyTorch module in everything observable.
 
-    Outputs, attention maps, the gradient of every parameter and every input, every buffer after the call, in eval mode
-    too, and with ``steps`` the losses, parameters and buffers of training runs. Dropout layers of one path
-    (`flax_attn.layers.Dropout` or ``nnx.Dropout``, and ``torch.nn.Dropout``) drop the same elements. Both modules are
-    copied first and never changed. Where something differs, the report names the first submodule that does.
+    Outputs, attention maps, the gradients of every parameter and input, and every buffer after the call, in train and
+    eval mode; with ``steps`` also the losses, parameters and buffers of training runs. Dropout layers with the same
+    path (`flax_attn.layers.Dropout` or ``nnx.Dropout``, and ``torch.nn.Dropout``) drop the same elements. Both modules
+    are copied and never changed. If they differ, the report names the first submodule that does.
 
     Args:
         flax_module: the port.
-        torch_module: the original, on the CPU. Its frozen parameters are compared as any other.
-        *inputs: what the modules are called with, as numpy arrays in PyTorch's layout, or None. Floats are rounded to
-            the dtype at hand and differentiated, other dtypes (masks) are passed as they are.
-        layouts: how the Flax side wants each input and gives each output, ``{"inputs": ["b c h w -> b h w c"], ...}``;
-            see `Layouts`. None, or None in a place, means as in PyTorch.
+        torch_module: the original, on the CPU. Frozen parameters are compared like any other.
+        *inputs: positional arguments of the call, as NumPy arrays in PyTorch's layout, or None. Floats are rounded to
+            the dtype compared and differentiated; other dtypes (masks) are passed unchanged.
+        layouts: the layout of each input and output on the Flax side, ``{"inputs": ["b c h w -> b h w c"], ...}``; see
+            `Layouts`. None means as in PyTorch, for all or for one of them.
         kwargs: keyword arguments of both calls.
-        flax_kwargs: further ones of the Flax module alone.
-        torch_kwargs: further ones of the PyTorch module alone.
+        flax_kwargs: further ones for the Flax module only.
+        torch_kwargs: further ones for the PyTorch module only.
         modes: "train", "eval" or both.
         dtypes: of "float64", "float32" and "bfloat16". Every error is against PyTorch's float64, computed from weights
-            and inputs that have been rounded to the dtype.
-        steps: of training with each optimizer, in training mode and float64.
+            and inputs rounded to the dtype.
+        steps: number of training steps with each optimizer, in train mode and float64.
         optimizers: "sgd" (with momentum), "adam", "adamw" (with weight decay), or `OptimizerPair` by name.
-        batches: further inputs for training, which go in turn with ``inputs``.
-        load: whether the weights of ``torch_module`` are loaded into the copy of ``flax_module`` first.
-        rename: the table that takes the names of ``torch_module`` to those of ``flax_module``, as for
+        batches: further inputs for training, used in turn with ``inputs``.
+        load: whether to load the weights of ``torch_module`` into the copy of ``flax_module`` first.
+        rename: the table that maps the names of ``torch_module`` to those of ``flax_module``, as for
             `flax_attn.from_torch`.
-        torch_maps: a function ``(torch_module, *inputs, **kwargs) -> {path: tensor}`` that gives the attention maps of
-            the PyTorch module; without one, maps are not compared.
-        cotangents: what each output is multiplied with before the sum that is differentiated, in PyTorch's layout;
-            fixed random numbers by default.
+        torch_maps: a function ``(torch_module, *inputs, **kwargs) -> {path: tensor}`` that returns the attention maps
+            of the PyTorch module; without it, maps are not compared.
+        cotangents: the weights of each output in the sum that is differentiated, in PyTorch's layout; fixed random
+            numbers by default.
         zero_gradients: parameters and inputs (``input[1]``) whose gradient is zero by algebra, so that it has no
             relative error: its norm is then taken relative to that of all gradients. A mapping from modes to such
-            names where it is so in one mode only, as a bias before a BatchNorm in training.
+            names if this holds in one mode only, as for a bias before BatchNorm in training.
         precision: of matrix products on the Flax side: "highest", "high" or "default".
-        compiler_options: of XLA, as for ``jax.jit``. ``{"xla_backend_optimization_level": 0}`` compiles in little more
-            than half the time, for programs that run once.
+        compiler_options: of XLA, as for ``jax.jit``. ``{"xla_backend_optimization_level": 0}`` takes little more than
+            half the time to compile, for programs that run once.
         seed: of cotangents and dropout.
-        name: of the pair, for the report and the table of exceptions.
+        name: name of the pair, for the report and the table of exceptions.
 
     Returns:
-        The report. Its ``ok`` says whether all is well.
+        The report; its ``ok`` says whether every error is within its tolerance.
 
     Raises:
-        ValueError: modules that cannot be paired, with both trees side by side; inputs that a module does not take,
-            layouts that do not fit, outputs of different number or shape.
+        ValueError: modules that cannot be paired, with both trees side by side; inputs that a module does not accept,
+            layouts that do not fit, or outputs that differ in number or shape.
         ImportError: PyTorch is not installed.
 
     Example:
@@ -140,10 +140,10 @@ def compare(
 
 
 def assert_parity(flax_module: nnx.Module, torch_module: Any, *inputs: Any, **options: Any) -> Report:
-    """`compare`, raising the report where something differs.
+    """Calls `compare` and raises the report if something differs.
 
     Raises:
-        ParityError: a quantity is further off than its tolerance.
+        ParityError: an error exceeds its tolerance.
     """
     report = compare(flax_module, torch_module, *inputs, **options)
     if not report.ok:
@@ -189,7 +189,7 @@ def _by_mode(
     inputs: int,
     rename: Mapping[str, str] | None,
 ) -> dict[str, frozenset[str]]:
-    """The gradients that are zero by algebra, for either mode."""
+    """The gradients that are zero by algebra, by mode."""
     named = rename_all([name for name, _ in torch_module.named_parameters()], rename)
     known = {*named.values(), *(f"input[{i}]" for i in range(inputs))}
     by_mode = {}

@@ -1,4 +1,4 @@
-"""The steps of a comparison, each of which gives rows of the report."""
+"""The steps of a comparison, each of which returns rows of the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -59,7 +59,7 @@ class Comparison:
     def trained_rows(
         self, batches: Sequence[Sequence[Any]], objective: Objective, steps: int, label: str, optimizers: OptimizerPair
     ) -> list[Row]:
-        """Compares two training runs of ``steps`` steps. Without a parameter the buffers move all the same."""
+        """Compares two training runs of ``steps`` steps, also for modules with buffers and no parameter."""
         masks = [KeepMasks(self.seed, step) for step in range(steps)]
         objective = objective.trainable()
         theirs = self.theirs("train", "float64", "float64").fit(optimizers.torch, batches, objective, masks)
@@ -73,7 +73,7 @@ class Comparison:
         return [row if row.ok or row.quantity != "loss" else _with_step(row, ours, theirs) for row in rows]
 
     def locate(self, inputs: Sequence[Any], objective: Objective, rows: Sequence[Row]) -> Finding | None:
-        """Where the two sides part, if one of ``rows`` failed that a single call can tell about."""
+        """Where the two sides first differ, if one of the failed ``rows`` is about a single call."""
         failed = next((row for row in rows if not row.ok and row.quantity in QUANTITIES), None)
         if failed is None:
             return None
@@ -122,7 +122,7 @@ class Comparison:
     def _quantity(
         self, quantity: str, ours: Results, theirs: Results, truth: Results, mode: str, dtype: str, everything: float
     ) -> list[Row]:
-        """The rows of one quantity; ``everything`` is what a part that is zero by algebra is measured by."""
+        """The rows of one quantity; ``everything`` is the norm that parts that are zero by algebra are relative to."""
         rows = []
         limit = self._limit(quantity, dtype)
         mine, reference, other = ours.of(quantity), truth.of(quantity), theirs.of(quantity)
@@ -136,7 +136,7 @@ class Comparison:
                 norms = [_norm([side[path]]) / everything for side in (mine, reference, other)]
                 rows.append(Row(*here, _largest(norms[:2]), norms[2], limit, "zero by algebra"))
             elif path in zero and quantity == "trained parameter":
-                # Whatever rounding made of its gradient has moved it, on either side in its own way.
+                # It was moved by the rounding errors in its gradient, which differ between the sides.
                 error = _norm([mine[path] - reference[path]]) / everything
                 rows.append(Row(*here, error, 0.0, limit, "zero by algebra"))
             else:
@@ -153,7 +153,7 @@ def _rounded(inputs: Sequence[Any], objective: Objective, dtype: str) -> tuple[l
 
 
 def _with_step(row: Row, ours: Results, theirs: Results) -> Row:
-    """The row of the losses with the first step at which they part."""
+    """The row of the losses with the first step at which they differ."""
     mine, other = ours.loss["loss"], theirs.loss["loss"]
     scale = float(np.max(np.abs(other[np.isfinite(other)]), initial=0.0))
     step = int(np.argmax(~(np.abs(mine - other) <= row.tolerance * scale)))
@@ -176,4 +176,4 @@ def _norm(arrays: Any) -> float:
 
 
 def _largest(values: Sequence[float]) -> float:
-    return float(np.max(values))  # NaN if one is, where Python's max depends on the order
+    return float(np.max(values))  # NaN if one value is; the result of Python's max would depend on the order

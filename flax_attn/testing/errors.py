@@ -1,4 +1,4 @@
-"""How far apart two arrays are."""
+"""The relative error between arrays, and rounding to narrower dtypes."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def relative_error(got: np.ndarray, reference: np.ndarray) -> float:
     if got.shape != reference.shape:
         return float("inf")
     got, reference = got.astype(np.float64), reference.astype(np.float64)
-    # Of numbers around 1: the squares of very small ones would be 0, of very large ones infinite.
+    # Scaled to around 1: squares of very small numbers would underflow, those of very large ones overflow.
     scale = np.max(np.abs(reference), initial=0.0) or np.max(np.abs(got), initial=0.0)
     if np.isfinite(scale) and scale > 0:
         got, reference = got / scale, reference / scale
@@ -25,7 +25,7 @@ def relative_error(got: np.ndarray, reference: np.ndarray) -> float:
 
 
 def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
-    """Floats rounded to the numbers of a narrower dtype, in a dtype that every library knows; others as they are.
+    """Rounds floats to a narrower dtype, stored in a dtype that every library supports; others are unchanged.
 
     Example:
         >>> rounded(np.array([1.0, 1.001]), "bfloat16").tolist()

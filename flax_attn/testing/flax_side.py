@@ -1,4 +1,4 @@
-"""The Flax module of a pair: compiled once, then called, differentiated or trained."""
+"""The Flax module of a pair, compiled once, then called, differentiated or trained."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from .layouts import Layouts, one_each, to_flax
 from .masks import DropoutError, KeepMasks, Masks, replay
 from .results import Arrays, Objective, Results, is_float, output_leaves
 
-# Parameters, up to which compiling a module takes longer than running it a few hundred times.
+# Up to this number of parameters compilation takes longer than running a module a few hundred times.
 SMALL = 2**17
 
 
@@ -29,14 +29,14 @@ class FlaxSide:
     """A copy of a module in one dtype and mode.
 
     Args:
-        module: the module, left as it is.
+        module: the module, which is not changed.
         kwargs: keyword arguments of its call.
         dtype: of parameters and inputs. Running statistics are never narrower than float32.
         train: whether it is in training mode.
-        layouts: how inputs, outputs and dropouts lie.
-        maps: whether attention maps are wanted.
+        layouts: of inputs, outputs and dropouts.
+        maps: whether to compute attention maps.
         precision: of matrix products, as in ``jax.default_matmul_precision``.
-        compiler_options: as in ``jax.jit``: a program that runs a few times may be compiled in half the time.
+        compiler_options: as in ``jax.jit``.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class FlaxSide:
 
     @contextmanager
     def settings(self) -> Iterator[None]:
-        """What JAX has to be told for this dtype and precision."""
+        """JAX's settings for this dtype and precision."""
         with jax.enable_x64(self.dtype == "float64"), jax.default_matmul_precision(self.precision):
             yield
 
@@ -68,7 +68,7 @@ class FlaxSide:
         options = self.compiler_options
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
         if options is None and self.dtype == "float64" and jax.default_backend() == "cpu" and size <= SMALL:
-            # float64 tells whether it is the same function. That takes no optimised program, and half the time without.
+            # In float64 only correctness matters, and compiling without optimisation takes half the time.
             options = {"xla_backend_optimization_level": 0}
         return jax.jit(function, compiler_options=options)
 
@@ -96,7 +96,7 @@ class FlaxSide:
     def fit(
         self, optimizer: Any, batches: Sequence[Sequence[Any]], objective: Objective, masks: Sequence[KeepMasks]
     ) -> Results:
-        """Trains the module from its first weights, one step per entry of ``masks``, the batches in turn.
+        """Trains the module from its initial weights, one step per entry of ``masks``, cycling through the batches.
 
         Args:
             optimizer: an ``optax.GradientTransformation``.
@@ -128,7 +128,7 @@ class FlaxSide:
         )
 
     def arguments(self, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> tuple[Any, ...]:
-        """What the compiled function is called with after the module's state."""
+        """The arguments of the compiled function after the module's state."""
         arrays = [
             None if array is None else to_flax(array, layout, f"input[{i}]")
             for i, (array, layout) in enumerate(
@@ -145,8 +145,8 @@ class FlaxSide:
         return floats, others, cotangents, jnp.asarray(objective.curvature), drawn
 
     def module(self, params: Any, rest: Any, masks: Masks) -> Any:
-        """The module with the given state, its dropouts dropping what ``masks`` say."""
-        # A copy: variables of an outer trace may not be written to in an inner one.
+        """The module with the given state and the dropout masks of ``masks``."""
+        # A copy: an inner trace must not write to variables of an outer one.
         merged = nnx.merge(self.graphdef, params, rest, copy=True)
         _share_dropout(merged, masks)
         return merged
@@ -157,7 +157,7 @@ class FlaxSide:
         def loss(params: Any, floats: Any) -> Any:
             module = self.module(params, rest, masks)
             found = output_leaves(self.call(module, in_order(floats, others)))
-            # What a module sows is not part of what it was.
+            # Values that a module sows are not part of its state.
             state = nnx.state(module, nnx.Not(nnx.Intermediate))
             return weighted_loss(found, cotangents, curvature), (dict(found), state)
 
@@ -167,7 +167,7 @@ class FlaxSide:
         return value, gradients, output, state, maps
 
     def call(self, module: Any, inputs: Sequence[Any]) -> Any:
-        """Calls the module; an error names what it was called with."""
+        """Calls the module; errors give the arguments of the call."""
         try:
             return module(*inputs, **self.kwargs)
         except DropoutError:
@@ -196,13 +196,13 @@ class FlaxSide:
 
 
 def load_in_float64(module: nnx.Module, state_dict: Mapping[str, Any], rename: Mapping[str, str] | None) -> nnx.Module:
-    """A copy of ``module`` with the weights of ``state_dict``, none of their digits lost."""
+    """A copy of ``module`` with the weights of ``state_dict`` in full precision."""
     with jax.enable_x64(True):
         return from_torch(cast(module, "float64"), state_dict, rename=rename)
 
 
 def cast(module: nnx.Module, dtype: str) -> nnx.Module:
-    """A copy of ``module`` with all floats rounded to ``dtype``; statistics stay float32 at least."""
+    """A copy of ``module`` with all floats rounded to ``dtype``; statistics stay at least float32."""
 
     def rounded(leaf: Any) -> Any:
         return leaf.astype(dtype) if is_float(leaf) else leaf
@@ -222,13 +222,13 @@ def parameter_paths(module: nnx.Module) -> set[str]:
 
 
 def in_order(floats: Mapping[int, Any], others: Mapping[int, Any]) -> list[Any]:
-    """The inputs as they are passed."""
+    """The inputs in the order of the call."""
     both = {**others, **floats}
     return [both[i] for i in range(len(both))]
 
 
 def numpy(arrays: Mapping[str, Any]) -> Arrays:
-    """The arrays as numpy's, floats in float64: every dtype of a comparison fits in."""
+    """Converts arrays to NumPy, floats to float64, which holds every compared dtype."""
     return {
         path: np.asarray(array, np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else np.asarray(array)
         for path, array in arrays.items()
@@ -255,7 +255,7 @@ def _keep_mask(keep: Any, _key: jax.Array, _rate: float, shape: tuple[int, ...])
 
 
 def _dropped(layer: nnx.Dropout, keep: Any, call: Any, x: jax.Array, **options: Any) -> jax.Array:
-    """What ``nnx.Dropout`` does, with a mask that is given."""
+    """``nnx.Dropout`` with a given mask."""
     deterministic = options.get("deterministic")
     if (layer.deterministic if deterministic is None else deterministic) or layer.rate == 0:
         result: jax.Array = call(x, **options)

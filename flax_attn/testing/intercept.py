@@ -1,4 +1,4 @@
-"""Puts a function around the calls of single Flax modules."""
+"""Wraps the calls of single Flax modules."""
 
 import functools
 from collections.abc import Callable
@@ -10,15 +10,15 @@ Around = Callable[..., Any]
 
 
 def intercept(module: nnx.Module, around: Around) -> None:
-    """Has ``around(call, *args, **kwargs)`` run in place of every call of ``module``, this instance alone.
+    """Replaces every call of this instance of ``module`` by ``around(call, *args, **kwargs)``.
 
-    Python looks ``__call__`` up on the class, so the instance gets a class of its own; its attributes and with them its
-    place in the NNX graph stay what they were. To be used on copies.
+    Python looks ``__call__`` up on the class, so the instance gets a class of its own; its attributes, and so its place
+    in the NNX graph, stay the same. Use it on copies.
     """
     plain: Any = type(module)
     call = plain.__call__
 
-    # With its signature: what a block is called with may decide how it is used.
+    # Keeps the signature, which decides how some networks call a block.
     @functools.wraps(call)
     def intercepted(self: nnx.Module, *args: Any, **kwargs: Any) -> Any:
         return around(functools.partial(call, self), *args, **kwargs)

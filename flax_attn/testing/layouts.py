@@ -1,7 +1,7 @@
-"""Layouts: how an array that PyTorch has as ``b c h w`` lies in Flax.
+"""Layouts: how the axes of an array in PyTorch, ``b c h w``, are ordered in Flax.
 
-A layout is an einops pattern, ``"b c h w -> b h w c"``, or None where both sides agree. It is stated for every input
-and output and never guessed from a rank: a square, or a batch as large as the channels, would make the guess wrong.
+A layout is an einops pattern, ``"b c h w -> b h w c"``, or None if both sides agree. It is given for every input and
+output and never guessed from the rank: a square map, or a batch as large as the channels, would fool a guess.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ class Layouts(TypedDict, total=False):
         inputs: one per positional input.
         outputs: one per array of the output, in the order of its leaves; a mapping's by sorted keys.
         maps: by a map's path, or by the last segment of it.
-        dropouts: by the path of a dropout layer, how the array that it drops from lies.
+        dropouts: by the path of a dropout layer, the layout of its input.
     """
 
     inputs: Sequence[str | None]
@@ -27,7 +27,7 @@ class Layouts(TypedDict, total=False):
 
 
 def one_each(kind: str, layouts: Sequence[str | None] | None, count: int) -> list[str | None]:
-    """The layouts of ``count`` arrays; all None where none are given.
+    """The layouts of ``count`` arrays; all None if none are given.
 
     Raises:
         ValueError: there are more or fewer layouts than arrays.

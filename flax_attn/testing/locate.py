@@ -1,7 +1,7 @@
-"""Where two modules part: the first submodule whose output, or the gradient that reaches it, is not the other side's.
+"""Finds where two modules first differ: the first submodule whose output, or the gradient with respect to it, differs.
 
-Submodules are paired by path. How the arrays between them lie is nobody's statement, so two arrays count as different
-when they differ under every order of axes that gives them one shape. How the outputs of the whole lie is stated.
+Submodules are paired by path. The layouts of arrays between them are unknown, so two arrays count as different if they
+differ under every order of axes that gives them the same shape. The layouts of the outputs of the whole are known.
 """
 
 from collections import Counter, defaultdict
@@ -20,7 +20,7 @@ from .results import Arrays, Objective
 from .torch_side import TorchSide
 from .trace import Call, trace_flax, trace_torch
 
-MOST_AXES = 5  # up to here all orders of axes are tried
+MOST_AXES = 5  # up to this rank all orders of axes are tried
 
 
 Pairs = Iterator[tuple[str, np.ndarray, np.ndarray]]
@@ -28,7 +28,7 @@ Pairs = Iterator[tuple[str, np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Finding:
-    """The first place where the two sides part.
+    """The first place where the two sides differ.
 
     Attributes:
         path: of the submodule, "" for the whole module.
@@ -38,8 +38,8 @@ class Finding:
         flax_value: that element on the Flax side.
         torch_value: the same on the PyTorch side.
         error: relative, of the whole array.
-        given: whether what the submodule was given is known to differ already, or to be no number, which leaves its own
-            code in the clear.
+        given: whether the submodule's inputs are known to differ or to be non-finite already, which clears its own
+            code.
         mode: "train" or "eval".
         dtype: of the Flax side; the PyTorch side is float64.
     """
@@ -70,7 +70,7 @@ class Finding:
 def locate(
     ours: FlaxSide, theirs: TorchSide, inputs: Sequence[Any], objective: Objective, seed: Sequence[int], limit: float
 ) -> Finding | None:
-    """Runs both sides once more, looking at every submodule.
+    """Runs both sides once more, recording every submodule.
 
     Args:
         ours: the Flax side.
@@ -81,8 +81,8 @@ def locate(
         limit: relative errors above it are differences.
 
     Returns:
-        The first call in PyTorch's order whose output differs, or is no number on either side; else the last one whose
-        output has another gradient; else the first one with an infinity on both sides; None where nothing shows.
+        The first call in PyTorch's order whose output differs or is NaN on either side; else the last one whose output
+        has a different gradient; else the first one with an infinity on both sides; None if nothing is found.
     """
     masks = KeepMasks(*seed)
     torch_calls = trace_torch(theirs, inputs, objective, masks)  # first: it draws the masks
@@ -102,7 +102,7 @@ def locate(
 
 
 class _Search:
-    """Compares calls; ``limit`` is the largest error that is none."""
+    """Compares calls; ``limit`` is the largest error that counts as equal."""
 
     def __init__(self, side: FlaxSide, limit: float) -> None:
         self.side, self.limit = side, limit
@@ -118,7 +118,7 @@ class _Search:
 
     def gradient(self, mine: Call, other: Call, floor: float) -> Finding | None:
         for _, left, right in self.aligned(mine, other, "gradients"):
-            # Zero by algebra on both sides, but for rounding, is no difference. NaN is neither above nor below.
+            # Zero by algebra up to rounding on both sides is no difference. NaN is neither above nor below.
             if not relative_error(left, right) <= self.limit and not max(_norm(left), _norm(right)) <= floor:
                 return self.finding(mine, other, "gradient", left, right)
         return None
@@ -132,7 +132,7 @@ class _Search:
     def finding(
         self, mine: Call, other: Call, what: str, left: np.ndarray, right: np.ndarray, bad: np.ndarray | None = None
     ) -> Finding:
-        """The finding at the element that differs most, or at the first that is ``bad``."""
+        """The finding at the element that differs most, or at the first ``bad`` one."""
         place = np.argmax(np.abs(left.astype(np.float64) - right) if bad is None else bad)
         index = tuple(int(i) for i in np.unravel_index(place, right.shape))
         before = list(self.aligned(mine, other, "inputs")) if what != "gradient" else []
@@ -151,7 +151,7 @@ class _Search:
         )
 
     def aligned(self, mine: Call, other: Call, what: str) -> Pairs:
-        """Pairs of arrays in PyTorch's layout: the stated one for outputs of the whole, else the nearest."""
+        """Pairs of arrays in PyTorch's layout: the given one for outputs of the whole, else the closest."""
         ours, theirs = getattr(mine, what), getattr(other, what)
         if what == "values" and not other.path:
             return _stated(ours, theirs, one_each("outputs", self.side.layouts.get("outputs"), len(theirs)))
@@ -172,7 +172,7 @@ def _pairs(ours: Sequence[Call], theirs: Sequence[Call]) -> Iterator[tuple[Call,
 
 def _stated(ours: Arrays, theirs: Arrays, layouts: Sequence[str | None]) -> Pairs:
     for (path, right), layout in zip(theirs.items(), layouts, strict=True):
-        # Where every element of PyTorch's array goes tells where every one of ours comes from.
+        # The destination of every element of PyTorch's array is the origin of every element of ours.
         places = to_flax(np.arange(right.size).reshape(right.shape), layout, path)
         if path in ours and ours[path].shape == places.shape:
             left = np.empty(right.size, ours[path].dtype)
@@ -181,7 +181,7 @@ def _stated(ours: Arrays, theirs: Arrays, layouts: Sequence[str | None]) -> Pair
 
 
 def _nearest(ours: Arrays, theirs: Arrays) -> Pairs:
-    """Our arrays in the order of axes in which they are nearest to theirs; none where no order fits."""
+    """Our arrays in the order of axes closest to theirs; none if no order fits."""
     for path, right in theirs.items():
         left = ours.get(path)
         if left is None or left.ndim != right.ndim:

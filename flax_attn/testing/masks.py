@@ -1,4 +1,4 @@
-"""The keep-masks of every dropout, the same ones for both frameworks."""
+"""The keep-masks of every dropout, shared by both frameworks."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -13,21 +13,21 @@ Masks = dict[str, list[np.ndarray]]
 
 
 class DropoutError(ValueError):
-    """The two sides do not drop alike."""
+    """The two sides' dropouts cannot be matched."""
 
 
 class DrawsMasks(Protocol):
-    """Where PyTorch's dropouts get their masks from."""
+    """The source of the masks of PyTorch's dropouts."""
 
     def draw(self, path: str, rate: float, shape: tuple[int, ...]) -> np.ndarray:
-        """The mask of the next call of a dropout, True for what is kept."""
+        """The mask of the next call of a dropout, True for elements that are kept."""
 
 
 class KeepMasks:
-    """Draws a mask whenever PyTorch's side asks for one, and keeps it for Flax's.
+    """Draws a mask for each call on PyTorch's side and stores it for Flax's.
 
     Attributes:
-        drawn: by path of the dropout, the mask of every call in PyTorch's layout.
+        drawn: the masks of all calls in PyTorch's layout, by path of the dropout.
     """
 
     def __init__(self, *seed: int) -> None:
@@ -35,14 +35,14 @@ class KeepMasks:
         self.drawn: Masks = {}
 
     def draw(self, path: str, rate: float, shape: tuple[int, ...]) -> np.ndarray:
-        """Draws and keeps the mask of the next call of a PyTorch dropout."""
+        """Draws and stores the mask of the next call of a PyTorch dropout."""
         masks = self.drawn.setdefault(path, [])
         rng = np.random.default_rng([*self.seed, zlib.crc32(path.encode()), len(masks)])
         masks.append(rng.random(shape) >= rate)
         return masks[-1]
 
     def for_flax(self, layouts: Mapping[str, str]) -> Masks:
-        """All that was drawn, in Flax's layout."""
+        """All drawn masks, in Flax's layout."""
         return {
             path: [to_flax(mask, layouts.get(path), f"dropout {path!r}") for mask in masks]
             for path, masks in self.drawn.items()
@@ -52,9 +52,9 @@ class KeepMasks:
 def replay(
     masks: Mapping[str, list[np.ndarray]] | Mapping[str, list[jax.Array]],
 ) -> Callable[[str, tuple[int, ...]], jax.Array | np.ndarray]:
-    """Returns a function from (path, shape of the Flax dropout) to the mask that PyTorch had at this call.
+    """Returns a function from (path, shape of the Flax dropout) to the mask of the same call in PyTorch.
 
-    That function raises ``ValueError`` where PyTorch made no such call, or had another shape.
+    That function raises ``ValueError`` if PyTorch made no such call, or one of another shape.
     """
     calls: dict[str, int] = {}
 

@@ -1,13 +1,14 @@
-"""How far rounding alone may move a result.
+"""How much rounding alone may change a result.
 
-A limit on the relative error of every tensor says nothing where a tensor is the small remainder of large sums: the
-gradient behind a saturated softmax, or a constant map behind a BatchNorm. What is left there is rounding, in PyTorch's
-result as in ours. The measure is then Monte Carlo arithmetic (Parker 1997): PyTorch's float64 runs again, with a random
-relative error, of up to the tolerance that every output has, put on whatever goes into an arithmetic operation, forward
-and backward; how far that moves a result, or how far PyTorch's own float32 or bfloat16 is off, the result may be off.
+A limit on the relative error is meaningless for a tensor that is the small remainder of large sums: the gradient behind
+a saturated softmax, or a constant map behind BatchNorm. Only rounding is left there, in PyTorch's result as in ours.
+Such tensors are judged by Monte Carlo arithmetic (Parker 1997): PyTorch's float64 runs again with random relative
+errors, up to the tolerance of outputs, on the operands of every arithmetic operation, forward and backward. A result
+may be off by as much as that changes it, or as PyTorch's own float32 or bfloat16 is off.
 
-What only selects or moves numbers (maxima, views, masks) gets no error, and zeros and infinities keep their value. So a
-tie among inputs stays a tie, the wrong gradient at a tie stays wrong, and so does a NaN where PyTorch has a number.
+Operations that only select or move numbers (maxima, views, masks) get no error, and zeros and infinities keep their
+value. So a tie among inputs stays a tie, a wrong gradient at a tie stays wrong, and so does a NaN where PyTorch has a
+number.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,15 +29,15 @@ OPERATIONS = """
     sigmoid_backward sin sqrt sub sum tanh tanh_backward
 """
 ARITHMETIC = frozenset(OPERATIONS.split())
-# BatchNorm writes into these two, so it has to get the tensors themselves.
+# BatchNorm writes to these two, so it must get the tensors themselves.
 STATISTICS = ("running_mean", "running_var")
 
 
 @contextmanager
 def noise(size: float, seed: int, results: bool = False) -> Iterator[None]:
-    """Puts a random relative error of up to ``size`` on what PyTorch's arithmetic in the with-block is done with.
+    """Adds random relative errors of up to ``size`` to the operands of PyTorch's arithmetic in the with-block.
 
-    With ``results`` on what comes out of it too, so that equal results are equal no more.
+    With ``results`` also to its results, so that equal results no longer are.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -66,7 +67,7 @@ def noise(size: float, seed: int, results: bool = False) -> Iterator[None]:
 def unexplained(
     comparison: Comparison, inputs: Sequence[Any], objective: Objective, mode: str, dtype: str
 ) -> list[str]:
-    """What differs by more than its tolerance and by more than rounding can explain, one line per tensor.
+    """Differences beyond the tolerance that rounding cannot explain, one line per tensor.
 
     Args:
         comparison: the pair.
@@ -80,11 +81,11 @@ def unexplained(
     reference = comparison.theirs(mode, "float64", dtype)
     truth = reference.run(inputs, objective, masks)
     ours = comparison.ours(mode, dtype).run(inputs, objective, masks)
-    # What is as far off in PyTorch's own narrow dtype is rounding too: where all sums come out a little too small, say.
+    # An error as large in PyTorch's own narrow dtype is rounding too, for instance if all sums come out slightly low.
     moved = [comparison.theirs(mode, dtype, dtype).run(inputs, objective, KeepMasks(comparison.seed))]
     for seed in range(NOISE_RUNS):
         # The largest errors first; smaller ones too, as a gate may pass from 0 to 1 and its gradient through a peak.
-        # Few digits decide between maxima otherwise; float64's are many, and a tie behind arithmetic remains one.
+        # In narrow dtypes few digits decide between maxima; float64 has many, and a tie behind arithmetic remains one.
         with noise(tolerance("output", dtype) / 2 ** (seed % NOISE_SIZES), seed, results=dtype != "float64"):
             moved.append(reference.run(inputs, objective, KeepMasks(comparison.seed)))
         complaints = [
@@ -112,7 +113,7 @@ def _complaint(
         return f"{got[place]} at {list(place)}, expected {expected[place]}"
     distance = _distance(got, expected)
     by_noise = max(_distance(run.of(quantity)[path], expected) for run in moved)
-    # A small gradient beside large ones may be made of them: it is measured by all of the call.
+    # A small gradient may be a difference of large ones: it is relative to all of the call.
     together = truth.parameter_gradient | truth.input_gradient if "gradient" in quantity else {path: expected}
     size = float(np.hypot.reduce([_distance(np.zeros_like(array), array) for array in together.values()]))
     allowed = tolerance(quantity, dtype) * size + NOISE_FACTOR * by_noise + UNDERFLOW[dtype]
@@ -120,12 +121,12 @@ def _complaint(
 
 
 def _kinds(array: np.ndarray) -> np.ndarray:
-    """0 for numbers, 1 for NaN, 2 and 3 for the infinities."""
+    """0 for finite numbers, 1 for NaN, 2 and 3 for the infinities."""
     kinds: np.ndarray = np.isnan(array) + 2 * np.isposinf(array) + 3 * np.isneginf(array)
     return kinds
 
 
 def _distance(got: np.ndarray, expected: np.ndarray) -> float:
-    """The norm of the difference, where both are numbers."""
+    """The norm of the difference, where both are finite."""
     both = np.isfinite(got) & np.isfinite(expected)
     return float(np.linalg.norm(got[both].astype(np.float64) - expected[both]))

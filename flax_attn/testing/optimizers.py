@@ -1,4 +1,4 @@
-"""Optimizers that are one rule in optax and in PyTorch, with equal settings on both sides."""
+"""Optimizers with the same update rule and settings in optax and PyTorch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class OptimizerPair:
 def known_optimizers() -> dict[str, OptimizerPair]:
     """Stochastic gradient descent with momentum, Adam, and AdamW with weight decay, at PyTorch's default rates.
 
-    At much higher rates training becomes chaotic, and two float64 runs part as float32 ones do.
+    At much higher rates training becomes chaotic, and two float64 runs diverge as float32 runs do.
 
     Example:
         >>> list(known_optimizers())
@@ -35,7 +35,7 @@ def known_optimizers() -> dict[str, OptimizerPair]:
             optax.sgd(1e-3, momentum=0.9), lambda parameters: torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
         ),
         "adam": OptimizerPair(optax.adam(1e-3), lambda parameters: torch.optim.Adam(parameters, lr=1e-3)),
-        # optax decays by 1e-4 unless told, PyTorch by 1e-2.
+        # optax's default weight decay is 1e-4, PyTorch's 1e-2.
         "adamw": OptimizerPair(
             optax.adamw(1e-3, weight_decay=1e-2),
             lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-2),
@@ -44,10 +44,10 @@ def known_optimizers() -> dict[str, OptimizerPair]:
 
 
 def choose(optimizers: Mapping[str, OptimizerPair] | Any) -> dict[str, OptimizerPair]:
-    """The pairs by name: known ones for a sequence of names, a mapping as it is.
+    """The pairs by name: known ones for a sequence of names; a mapping is returned unchanged.
 
     Raises:
-        ValueError: a name that is not known, or a mapping to something else.
+        ValueError: an unknown name, or a mapping to something else.
     """
     if not optimizers:
         raise ValueError("optimizers must be at least one, got none")

@@ -1,4 +1,4 @@
-"""What a comparison found, row by row."""
+"""The report of a comparison, row by row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Row:
         dtype: of both computations; errors are against PyTorch's float64 on weights and inputs of this dtype.
         error: ours, relative; NaN where a result is not finite.
         torch_error: PyTorch's own, in the same dtype; 0 for float64.
-        tolerance: what ``error`` may be.
-        note: what else there is to say: "zero by algebra", "missing in flax", "not finite in torch", or "zero in
-            torch", which compares nothing: a dead ReLU, say.
+        tolerance: the largest ``error`` allowed.
+        note: "zero by algebra", "missing in flax", "not finite in torch", or "zero in torch", which compares nothing (a
+            dead ReLU, for instance).
     """
 
     quantity: str
@@ -55,8 +55,8 @@ class Report:
 
     Attributes:
         name: of the pair.
-        rows: in the order in which they were found: by dtype, mode, quantity, and PyTorch's order of tensors.
-        finding: where the two sides first part, if something failed and such a place was found.
+        rows: by dtype, mode, quantity, and PyTorch's order of tensors.
+        finding: where the two sides first differ, if something failed and the place was found.
     """
 
     name: str
@@ -70,12 +70,12 @@ class Report:
 
     @property
     def failures(self) -> list[Row]:
-        """The rows that are not."""
+        """The rows beyond their tolerance."""
         return [row for row in self.rows if not row.ok]
 
     @property
     def vacuous(self) -> list[Row]:
-        """The rows that compared zeros with zeros, as a dead ReLU makes them: they would pass whatever is behind."""
+        """The rows that compared zeros with zeros, as behind a dead ReLU, and so prove nothing."""
         return [row for row in self.rows if row.note == "zero in torch"]
 
     def _looks_like_float32(self) -> bool:
@@ -83,7 +83,7 @@ class Report:
         return bool(errors) and max(errors) < UNITS["float32"] * 2**6
 
     def worst(self, quantity: str, dtype: str) -> Row | None:
-        """The row with the largest error of a quantity (NaN the largest of all), or None where there is none."""
+        """The row with the largest error of a quantity (NaN counts as largest), or None if there is none."""
         rows = [row for row in self.rows if (row.quantity, row.dtype) == (quantity, dtype)]
         return max(rows, key=lambda row: (row.error != row.error, row.error), default=None)
 
@@ -100,14 +100,14 @@ class Report:
         return ours, theirs
 
     def ratio(self, dtype: str) -> float:
-        """Our pooled error over PyTorch's own: below 1 we are nearer to the truth. NaN where nothing was compared."""
+        """Our pooled error over PyTorch's own: below 1 we are closer to the truth. NaN if nothing was compared."""
         ours, theirs = self.pooled(dtype)
         return ours / theirs
 
     def __str__(self) -> str:
         head = f"{self.name}: {len(self.failures)} of {len(self.rows)} comparisons failed"
         if self.vacuous:
-            head += f"; {len(self.vacuous)} compared zeros with zeros, and so nothing"
+            head += f"; {len(self.vacuous)} compared zeros with zeros, which proves nothing"
         found = [str(self.finding)] if self.finding else []
         if self._looks_like_float32():
             found.append("errors of this size in float64 look like a float32 somewhere inside")
@@ -115,7 +115,7 @@ class Report:
 
 
 class ParityError(AssertionError):
-    """Two modules are not the same function; the message is the report.
+    """Two modules do not compute the same function; the message is the report.
 
     Attributes:
         report: the whole report.

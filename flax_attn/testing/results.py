@@ -1,4 +1,4 @@
-"""What one framework computed, in names and layouts that the other one shares."""
+"""The results of one framework, with names and layouts shared by both."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -35,8 +35,8 @@ class Objective:
     """The loss ``sum(cotangent * output + curvature / 2 * output**2)`` over all outputs.
 
     Without curvature its gradient with respect to the outputs is the cotangents themselves: fixed random numbers, since
-    a plain sum through a softmax or a norm has gradient zero and tests nothing. With curvature it is, but for a
-    constant, the squared distance to ``-cotangent / curvature``, which can be trained.
+    a plain sum through a softmax or a norm has gradient zero and tests nothing. With curvature it is, up to a constant,
+    the squared distance to ``-cotangent / curvature``, which can be minimised.
 
     Attributes:
         cotangents: one per output, in PyTorch's layout.
@@ -47,7 +47,7 @@ class Objective:
     curvature: float = 0.0
 
     def trainable(self) -> "Objective":
-        """The mean squared distance to the cotangents with their sign turned."""
+        """The mean squared distance to the negated cotangents."""
         size = sum(array.size for array in self.cotangents)
         return Objective([array / size for array in self.cotangents], 1.0 / size)
 
@@ -55,7 +55,7 @@ class Objective:
 def leaves(output: Any, path: str = "output") -> list[tuple[str, Any]]:
     """The arrays in nested tuples, lists and mappings, with their paths; None is left out.
 
-    Mappings go by their sorted keys, as in JAX: both sides have one order, whoever filled them in which.
+    Mappings are ordered by their sorted keys, as in JAX, whatever their insertion order.
 
     Example:
         >>> [path for path, _ in leaves((1, {"map": 2, "gate": 3}, None))]
@@ -71,7 +71,7 @@ def leaves(output: Any, path: str = "output") -> list[tuple[str, Any]]:
 
 
 def output_leaves(output: Any) -> list[tuple[str, Any]]:
-    """`leaves`, where an output of one array is called "output", also when it stands in a tuple beside None."""
+    """`leaves`, where a single output array is called "output", also in a tuple beside None."""
     found = leaves(output)
     return [("output", found[0][1])] if len(found) == 1 else found
 
@@ -82,6 +82,6 @@ def is_float(array: Any) -> bool:
 
 
 def random_cotangents(shapes: Sequence[tuple[int, ...]], seed: int) -> list[np.ndarray]:
-    """One fixed random array per output, not those of ``default_rng(seed)``, from which inputs are often drawn."""
+    """One fixed random array per output; not from ``default_rng(seed)``, from which inputs are often drawn."""
     rng = np.random.default_rng([seed, zlib.crc32(b"cotangents")])
     return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]

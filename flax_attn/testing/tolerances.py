@@ -1,14 +1,14 @@
-"""THE tolerances: no other file holds one, a test over the syntax tree sees to that.
+"""All tolerances; a test over the syntax tree finds any elsewhere.
 
 A relative error is ``norm(got - reference) / norm(reference)`` over one tensor. The reference is PyTorch's float64
-result, for the narrower dtypes too, there on weights and inputs rounded to that dtype: what is judged is how far *our*
-float32 is from the truth, not from PyTorch's float32, which in places is further from it than ours.
+result, also for the narrower dtypes, on weights and inputs rounded to that dtype: tested is how far *our* float32 is
+from the truth, not from PyTorch's float32, which in places is less accurate than ours.
 
-Loosening a row, or adding one to `EXCEPTIONS`, takes a reason beside it.
+Loosening a row, or adding one to `EXCEPTIONS`, needs a reason beside it.
 """
 
 QUANTITIES = ("output", "map", "parameter gradient", "input gradient", "buffer")
-# After a number of optimizer steps, in float64 alone: float32 trajectories part by themselves.
+# After a number of optimizer steps, in float64 only: float32 trajectories diverge by themselves.
 TRAINED = ("loss", "trained parameter", "trained buffer")
 DTYPES = ("float64", "float32", "bfloat16")
 
@@ -47,13 +47,13 @@ EXCEPTIONS: dict[tuple[str, str, str, str], tuple[float, str]] = {}
 
 RATIOS: dict[str, tuple[float, float]] = {"float32": (1.0, 3.0), "bfloat16": (1.2, 4.0)}
 """Our error over PyTorch's own, both against float64, pooled per case: the geometric mean over all cases may be at most
-the first number, and no case above the second."""
+the first number, and no case above the second one."""
 
 UNITS: dict[str, float] = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7}
-"""One unit in the last place of 1. Errors below it are taken as it: they say nothing about who is better."""
+"""One unit in the last place of 1. Errors below it are raised to it: they do not say who is better."""
 
-# Figures that documents show are stale when today's differ by more than this factor: another processor, which sums in
-# another order, stays within it.
+# Documented figures are stale if current ones differ by more than this factor; another CPU, which sums in another
+# order, stays within it.
 STALE = 100.0
 
 # Where a tensor is the remainder of larger sums, a result may be off by what PyTorch's moves when all its arithmetic is
@@ -67,7 +67,7 @@ NOISE_FACTOR = 4.0
 UNDERFLOW: dict[str, float] = {"float64": 2.0**-511, "float32": 2.0**-63, "bfloat16": 2.0**-63}
 """The root of the smallest normal number: what is smaller has 0 as its square. Next to saturation there are such."""
 
-# Statistical tests of initial values and dropout rates: the chance that a correct sample is called wrong.
+# Statistical tests of initial values and dropout rates: the probability that a correct sample is rejected.
 P_VALUE = 1e-4
 
 
@@ -77,10 +77,10 @@ def tolerance(quantity: str, dtype: str, backend: str = "cpu", case: str = "", p
     Args:
         quantity: one of `QUANTITIES` or `TRAINED`.
         dtype: one of `DTYPES`.
-        backend: "cpu", "gpu" or "tpu". A backend without rows of its own is held to the CPU's.
+        backend: "cpu", "gpu" or "tpu". A backend without rows of its own uses the CPU's.
         case: the name of a case, for its exceptions.
-        precision: of matrix products. Off the CPU anything but "highest" rounds what it multiplies to a narrower type
-            (TF32, bfloat16), and float32 is held to bfloat16's row.
+        precision: of matrix products. Off the CPU anything but "highest" rounds operands to a narrower type (TF32,
+            bfloat16), and float32 uses bfloat16's row.
 
     Raises:
         ValueError: there is no such row.

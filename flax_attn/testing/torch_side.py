@@ -1,4 +1,4 @@
-"""The PyTorch module of a pair: called, differentiated or trained. Paths are renamed to Flax's."""
+"""The PyTorch module of a pair, called, differentiated or trained, with paths renamed to Flax's."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -112,7 +112,7 @@ class TorchSide:
         }
         results.parameter_gradient = {name: _gradient(parameter) for name, parameter in named_parameters(module)}
         results.input_gradient = self._input_gradients(tensors)
-        results.buffer = _buffers(module)  # in eval mode they have to stay what they were
+        results.buffer = _buffers(module)  # in eval mode they must not change
         return self._renamed(results)
 
     def fit(
@@ -122,7 +122,7 @@ class TorchSide:
         objective: Objective,
         masks: Sequence[KeepMasks],
     ) -> Results:
-        """Trains a copy, one step per entry of ``masks``, the batches in turn.
+        """Trains a copy, one step per entry of ``masks``, cycling through the batches.
 
         Args:
             optimizer: takes the parameters and returns a ``torch.optim.Optimizer``.
@@ -145,7 +145,7 @@ class TorchSide:
             if loss.requires_grad:
                 loss.backward()
             for parameter in parameters:
-                # What nothing uses has a gradient of 0, as in JAX: PyTorch would leave it out, weight decay and all.
+                # Unused parameters get a gradient of 0, as in JAX; PyTorch would skip them, weight decay included.
                 parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             if stepper is not None:
                 stepper.step()
@@ -159,7 +159,7 @@ class TorchSide:
         )
 
     def copy(self, masks: KeepMasks) -> Any:
-        """A copy whose dropouts drop what Flax's do."""
+        """A copy whose dropouts use ``masks``."""
         module = copy.deepcopy(self.module)
         share_dropout(module, masks, self.rename)
         return module
@@ -200,14 +200,14 @@ def _deepcopy(module: Any) -> Any:
 
 
 def share_dropout(module: Any, masks: DrawsMasks, rename: Mapping[str, str] | None) -> None:
-    """Has every dropout inside ``module`` draw from ``masks``.
+    """Makes every dropout inside ``module`` draw from ``masks``.
 
     Raises:
-        ValueError: a layer that drops in a way that cannot be shared.
+        ValueError: a layer whose dropout cannot be shared.
     """
     import torch
 
-    # The axes over which one decision holds: none for elements, the spatial ones for channels.
+    # The number of axes that share one mask element: none for elements, the spatial ones for channels.
     shared_axes = {torch.nn.Dropout: 0, torch.nn.Dropout1d: 1, torch.nn.Dropout2d: 2, torch.nn.Dropout3d: 3}
     drops = (torch.nn.modules.dropout._DropoutNd, torch.nn.MultiheadAttention, torch.nn.RNNBase)
     for path, layer in module.named_modules():
@@ -229,14 +229,14 @@ def _dropout(layer: Any, path: str, masks: DrawsMasks, shared_axes: int) -> Call
             return x
         shape = (*x.shape[: x.dim() - shared_axes], *(1,) * shared_axes)
         mask = torch.from_numpy(masks.draw(path, layer.p, shape))
-        # At a rate of 1 nothing is kept, and 0 / 0 would leak out of the gradient of what is not.
+        # At a rate of 1 nothing is kept, and 0 / 0 would reach the gradient of dropped elements.
         return torch.where(mask, x / (1 - layer.p or 1), torch.zeros((), dtype=x.dtype))
 
     return forward
 
 
 def named_parameters(module: Any) -> list[tuple[str, Any]]:
-    """All parameters, one that has several names under each of them."""
+    """All parameters; one with several names is listed under each."""
     return list(module.named_parameters(remove_duplicate=False))
 
 
@@ -253,18 +253,18 @@ def loss_of(found: Sequence[tuple[str, Any]], objective: Objective) -> Any:
 
 
 def _buffers(module: Any) -> Arrays:
-    """The buffers of the state_dict; others are constants that a module makes for itself."""
+    """The buffers in the state_dict; others are constants of a module."""
     saved = {name for name in module.state_dict() if not name.endswith("num_batches_tracked")}
     return {name: numpy(buffer) for name, buffer in module.named_buffers(remove_duplicate=False) if name in saved}
 
 
 def _copies(tensors: Sequence[Any]) -> list[Any]:
-    """The inputs themselves stay as they are, also where a module works in place on what it is given."""
+    """Copies the inputs, as a module may work on them in place."""
     return [None if tensor is None else tensor.clone() for tensor in tensors]
 
 
 def numpy(tensor: Any) -> np.ndarray:
-    """A copy as numpy's array, floats in float64: every dtype of a comparison fits in."""
+    """A copy as a NumPy array, floats in float64, which holds every compared dtype."""
     tensor = tensor.detach().cpu()
     array: np.ndarray = (tensor.double() if tensor.is_floating_point() else tensor).numpy().copy()
     return array

@@ -1,4 +1,4 @@
-"""Every call inside a module: what it is given, what it returns, and the gradient of the loss with respect to that."""
+"""Records every call inside a module: its inputs, its outputs, and the gradient of the loss with respect to them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +29,9 @@ class Call:
     Attributes:
         path: of the submodule, "" for the whole.
         kind: its class.
-        inputs: the arrays that it was given, by path.
-        values: the arrays that it returned, by path.
-        gradients: of the loss with respect to them; none where nothing flows.
+        inputs: the input arrays, by path.
+        values: the output arrays, by path.
+        gradients: of the loss with respect to the outputs, where there are any.
     """
 
     path: str
@@ -42,10 +42,10 @@ class Call:
 
 
 def trace_torch(side: TorchSide, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> list[Call]:
-    """All calls inside a PyTorch module, in the order in which they end."""
+    """All calls inside a PyTorch module, in the order in which they return."""
     module = side.copy(masks)
     calls: list[Call] = []
-    given: list[Arrays] = []  # of the calls that have begun and not ended
+    given: list[Arrays] = []  # of the calls that have not returned yet
 
     def before(_layer: Any, arguments: Any, options: Any) -> None:
         given.append(_torch_arrays(_arguments(arguments, options)))
@@ -57,7 +57,7 @@ def trace_torch(side: TorchSide, inputs: Sequence[Any], objective: Objective, ma
 
     for path, layer in module.named_modules():
         layer.register_forward_pre_hook(before, with_kwargs=True)
-        # One by one: the path of a module may be a prefix that the table takes off.
+        # One at a time: the path of a module may be a prefix that the table removes.
         layer.register_forward_hook(partial(after, rename_all([path], side.rename)[path]))
     loss = loss_of(
         output_leaves(module(*(None if x is None else x.clone() for x in side.tensors(inputs)), **side.kwargs)),
@@ -69,7 +69,7 @@ def trace_torch(side: TorchSide, inputs: Sequence[Any], objective: Objective, ma
 
 
 def trace_flax(side: FlaxSide, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> list[Call]:
-    """All calls inside a Flax module, in the order in which they end; not those inside a scan or a checkpoint."""
+    """All calls inside a Flax module, in the order in which they return, except those inside a scan or a checkpoint."""
     calls: list[tuple[str, str]] = []
 
     def forward(shifts: Any, floats: Any, others: Any, cotangents: Any, curvature: Any, drawn: Any) -> Any:
@@ -80,7 +80,7 @@ def trace_flax(side: FlaxSide, inputs: Sequence[Any], objective: Objective, mask
 
         def around(path: str, kind: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             if _trace_state() != outside:
-                return call(*args, **kwargs)  # what is made in there cannot leave
+                return call(*args, **kwargs)  # values of an inner trace cannot leave it
             result = call(*args, **kwargs)
             found = dict(output_leaves(result))
             if shifts is not None:
@@ -92,7 +92,7 @@ def trace_flax(side: FlaxSide, inputs: Sequence[Any], objective: Objective, mask
             return result
 
         module = side.module(side.params, side.rest, drawn)
-        for path, inner in list(submodules(module)):  # all of them first: intercepting changes their classes
+        for path, inner in list(submodules(module)):  # list them first: intercepting changes their classes
             if callable(inner):
                 intercept(inner, partial(around, path, type(inner).__name__))
         output = output_leaves(side.call(module, in_order(floats, others)))
@@ -112,10 +112,10 @@ def trace_flax(side: FlaxSide, inputs: Sequence[Any], objective: Objective, mask
 
 
 def _watched(call: Call, output: Any) -> Any:
-    """The output with copies in place of its tensors, whose gradients go to ``call``.
+    """The output with its tensors replaced by copies, whose gradients are added to ``call``.
 
-    Copies, since what a layer hands through (an Identity, a dropout in eval mode) is also used elsewhere, and since a
-    later layer may work in place.
+    Copies, as a layer may return its input unchanged (an Identity, dropout in eval mode), and a later layer may work in
+    place.
     """
     import torch
     from torch.utils._pytree import tree_map_only
@@ -137,14 +137,14 @@ def _arguments(arguments: Sequence[Any], options: dict[str, Any]) -> Leaves:
 
 
 def _torch_arrays(found: Leaves) -> Arrays:
-    # Values now, not later: see above.
+    # Copied now, as a later layer may work in place.
     return {
         path: torch_numpy(leaf) for path, leaf in found.items() if hasattr(leaf, "detach") and not leaf.is_complex()
     }
 
 
 def _jax_arrays(found: Leaves) -> Leaves:
-    """Those that are real numbers: keys of random streams and settings stay out."""
+    """The real-valued arrays, without random keys and settings."""
     return {path: leaf for path, leaf in found.items() if _is_float(leaf) or _is_whole(leaf)}
 
 

@@ -373,7 +373,7 @@ def test_safetensors_of_a_dtype_that_numpy_lacks(tmp_path):
 
 
 def test_a_folder_that_does_not_exist(tmp_path):
-    with pytest.raises(FileNotFoundError, match="a folder that exists"):
+    with pytest.raises(FileNotFoundError, match="an existing folder"):
         flax_attn.to_torch(make(), tmp_path / "nowhere" / "weights.safetensors")
 
 

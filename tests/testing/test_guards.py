@@ -111,7 +111,7 @@ def test_zeros_compared_with_zeros_are_named():
     report = compare(Wrapped(lambda x: 0 * x), TorchWrapped(lambda x: 0 * x), X, **QUICK)
     assert report.ok
     assert {row.quantity for row in report.vacuous} == {"output", "parameter gradient", "input gradient"}
-    assert "4 compared zeros with zeros, and so nothing" in str(report)
+    assert "4 compared zeros with zeros, which proves nothing" in str(report)
 
 
 def test_a_float32_inside_float64_is_recognised():
@@ -243,7 +243,7 @@ def test_batches_of_another_shape_are_named():
 def test_a_module_that_holds_itself():
     ours = Wrapped(same)
     ours.l.parent = ours
-    with pytest.raises(ValueError, match=r"must be a tree, got one that holds itself at 'l\.parent\.l\.parent\.l'"):
+    with pytest.raises(ValueError, match=r"must be a tree, got one that contains itself at 'l\.parent\.l\.parent\.l'"):
         compare(ours, TorchWrapped(same), X, **QUICK)
 
 

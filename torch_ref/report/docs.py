@@ -143,7 +143,8 @@ def block_table(entries: Sequence[Entry], package: str) -> str:
     lines = []
     for entry in entries:
         path = "/".join(entry.block.__module__.split(".")[1:])
-        what = (inspect.getdoc(entry.block) or "").splitlines()[0]
+        summary = (inspect.getdoc(entry.block) or "").splitlines()[0]
+        what = f"{summary} {entry.variant}".rstrip()
         paper = f"[{entry.paper}]({entry.url})" if entry.url else entry.paper
         block = f"[`{entry.block.__name__}`]({package}/{path}.py)"
         lines.append([f"`{entry.name}`", block, what, entry.kind, paper])

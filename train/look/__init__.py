@@ -84,7 +84,7 @@ def save_attention(path: Path, config: Config, network: PatchNetwork, images: An
     x = np.asarray(painted(images[chosen], Patches(*(values[chosen] for values in patches))))
     p, columns = look(network, x)
     title = f"{config.network}: test images and the maps of the network"
-    if config.token_order == "article":
+    if network.token_order == "article":
         title += " (tokens in article order)"
     captions = [_caption(each, label) for each, label in zip(p, patches.label[chosen], strict=True)]
     draw(path, title, x, captions, columns)

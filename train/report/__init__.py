@@ -1,6 +1,4 @@
-"""``python -m train report``: every network trained under both protocols with several seeds, and what came of it.
+"""``python -m train report``: trains every network under both protocols with several seeds, and tabulates the results.
 
-`plan` says which runs there are, `known` which of them other reports hold, `work` does those that are not done yet,
-`collect` gathers what they came to (`outcomes`), `page` and `picture` show it. A run is a run folder as any other;
-those of the PyTorch twins (`twin`) hold the same files.
+`plan` lists the runs, `work` trains those that are missing, `outcomes` collects their results, `page` shows them.
 """

@@ -1,26 +1,102 @@
-"""Which runs a report is made of."""
+"""The rows of the results tables, and the runs that a report consists of."""
 
 import dataclasses
-from collections.abc import Iterator
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from ..cli import FREE
-from ..config import PRESETS, Config
+import tyro
+
+from flax_attn import list_blocks
+from flax_attn.registry import find_block
+
+from ..config import PRESETS, Config, PatchConfig, flag, told_default
 from ..config import check as check_config
-from ..networks import NETWORKS
 from ..runs import CONFIG, read_config
-from .options import Options
-from .rows import ROWS, Protocol, Row, RowName
 
+PROGRAM = "python -m train report"
+Protocol = Literal["per_image", "article"]
 Side = Literal["ours", "pytorch"]
+PROTOCOLS: tuple[Protocol, ...] = ("per_image", "article")
+
+
+class Row(NamedTuple):
+    """A network with its options, and the smallest training and test error that the tutorial printed for it."""
+
+    title: str
+    network: str
+    token_order: Literal["pixels", "article"] = "pixels"
+    position: Literal["none", "sine", "learned"] = "none"
+    tutorial: tuple[float, float] | None = None
+
+
+SHOWN = {
+    "cnn": Row("CNN alone", "cnn", tutorial=(0.0011167, 0.0541200)),
+    "multi_head-article": Row(
+        "multi-head, tokens in article order", "multi_head", "article", tutorial=(9.81e-6, 0.0420922)
+    ),
+    "multi_head-pixels": Row("multi-head, tokens are pixels", "multi_head"),
+    "multi_head-sine": Row("multi-head over pixels, sine positions", "multi_head", position="sine"),
+    "multi_head-learned": Row("multi-head over pixels, learned positions", "multi_head", position="learned"),
+    "conv_multi_head": Row("convolutional multi-head", "conv_multi_head", tutorial=(0.000254702, 0.0142783)),
+    "cbam": Row("CBAM, channel gate alone", "cbam", tutorial=(2.787e-5, 0.0280480)),
+    "cbam_spatial": Row("CBAM with the spatial gate", "cbam_spatial"),
+    "pointwise_spatial": Row("point-wise spatial attention", "pointwise_spatial"),
+    "channel_attention": Row("channel attention", "channel_attention"),
+}
+ROWS = SHOWN | {name: Row(name, name) for name in list_blocks() if name not in {row.network for row in SHOWN.values()}}
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Trains networks under both protocols with several seeds, and writes a page of results.
+
+    Finished runs are kept: the same command continues a report that was stopped, and further seeds or rows add to it.
+
+    Attributes:
+        data: The images of the patch task, as for training.
+        rows: The rows of the tables: cnn, the name of a block (multi_head-article, -pixels, -sine or -learned for
+            multi_head), or all.
+        protocols: per_image: an independent patch for each image, batches in random order, Adam under a one-cycle
+            schedule; article: the tutorial's patches, by the place in the batch, and its settings, Adam 1e-4 over
+            batches of 10 in file order.
+        seeds: The seeds of each row: of the weights, and under per_image of patches and order too.
+        epochs: Passes over the training images, of each run.
+        article_epochs: Those under the protocol article.
+        batch_size: Images per step under per_image.
+        learning_rate: The largest learning rate under per_image.
+        twins: The protocols under which each network's PyTorch twin is trained too.
+        runs: The folder of the run folders.
+        out: The folder for results.md, results.json and results.png.
+        known: The results.json of other reports: their runs are part of this report, and not trained again.
+        docs: Whether the results go to docs/ in this checkout, where results.md keeps its text and gets new tables.
+        renew: Only regenerate the tables and the figure in docs/ from docs/results.json.
+        train: Whether missing runs are trained.
+    """
+
+    data: Annotated[str, tyro.conf.arg(metavar="KIND[:PATH]")] = "synthetic"
+    rows: tuple[str, ...] = tuple(SHOWN)
+    protocols: tuple[Protocol, ...] = PROTOCOLS
+    seeds: tuple[int, ...] = (0, 1, 2)
+    epochs: int = 50
+    article_epochs: Annotated[int | None, told_default("as --epochs")] = None
+    batch_size: int = 10
+    learning_rate: float = 1e-3
+    twins: tuple[Protocol, ...] = ("per_image",)
+    runs: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/report"
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/report"
+    known: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE...")] = ()
+    docs: bool = False
+    renew: bool = False
+    train: bool = True
 
 
 class Key(NamedTuple):
-    """Which run of a report one is."""
+    """What identifies a run of a report."""
 
-    row: RowName
+    row: str
     protocol: Protocol
     side: Side
     seed: int
@@ -28,29 +104,10 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Planned:
-    """A run that belongs to a report.
+    """A run of a report, with all of its options."""
 
-    Attributes:
-        row: of the table.
-        protocol: how it is trained.
-        side: ours, or the PyTorch twin.
-        config: all of its options.
-    """
-
-    row: RowName
-    protocol: Protocol
-    side: Side
-    config: Config
-
-    @property
-    def seed(self) -> int:
-        """Its seed."""
-        return self.config.seed
-
-    @property
-    def key(self) -> Key:
-        """Which run of the report it is."""
-        return Key(self.row, self.protocol, self.side, self.seed)
+    key: Key
+    config: PatchConfig
 
     @property
     def path(self) -> Path:
@@ -59,16 +116,20 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """Its folder among those of the report."""
+        """Its folder within that of the report."""
         return "/".join(self.path.parts[-4:])
 
 
 def check(options: Options) -> None:
-    """Raises ``ValueError`` where a value makes no sense."""
+    """Raises ``ValueError`` where an option makes no sense."""
     for name in ("rows", "protocols", "seeds"):
         given = getattr(options, name)
         if not given or len(set(given)) < len(given):
             raise ValueError(f"--{name} must be at least one, none of them twice, got {' '.join(map(str, given))!r}")
+    for name in options.rows:
+        if name not in ROWS and options.rows != (ALL,):
+            near = difflib.get_close_matches(name, ROWS, cutoff=0.5) or [ALL, *ROWS]
+            raise ValueError(f"--rows must be all or rows of the tables, got {name!r}; near it: {', '.join(near)}")
     if options.article_epochs is not None and options.article_epochs < 1:
         raise ValueError(f"--article-epochs must be at least 1, got {options.article_epochs}")
     for run in plan(options):
@@ -78,53 +139,43 @@ def check(options: Options) -> None:
 def plan(options: Options) -> list[Planned]:
     """All runs of a report, a seed of all rows before the next seed."""
     return [
-        Planned(row, protocol, side, config_of(options, row, protocol, side, seed))
+        Planned(key, config_of(options, key))
         for seed in options.seeds
         for protocol in options.protocols
-        for row in options.rows
-        for side in sides(options, protocol)
+        for row in (ROWS if options.rows == (ALL,) else options.rows)
+        for key in (Key(row, protocol, "ours", seed), Key(row, protocol, "pytorch", seed))
+        if key.side == "ours" or protocol in options.twins
     ]
 
 
-def sides(options: Options, protocol: Protocol) -> Iterator[Side]:
-    """Who is trained under a protocol."""
-    yield "ours"
-    if protocol in options.twins:
-        yield "pytorch"
-
-
-def config_of(options: Options, name: RowName, protocol: Protocol, side: Side, seed: int) -> Config:
+def config_of(options: Options, key: Key) -> PatchConfig:
     """The options of a run."""
-    row = ROWS[name]
-    own = {option: getattr(row, option) for option in NETWORKS[row.network].options if option in Row._fields}
-    config = dataclasses.replace(
-        PRESETS["quick" if protocol == "per_image" else "article"],
-        **own,
-        network=row.network,
-        data=options.data,
-        epochs=options.epochs_of(protocol),
-        seed=seed,
-        keep=1,
-        run_dir=str(Path(options.runs) / protocol / name / side / f"seed-{seed}"),
-    )
-    if protocol == "article":
-        return config
-    return dataclasses.replace(config, batch_size=options.batch_size, learning_rate=options.learning_rate)
+    row, article = ROWS[key.row], key.protocol == "article"
+    changes: dict[str, Any] = {"network": row.network, "data": options.data, "seed": key.seed, "keep": 1}
+    changes["epochs"] = (options.article_epochs if article else None) or options.epochs
+    changes["run_dir"] = str(Path(options.runs, key.protocol, key.row, key.side, f"seed-{key.seed}"))
+    if not article:
+        changes |= {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
+    if row.network != "cnn" and find_block(row.network).kind == "tokens":
+        changes |= {"token_order": row.token_order, "position": row.position}
+    preset: Any = PRESETS["patch"]["article" if article else "quick"]
+    config: PatchConfig = dataclasses.replace(preset, **changes)
+    return config
 
 
 def words(config: Config) -> list[str]:
-    """The command line of ``python -m train`` for these options: what differs from the preset's.
+    """The arguments of ``python -m train`` for these options: what differs from the preset's.
 
     Example:
-        >>> " ".join(words(Config(network="cnn", shuffle=False, run_dir="runs/mine")))
-        '--preset quick --network cnn --no-shuffle --run-dir runs/mine'
+        >>> " ".join(words(PatchConfig(network="cnn", shuffle=False, run_dir="runs/mine")))
+        '--preset quick --no-shuffle --run-dir runs/mine --network cnn'
     """
     given = ["--preset", config.preset]
     for name, value in vars(config).items():
-        flag = name.replace("_", "-")
-        if value == getattr(PRESETS[config.preset], name):
+        if value == getattr(PRESETS[config.task][config.preset], name):
             continue
-        given += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+        option = flag(name)
+        given += [option if value else f"--no-{option[2:]}"] if isinstance(value, bool) else [option, str(value)]
     return given
 
 
@@ -134,11 +185,11 @@ def check_same(run: Planned) -> None:
         return
     stored = read_config(run.path)
     differing = [
-        f"--{name.replace('_', '-')} is {getattr(stored, name)} there, {value} in the report"
+        f"{flag(name)} is {getattr(stored, name, None)} there, {value} in the report"
         for name, value in vars(run.config).items()
-        if value != getattr(stored, name) and name not in (*FREE, "run_dir")
+        if value != getattr(stored, name, None) and name not in (*Config.FREE, "run_dir")
     ]
     if differing:
         raise ValueError(
-            f"{run.path} holds a run with another configuration: {'; '.join(differing)}; another --runs keeps both"
+            f"{run.path} holds a run with another configuration: {'; '.join(differing)}; choose another --runs"
         )

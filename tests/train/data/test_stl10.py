@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from train.data import open_source
-from train.data.stl10 import ARCHIVE, URL, WAIT, hashed_order, why_unreachable
+from train.data.stl10 import ARCHIVE, UNPACKED, URL, WAIT, hashed_order, why_unreachable
 
 from .stl10_archive import images, write_archive
 
@@ -38,7 +38,7 @@ def archive(tmp_path_factory):
 def prepared(archive, tmp_path_factory):
     """A folder with the prepared data set, and what a killed preparation had left; the archive is gone again."""
     folder = tmp_path_factory.mktemp("prepared")
-    left = folder / "unpacked" / "GZIP.incomplete_1234" / "train_X.bin"
+    left = folder / UNPACKED / "GZIP.incomplete_1234" / "train_X.bin"
     left.parent.mkdir(parents=True)
     left.touch()
     shutil.copy(archive, folder)
@@ -85,7 +85,7 @@ print(open_source("stl10:{prepared}").images.sum())
     path = {"PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=path)
     assert done.stdout == f"{images('train').sum()}\n", done.stderr
-    assert not [path for path in prepared.rglob("*") if path.suffix == ".bin" or path.name == "unpacked"]
+    assert not [path for path in prepared.rglob("*") if path.suffix == ".bin" or path.name == UNPACKED]
 
 
 @needs_extra
@@ -136,7 +136,7 @@ def test_a_truncated_or_changed_archive_is_refused_by_name(tmp_path, archive):
     copy.write_bytes(whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
     with pytest.raises(ValueError, match=f"^{re.escape(f'stl10:{tmp_path}: preparing STL-10 failed: ')}.*{ARCHIVE}"):
         open_source(f"stl10:{tmp_path}")
-    assert not (tmp_path / "unpacked").exists()
+    assert not (tmp_path / UNPACKED).exists()
 
 
 @needs_extra

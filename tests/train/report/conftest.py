@@ -1,9 +1,10 @@
-"""Images for whole trainings."""
+"""Images for whole trainings, and made-up outcomes for tables."""
 
 import numpy as np
 import pytest
 
 from train.data import Source
+from train.report.outcomes import Outcome, Report
 
 from ..conftest import small_images
 
@@ -27,3 +28,27 @@ def small_archive(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "small.npz"
     np.savez(path, images=coloured_noise(0))
     return path
+
+
+def outcome(row, error, *, protocol="per_image", side="ours", seed=0, pointing=0.9, accuracy=0.97, **maps):
+    scores = {"pointing": pointing, "energy": 3.5, "average_precision": 0.8}
+    return Outcome(
+        row=row,
+        protocol=protocol,
+        side=side,
+        seed=seed,
+        parameters=53_857,
+        train_errors=[0.7, 0.11],
+        test_errors=[error, error + 0.1],
+        test_accuracy=accuracy,
+        images_per_second=123.4,
+        maps={"class_activation": scores, **{name: {**scores, "pointing": value} for name, value in maps.items()}},
+        seconds=61.0,
+        where="a processor; jax 1.2.3",
+    )
+
+
+def report(*outcomes, planned=None, failed=()):
+    options = {"data": "npz:photos.npz", "epochs": 2, "batch_size": 10, "learning_rate": 1e-3, "seeds": [0, 1]}
+    images = {"images": 50, "train": [0, 40], "test": [40, 50], "image_size": [32, 36]}
+    return Report(options, images, len(outcomes) if planned is None else planned, list(failed), list(outcomes))

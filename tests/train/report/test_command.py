@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.__main__ import main
-from train.report import work
+from train.report.command import main
 from train.report.outcomes import from_json
+from train.report.plan import Options, plan
+from train.report.work import TRAINERS
+from train.runs import read_config
 
 
-def report(archive, folder, *options):
+def report(archive, folder, *options, trainers=TRAINERS):
     words = ["--data", f"npz:{archive}", "--rows", "cnn", "cbam", "--epochs", "1", "--batch-size", "6"]
     words += ["--protocols", "per_image", "--seeds", "0", "--runs", str(folder / "runs"), "--out", str(folder / "out")]
-    return main(["report", *words, *options])
+    return main([*words, *options], trainers)
 
 
 def log_of(folder):
@@ -50,46 +52,46 @@ def test_the_page_shows_what_the_folders_hold(finished):
     assert {outcome.row: outcome.parameters for outcome in made.outcomes} == {"cnn": 53_857, "cbam": 54_019}
 
 
-def test_a_second_call_trains_nothing(finished, small_archive, monkeypatch):
-    monkeypatch.setattr("train.report.work.train_ours", None)
-    monkeypatch.setattr("train.report.work.train_twin", None)
+def test_a_second_call_trains_nothing(finished, small_archive):
     before = log_of(finished)
-    assert report(small_archive, finished) == 0
+    assert report(small_archive, finished, trainers={}) == 0
     assert log_of(finished) == before
 
 
-def test_what_was_stopped_goes_on_and_what_fails_is_named(finished, small_archive, tmp_path, capsys, monkeypatch):
+def test_a_stopped_report_continues_and_failed_runs_are_named(finished, small_archive, tmp_path, capsys):
     shutil.copytree(finished / "runs", tmp_path / "runs")
     (tmp_path / "runs" / "report.jsonl").write_text('{"run": "per_im')  # nothing is known to be done
     asked = []
 
-    def train_ours(run, train):
+    def train_ours(run, source, console):
         asked.append(run.name)
-        run.path.mkdir(parents=True, exist_ok=True)
         if len(asked) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)  # too late for this run to heed it
+            os.kill(os.getpid(), signal.SIGTERM)  # too late for this run
         return 0
 
-    monkeypatch.setattr(work, "train_ours", train_ours)
-    monkeypatch.setattr(work, "train_twin", lambda run, source, console: 1)
-    assert report(small_archive, tmp_path) == 143
+    trainers = {"ours": train_ours, "pytorch": lambda *_: 1}
+    assert report(small_archive, tmp_path, trainers=trainers) == 143
     assert not (tmp_path / "out").exists()
-    assert report(small_archive, tmp_path) == 1
+    assert report(small_archive, tmp_path, trainers=trainers) == 1
     assert asked == [f"per_image/{row}/ours/seed-0" for row in ("cnn", "cbam")]
     shown = capsys.readouterr().err
-    assert "stopped; the same command goes on" in shown
+    assert "stopped; the same command continues" in shown
     assert "these runs failed, for the reasons above: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch" in shown
     page = (tmp_path / "out" / "results.md").read_text()
-    assert "2 of 4 runs, failed: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch/seed-0, in" in page
+    assert "- runs: 2 of 4, in" in page
+    assert "- failed: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch/seed-0\n" in page
 
 
-def test_runs_that_another_report_holds_are_not_done_again(finished, small_archive, tmp_path, monkeypatch):
+def test_runs_that_another_report_holds_are_not_trained_again(finished, small_archive, tmp_path):
     """As on another machine, or where the folders are gone."""
     kept, asked = finished / "out" / "results.json", []
     known = ["--known", str(kept), "--seeds", "0", "1"]
-    monkeypatch.setattr(work, "train_ours", lambda run, train: asked.append(run.name) or 1)
-    monkeypatch.setattr(work, "train_twin", lambda run, source, console: asked.append(run.name) or 1)
-    assert report(small_archive, tmp_path, *known) == 1
+
+    def fail(run, source, console):
+        asked.append(run.name)
+        return 1
+
+    assert report(small_archive, tmp_path, *known, trainers={"ours": fail, "pytorch": fail}) == 1
     names = [f"per_image/{row}/{side}/seed-1" for row in ("cnn", "cbam") for side in ("ours", "pytorch")]
     assert asked == names
     made = from_json((tmp_path / "out" / "results.json").read_text())
@@ -115,8 +117,8 @@ def test_a_run_s_own_folder_comes_before_another_report(finished, small_archive,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"options": {"epochs": 50}}, "with the same options, got FILE: epochs is 50 there, 1 here"),
-        ({"images": {"images": 7}}, "on the same images, got others: images 7 there, 39 here"),
+        ({"options": {"epochs": 50}}, "with the same options, got FILE: epochs 50 then, 1 now"),
+        ({"images": {"images": 7}}, "on the same images, got: images 7 then, 39 now"),
         ({"outcomes": [{}]}, "must name the results.json of a report, got FILE: "),
         (None, "No such file or directory: 'FILE'"),
     ],
@@ -133,17 +135,11 @@ def test_a_report_of_another_kind_is_refused(finished, small_archive, tmp_path, 
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_words_for_a_run_of_ours(tmp_path):
-    from train.report.options import Options
-    from train.report.plan import plan
-
-    run, called = plan(Options(runs=str(tmp_path), epochs=2))[0], []
-    assert work.train_ours(run, lambda words: called.append(words) or 7) == 7
-    run.path.mkdir(parents=True)
-    (run.path / "config.json").touch()
-    work.train_ours(run, lambda words: called.append(words) or 0)
-    assert called[0][:4] == ["--preset", "quick", "--network", "cnn"]
-    assert called[1] == ["--resume", str(run.path), "--data", "synthetic"]
+def test_our_runs_are_those_of_the_training_command(finished, small_archive, console):
+    options = Options(data=f"npz:{small_archive}", epochs=1, batch_size=6, runs=str(finished / "runs"))
+    run = plan(options)[0]
+    assert read_config(run.path) == run.config
+    assert TRAINERS["ours"](run, None, console) == 0  # resumes the finished run
 
 
 @pytest.mark.parametrize(
@@ -151,9 +147,10 @@ def test_the_words_for_a_run_of_ours(tmp_path):
     [
         (["--seeds", "1", "1"], "error: --seeds must be at least one, none of them twice, got '1 1'"),
         (["--data", "npz:nowhere.npz"], "error: "),
-        (["--no-train"], "must hold runs that are done, got none; failed: none that was tried"),
+        (["--rows", "resnet"], "error: --rows must be all or rows of the tables, got 'resnet'"),
+        (["--no-train"], "without any; failed: none"),
         (["--known", "~no-such-user/results.json"], "No such file or directory: '~no-such-user/results.json'"),
-        (["--renew"], "--renew must be the only option, as it trains and reads no runs, got --data, "),
+        (["--renew"], "--renew must be the only option, as it reads no runs, got --data, "),
         (["--batch-size", "32"], "--batch-size must be at most the number of training images, 31, got 32"),
     ],
 )
@@ -183,11 +180,11 @@ def test_another_configuration_in_the_folder_is_refused(finished, small_archive,
 
 def test_the_help(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["report", "--help"])
+        main(["--help"])
     assert stop.value.code == 0
     assert "--article-epochs" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
-        main(["report", "--rows", "resnet"])
+        main(["--resnet"])
     assert stop.value.code == 2
     assert "usage: python -m train report" in capsys.readouterr().err
 

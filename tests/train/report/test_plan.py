@@ -1,30 +1,33 @@
-"""Which runs a report is made of, and which it refuses."""
+"""The runs of a report, and the options that it refuses."""
 
 import dataclasses
 import json
 
 import pytest
-from train.cli import parse as parse_training
 
-from train.report.options import Options
-from train.report.plan import check, check_same, plan, words
-from train.report.rows import ROWS
+from flax_attn import list_blocks
+from train.report.plan import ROWS, SHOWN, Options, check, check_same, plan, words
 from train.runs import CONFIG, write_whole
+from train.usage import parse as parse_training
 
 
 def test_every_row_has_every_protocol_seed_and_side_once():
     runs = plan(Options(seeds=(3, 5)))
-    assert len(runs) == len({run.path for run in runs}) == 2 * len(ROWS) * 3
+    assert len(runs) == len({run.path for run in runs}) == 2 * len(SHOWN) * 3
     first = runs[: len(runs) // 2]
-    assert {run.seed for run in first} == {3}  # whoever stops half way has one seed of everything
-    twins = [run for run in runs if run.side == "pytorch"]
-    assert {run.protocol for run in twins} == {"per_image"}
-    assert {run.row for run in twins} == set(ROWS)
+    assert {run.key.seed for run in first} == {3}  # half way there is one seed of everything
+    twins = [run for run in runs if run.key.side == "pytorch"]
+    assert {run.key.protocol for run in twins} == {"per_image"}
+    assert {run.key.row for run in twins} == set(SHOWN)
+
+
+def test_every_block_has_a_row():
+    assert {row.network for row in ROWS.values()} == {"cnn", *list_blocks()}
 
 
 def test_a_row_is_trained_as_it_says():
-    runs = {(run.row, run.protocol): run.config for run in plan(Options(seeds=(0,), twins=(), batch_size=7))}
-    for (name, protocol), config in runs.items():
+    runs = {run.key: run.config for run in plan(Options(rows=("all",), seeds=(0,), twins=(), batch_size=7))}
+    for (name, protocol, _, _), config in runs.items():
         assert config.network == ROWS[name].network
         assert config.patches == protocol
         if config.network == "multi_head":
@@ -33,14 +36,14 @@ def test_a_row_is_trained_as_it_says():
         assert config.shuffle == (protocol == "per_image")
 
 
-@pytest.mark.parametrize("run", plan(Options(seeds=(2,), twins=(), article_epochs=3)), ids=lambda run: run.name)
-def test_the_words_of_a_run_are_its_options(run):
-    assert parse_training(words(run.config)).config == run.config
+def test_the_words_of_a_run_are_its_options():
+    for run in plan(Options(rows=("all",), seeds=(2,), twins=(), article_epochs=3)):
+        assert parse_training(words(run.config)).config == run.config
 
 
 def test_the_epochs_of_the_article_protocol():
     runs = plan(Options(epochs=7, article_epochs=2))
-    assert {(run.protocol, run.config.epochs) for run in runs} == {("per_image", 7), ("article", 2)}
+    assert {(run.key.protocol, run.config.epochs) for run in runs} == {("per_image", 7), ("article", 2)}
 
 
 @pytest.mark.parametrize(
@@ -49,18 +52,19 @@ def test_the_epochs_of_the_article_protocol():
         (Options(seeds=()), "--seeds must be at least one, none of them twice, got ''"),
         (Options(seeds=(1, 1)), "--seeds must be at least one, none of them twice, got '1 1'"),
         (Options(rows=()), "--rows must be at least one"),
+        (Options(rows=("cnn", "cbma")), "--rows must be all or rows of the tables, got 'cbma'; near it: cbam"),
         (Options(epochs=0), "--epochs must be at least 1, got 0"),
         (Options(article_epochs=0), "--article-epochs must be at least 1, got 0"),
         (Options(seeds=(-1,)), r"--seed must lie in \[0, 2\*\*32\), got -1"),
         (Options(learning_rate=0.0), "--learning-rate must be a positive number, got 0.0"),
     ],
 )
-def test_what_cannot_be_done(options, message):
+def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         check(options)
 
 
-def test_a_run_with_other_options_is_not_taken_for_this_reports(tmp_path):
+def test_a_run_with_other_options_is_refused(tmp_path):
     run = plan(Options(runs=str(tmp_path)))[0]
     run.path.mkdir(parents=True)
     other = dataclasses.replace(run.config, epochs=9, learning_rate=0.5, keep=4, run_dir="elsewhere")

@@ -1,4 +1,4 @@
-"""The twin's runs: the same training as ours, in a run folder that holds the same."""
+"""The twin's runs: the same training as ours, in a run folder with the same files."""
 
 import dataclasses
 import shutil
@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 
 from flax_attn.testing import tolerance
 from torch_ref.networks import patch as pt
-from train.config import Config
+from train.config import PatchConfig
 from train.loop import NonFiniteError, Run, StoppedError
-from train.report.twin import TwinRun
+from train.metrics import Tally
 from train.runs import RunFolder
+from train.twin import TwinRun
 
 SAME_ERROR = tolerance("training error", "float32")
 
@@ -27,7 +28,7 @@ def train(config, source, stop=lambda: False):
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("twin") / "run"
-    return Config(network="cnn", batch_size=6, epochs=3, learning_rate=1e-3, seed=5, run_dir=str(folder))
+    return PatchConfig(network="cnn", batch_size=6, epochs=2, learning_rate=1e-3, seed=5, run_dir=str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +50,21 @@ def test_the_folder_holds_what_ours_does(finished):
         "steps.jsonl",
         "twin.pt",
     }
-    assert len(finished.folder.history()) == 3
-    assert len(finished.folder.step_errors()) == 3 * (31 // 6)
+    assert len(finished.folder.history()) == 2
+    assert len(finished.folder.step_errors()) == 2 * (31 // 6)
 
 
 def test_it_is_the_training_of_ours(finished, config, small_source):
-    run, steps = Run(dataclasses.replace(config, run_dir=None), small_source), []
-    history = list(run.epochs(lambda split, tally, error: steps.append(error) if split == "train" else None))
+    run, steps, tests = Run(dataclasses.replace(config, run_dir=None), small_source), [], []
+    for epoch in range(config.epochs):
+        steps += [float(scores.error) for _, scores in run.train_epoch(epoch)]
+        tests.append(Tally())
+        for fed, scores in run.test():
+            tests[-1].add(float(scores.error), float(scores.accuracy), int(fed.real.sum()))
     np.testing.assert_allclose(finished.folder.step_errors(), steps, rtol=SAME_ERROR)
-    for theirs, ours in zip(finished.folder.history(), history, strict=True):
-        np.testing.assert_allclose(theirs.train_error, ours.train_error, rtol=SAME_ERROR)
-        np.testing.assert_allclose(theirs.test_error, ours.test_error, rtol=SAME_ERROR)
-        assert theirs.test_accuracy == ours.test_accuracy
+    for theirs, ours in zip(finished.folder.history(), tests, strict=True):
+        np.testing.assert_allclose(theirs.test_error, ours.error, rtol=SAME_ERROR)
+        assert theirs.test_accuracy == ours.accuracy
 
 
 def test_the_weights_are_those_of_the_twin(finished):
@@ -70,8 +74,7 @@ def test_the_weights_are_those_of_the_twin(finished):
     assert all(torch.equal(tensor, state[name]) for name, tensor in written.items() if "num_batches" not in name)
 
 
-def test_a_stopped_run_goes_on_from_its_last_epoch_with_its_masks(config, small_source, tmp_path, monkeypatch):
-    monkeypatch.setattr(TwinRun, "_finish", lambda self: None)
+def test_a_stopped_run_resumes_from_its_last_epoch_with_its_masks(config, small_source, tmp_path):
     config = dataclasses.replace(config, network="multi_head", position="learned")
     names = ("whole", "parts")
     whole, parts = (dataclasses.replace(config, run_dir=str(tmp_path / name)) for name in names)
@@ -100,12 +103,12 @@ def test_a_broken_state_is_named_and_the_folder_free_again(config, finished, sma
     TwinRun(config, small_source).train(lambda metrics: None)
 
 
-def test_a_loss_that_is_no_number_stops_it(config, small_source, tmp_path):
+def test_a_non_finite_loss_stops_it(config, small_source, tmp_path):
     config = dataclasses.replace(config, learning_rate=1e30, run_dir=str(tmp_path / "run"))
-    with pytest.raises(NonFiniteError, match=r"PyTorch's loss is .* in epoch 1, step \d, at learning rate"):
+    with pytest.raises(NonFiniteError, match=r"PyTorch: non-finite loss \(.*\) in epoch 1, step \d, at learning rate"):
         train(config, small_source)
 
 
-def test_it_goes_on_with_its_own_images_alone(finished, config, other_source):
+def test_it_resumes_only_on_its_own_images(finished, config, other_source):
     with pytest.raises(ValueError, match=r"is not what the run in .* began with: .*digest"):
         TwinRun(config, other_source)

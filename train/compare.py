@@ -1,0 +1,363 @@
+"""``python -m train compare``: the PyTorch twin and our network, trained alike and compared with each other.
+
+Both start from the same weights and get the same images, patches, order, dropout masks and learning rates. Ours is
+trained by `train.loop.Run`, as any run. `train.verdict` says what has to agree, and how far.
+"""
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from flax_attn import to_torch
+from flax_attn.networks.patch import PatchNetwork
+from flax_attn.testing import relative_error
+from flax_attn.testing.flax_side import cast, parameter_paths
+
+from .config import PatchConfig, check, told_default
+from .data import Source, open_source
+from .data.batches import check_batch_size
+from .data.source import RESIDENT_BYTES
+from .devices import Layout
+from .loop import Run
+from .runs import check_run_dir, write_whole
+from .show import Bar, looking, say
+from .signals import INTERRUPTED
+from .step import network_of
+from .tasks.patch import build_network
+from .text import EXHAUSTED, data_title, first_line, printable
+from .usage import read_options
+from .verdict import FIRST, Verdict, findings, judge, save_picture
+
+if TYPE_CHECKING:  # PyTorch need not be installed
+    from .twin import Twin
+
+PROGRAM = "python -m train compare"
+JSON, PICTURE = "compare.json", "compare.png"
+PRECISION = "highest"  # of matrix products; off the CPU the default would round their factors
+PACKAGES = ("jax", "flax", "optax", "torch", "numpy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Trains the PyTorch twin of a network and ours alike, and compares the two.
+
+    Attributes:
+        network: What attends to the map before the classifier, as for training.
+        data: The images of the patch task, as for training; few enough to fit on the device.
+        patches: Patches by image, or by the place in the batch alone.
+        token_order: What a token of multi_head is.
+        position: The position encoding of multi_head.
+        batch_size: Images per step.
+        shuffle: Whether each epoch has its own random order, or file order.
+        steps: Optimizer steps on either side.
+        learning_rate: Adam's, or its maximum under a schedule.
+        schedule: The learning rate over the steps.
+        dtype: Of weights and computation. float64: is it the same function? float32: does it round as PyTorch does?
+        seed: Of the weights, the patches, the order of the images and dropout.
+        runs: Further PyTorch runs, which differ only in the order of their sums; they make the band.
+        run_dir: The folder for results, new or empty.
+    """
+
+    network: str = "cbam"
+    data: Annotated[str, tyro.conf.arg(metavar="KIND[:PATH]")] = "synthetic"
+    patches: Literal["per_image", "article"] = "per_image"
+    token_order: Literal["pixels", "article"] = "pixels"
+    position: Literal["none", "sine", "learned"] = "none"
+    batch_size: int = 32
+    shuffle: bool = True
+    steps: int = 200
+    learning_rate: float = 3e-3
+    schedule: Literal["constant", "one_cycle"] = "one_cycle"
+    dtype: Literal["float64", "float32"] = "float32"
+    seed: int = 0
+    runs: int = 4
+    run_dir: Annotated[str | None, told_default("runs/TIME-NETWORK-compare", "DIR")] = None
+
+    @property
+    def config(self) -> PatchConfig:
+        """The options of a training run."""
+        given: dict[str, Any] = {name: value for name, value in vars(self).items() if name not in ("steps", "runs")}
+        return PatchConfig(**given)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit status.
+
+    0; 1 where the two do not agree, memory runs out or the results cannot be written; 2 for bad input; 130 after
+    Ctrl-C.
+    """
+    try:
+        options = read_options(Options, PROGRAM, argv)
+        source, folder = prepare(options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped before the first step", file=sys.stderr)
+        return INTERRUPTED
+    try:
+        return run(options, source, folder)
+    except OSError as error:
+        print(f"error: cannot write to {folder}: {error}", file=sys.stderr)
+    except EXHAUSTED as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped before the end: no results", file=sys.stderr)
+        return INTERRUPTED
+    return 1
+
+
+def prepare(options: Options) -> tuple[Source, Path]:
+    """Validates everything before it creates the folder.
+
+    Raises:
+        ValueError: an option or a file that cannot be used.
+        FileNotFoundError: no such file.
+        ImportError: PyTorch is not installed.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise ImportError("comparing needs PyTorch: pip install -e '.[torch]'")
+    check(options.config)
+    if options.steps < 1:
+        raise ValueError(f"--steps must be at least 1, got {options.steps}")
+    least = 1 if options.dtype == "float32" else 0
+    if options.runs < least:
+        raise ValueError(f"--runs must be at least {least} with --dtype {options.dtype}, got {options.runs}")
+    folder = check_run_dir(options.config)
+    if options.run_dir is None:
+        folder = folder.with_name(f"{folder.name}-compare")
+    with looking(Console()) as progress:
+        source = open_source(options.data, progress)
+    most = Layout(options.batch_size).most
+    if not source.resident or source.size > most:
+        limit = f"at most {int(min(RESIDENT_BYTES, most)) >> 20} MiB of images, all of which stay in memory"
+        raise ValueError(f"--data must have {limit}, got {options.data} with {len(source.records)} images")
+    check_batch_size(options.batch_size, source.train)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--run-dir must be a writable folder, got {folder}: {error}") from error
+    return source, folder
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A training run from its first step to its last.
+
+    Attributes:
+        losses: (steps,), of each batch before its step.
+        seconds: (steps,), that each step took.
+        state_dict: the network at the end, under PyTorch's names.
+    """
+
+    losses: np.ndarray
+    seconds: np.ndarray
+    state_dict: dict[str, np.ndarray]
+
+    @property
+    def step_time(self) -> float:
+        """The median over the steps but the first, which compiles, where there are others."""
+        return float(np.median(self.seconds[1:] if len(self.seconds) > 1 else self.seconds))
+
+
+@contextmanager
+def settings(dtype: str) -> Iterator[None]:
+    """JAX's settings for a comparison in ``dtype``."""
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision(PRECISION):
+        yield
+
+
+def start(options: Options, source: Source) -> tuple[Run, PatchNetwork]:
+    """Our run, and its network before the first step; to be used within `settings`."""
+    with jax.enable_x64(False):  # the weights of a training run, also where they are then float64
+        built = build_network(options.config, *source.shape)
+    network: Any = cast(built, options.dtype)
+    network.train()
+    return Run(options.config, source, total_steps=options.steps, network=network), network
+
+
+def train_ours(run: Run, steps: int, progress: Callable[[], None]) -> Trajectory:
+    """Trains our network, for so many steps."""
+    losses, seconds, began = [], [], time.perf_counter()
+    for _, scores in _steps(run.train_epoch, steps):
+        losses.append(float(scores.error))
+        jax.block_until_ready(run.state.params)  # type: ignore[no-untyped-call]  # they may be on their way
+        seconds.append(time.perf_counter() - began)
+        progress()
+        began = time.perf_counter()
+    return Trajectory(np.array(losses), np.array(seconds), to_torch(network_of(run.state)))
+
+
+def train_twin(twin: "Twin", steps: int, progress: Callable[[], None]) -> Trajectory:
+    """Trains the twin."""
+    losses, seconds = [], []
+    with twin.order.kernels():
+        for loss, _, _ in _steps(twin.train_epoch, steps):
+            losses.append(loss)
+            seconds.append(twin.seconds)
+            progress()
+    state_dict = {name: tensor.numpy() for name, tensor in twin.network.state_dict().items()}
+    return Trajectory(np.array(losses), np.array(seconds), state_dict)
+
+
+def _steps(train_epoch: Callable[[int], Iterator[Any]], steps: int) -> Iterator[Any]:
+    """The first steps of a training, over as many epochs as they take."""
+    return itertools.islice((step for epoch in itertools.count() for step in train_epoch(epoch)), steps)
+
+
+def figures(
+    options: Options, network: PatchNetwork, trajectories: Sequence[Trajectory], verdict: Verdict
+) -> dict[str, Any]:
+    """All numbers of a comparison by name; ``trajectories`` are ours, PyTorch's reference and its other runs."""
+    import torch
+
+    from torch_ref.cases import CASES
+
+    ours, reference, *others = trajectories
+    errors = {
+        name: relative_error(ours.state_dict[name], expected)
+        for name, expected in reference.state_dict.items()
+        if not name.endswith("num_batches_tracked")  # JAX's side has none
+    }
+    learned, block = parameter_paths(network), type(network.attn1).__name__
+    endings = tuple(ending for case in CASES if case.class_name == block for ending in case.zero_gradients)
+    noise = {name for name in learned if name.endswith(endings)}  # only rounding errors move these
+    devices, kind = Layout(options.batch_size).devices, jax.devices()[0].device_kind
+    return {
+        "options": dataclasses.asdict(options),
+        "where": {
+            "ours": f"{devices} x {kind}, products at {PRECISION!r} precision",
+            "PyTorch": f"cpu, {torch.get_num_threads()} threads",
+            "versions": ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
+        },
+        "verdict": {
+            "holds": verdict.holds,
+            "tolerance": verdict.tolerance,
+            "worst": verdict.worst,
+            "share_within_band": verdict.share,
+            "share_wanted": verdict.wanted,
+            "share_of_each_pytorch_run": verdict.yardsticks,
+        },
+        "loss": {
+            "ours": ours.losses,
+            "pytorch": reference.losses,
+            "pytorch_in_other_orders": [other.losses for other in others],
+            "difference": verdict.difference,
+            "band": verdict.band,
+        },
+        "seconds": {
+            "ours": {"median": ours.step_time, "steps": ours.seconds},
+            "pytorch": {"median": reference.step_time, "steps": reference.seconds},
+        },
+        "parameters": {name: error for name, error in errors.items() if name in learned - noise},
+        "parameters_with_zero_gradient": {name: error for name, error in errors.items() if name in noise},
+        "buffers": {name: error for name, error in errors.items() if name not in learned},
+    }
+
+
+def run(options: Options, source: Source, folder: Path) -> int:
+    """Trains both, shows and writes the results; returns 1 where the two do not agree."""
+    from .twin import Order, OurMasks, Twin  # PyTorch
+
+    console = Console()
+    say(console, heading(options))
+    with settings(options.dtype), Bar((2 + options.runs) * options.steps, console) as bar:
+        ours_run, network = start(options, source)
+        trajectories = [train_ours(ours_run, options.steps, lambda: bar.advance("ours"))]
+        bar.note(f"ours: {options.steps} steps done")
+        for number in range(1 + options.runs):
+            name = f"PyTorch, order {number}" if number else "PyTorch"
+            twin = Twin(ours_run, network, order=Order(number, options.seed), masks=OurMasks(network))
+            trajectories.append(train_twin(twin, options.steps, partial(bar.advance, name)))
+            bar.note(f"{name}: {options.steps} steps done")
+        curves = [trajectory.losses for trajectory in trajectories]
+        verdict = judge(options.dtype, jax.default_backend(), curves[0], curves[1], curves[2:])
+        found = figures(options, network, trajectories, verdict)
+    write_whole(folder / JSON, json.dumps(_plain(found), indent=1, allow_nan=False) + "\n")
+    save_picture(folder / PICTURE, f"{title(options)}, {options.steps} steps on {data_title(options.data)}", found)
+    say(console, table(options, found))
+    for line in (*findings(verdict, curves, options.steps), f"run folder: {printable(folder)}"):
+        say(console, line)
+    if verdict.holds:
+        return 0
+    print(f"error: ours and PyTorch's {options.network} do not agree in {options.dtype}", file=sys.stderr)
+    return 1
+
+
+def _plain(value: Any) -> Any:
+    """Values for JSON: lists in place of arrays, null in place of infinity and NaN."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray | list):
+        return [_plain(item) for item in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def heading(options: Options) -> str:
+    """What is about to happen, in a line.
+
+    Example:
+        >>> heading(Options(steps=20, runs=1))
+        'cbam in float32: 20 steps of batches of 32, ours, PyTorch, and PyTorch in 1 other order of sums'
+    """
+    others = f", and PyTorch in {options.runs} other order{'s' * (options.runs != 1)} of sums" if options.runs else ""
+    runs = f"ours, PyTorch{others}" if options.runs else "ours and PyTorch"
+    return f"{options.network} in {options.dtype}: {options.steps} steps of batches of {options.batch_size}, {runs}"
+
+
+def title(options: Options) -> str:
+    """Of the table and the picture."""
+    return f"{options.network} in {options.dtype}: ours against PyTorch"
+
+
+def table(options: Options, found: dict[str, Any]) -> Table:
+    """The figures for the terminal."""
+    loss, where, times = found["loss"], found["where"], found["seconds"]
+    milliseconds = [f"{1e3 * times[side]['median']:.3g} ms" for side in ("ours", "pytorch")]
+    rows = {
+        f"losses, first {min(FIRST, options.steps)} steps": f"{np.max(loss['difference'][:FIRST]):.2g}",
+        f"losses, all {options.steps} steps": f"{np.max(loss['difference']):.2g}",
+        "parameters after them": largest(found["parameters"]),
+        "those of zero gradient": largest(found["parameters_with_zero_gradient"]),
+        "buffers": largest(found["buffers"]),
+        "last loss": f"ours {loss['ours'][-1]:.9g}, PyTorch {loss['pytorch'][-1]:.9g}",
+        "time per step": f"ours {milliseconds[0]}, PyTorch {milliseconds[1]} (medians, without compilation)",
+        "ours on": where["ours"],
+        "PyTorch on": where["PyTorch"],
+        "versions": where["versions"],
+    }
+    shown = Table(title=title(options), show_header=False)
+    for name, value in rows.items():
+        if value:
+            shown.add_row(name, value)
+    return shown
+
+
+def largest(errors: dict[str, float]) -> str:
+    """The largest difference and its parameter; nothing where there are none.
+
+    Example:
+        >>> largest({"final.weight": 1e-9, "final.bias": 2e-9})
+        '2e-09 (final.bias)'
+    """
+    if not errors:
+        return ""
+    name = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
+    return f"{errors[name]:.2g} ({name})"
