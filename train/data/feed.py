@@ -63,27 +63,52 @@ class Fed(NamedTuple):
     labels: jax.Array | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The indices (b,) of each training step's records, epoch after epoch without end."""
+
+    records: range
+    batch_size: int
+    shuffle: bool
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """The number of steps per epoch."""
+        return len(self.records) // self.batch_size
+
+    def __len__(self) -> int:
+        return STEPS
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        epoch, place = divmod(step, self.steps)
+        return np.asarray(epoch_of(self, epoch)[place])
+
+
+@functools.lru_cache(maxsize=2)  # reading ahead is in two epochs at once
+def epoch_of(plan: Plan, epoch: int) -> np.ndarray:
+    """The indices (steps, b) of an epoch."""
+    return train_batches(plan.records, plan.batch_size, shuffle=plan.shuffle, seed=plan.seed, epoch=epoch)
+
+
 class ResidentFeed:
     """All records on each device; a batch is a list of indices."""
 
     waited = 0.0
 
     def __init__(self, source: Source, config: Config, layout: Layout) -> None:
-        self._source, self._config, self._layout = source, config, layout
+        self._source, self._layout = source, layout
+        self._plan = Plan(source.train, config.batch_size, config.shuffle, config.seed)
         self._inputs: Any = layout.copy(source.inputs)
 
     def train(self, epoch: int, first: int) -> Iterator[Fed]:
         """The training batches of an epoch, beginning with number ``first``."""
-        config = self._config
-        batches = train_batches(
-            self._source.train, config.batch_size, shuffle=config.shuffle, seed=config.seed, epoch=epoch
-        )
-        for indices in batches[first:]:
+        for indices in epoch_of(self._plan, epoch)[first:]:
             yield self._fed(indices, np.ones(len(indices), np.bool_))
 
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""
-        for indices, real in eval_batches(self._source.test, self._config.batch_size):
+        for indices, real in eval_batches(self._source.test, self._plan.batch_size):
             yield self._fed(indices, real)
 
     def close(self) -> None:
@@ -98,22 +123,22 @@ class StreamedFeed:
     """Each batch brings its own records, which worker processes decode during the steps before it."""
 
     def __init__(self, source: Source, config: Config, layout: Layout) -> None:
+        _import_grain()  # fails before a run folder is created
         self.waited = 0.0  # seconds that training has waited for batches
-        self._source, self._config, self._layout = source, config, layout
+        self._source, self._layout = source, layout
         self._plan = Plan(source.train, config.batch_size, config.shuffle, config.seed)
-        self._steps = len(source.train) // config.batch_size  # per epoch
+        self._workers = default_workers() if config.workers is None else config.workers
         self._places = layout.cut(np.arange(config.batch_size, dtype=np.int32))
         self._batches: Generator[np.ndarray, None, None] | None = None
         self._next = 0  # the step that the next batch is for
 
     def train(self, epoch: int, first: int) -> Iterator[Fed]:
         """The training batches of an epoch, beginning with number ``first``."""
-        start = epoch * self._steps + first
+        start = epoch * self._plan.steps + first
         if self._batches is None or self._next != start:  # otherwise the workers continue with the next epoch
             self.close()
-            workers = default_workers() if self._config.workers is None else self._config.workers
-            self._next, self._batches = start, decode(self._source.records, self._plan, start, workers)
-        for step in range(start, start + self._steps - first):
+            self._next, self._batches = start, decode(self._source.records, self._plan, start, self._workers)
+        for step in range(start, start + self._plan.steps - first):
             began = time.perf_counter()
             inputs, indices = next(self._batches), self._plan[step]
             self._next += 1
@@ -123,7 +148,7 @@ class StreamedFeed:
 
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""
-        batches = list(eval_batches(self._source.test, self._config.batch_size))
+        batches = list(eval_batches(self._source.test, self._plan.batch_size))
         with contextlib.closing(decode(self._source.records, [indices for indices, _ in batches])) as decoded:
             for inputs, (indices, real) in zip(decoded, batches, strict=True):
                 yield self._fed(inputs, indices, real)
@@ -150,28 +175,6 @@ def open_feed(source: Source, config: Config, layout: Layout) -> Feed:
 
 def _labels(source: Source, indices: np.ndarray, layout: Layout) -> jax.Array | None:
     return None if source.labels is None else layout.cut(source.labels[indices])
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """The indices (b,) of each training step's records, epoch after epoch without end."""
-
-    images: range
-    batch_size: int
-    shuffle: bool
-    seed: int
-
-    def __len__(self) -> int:
-        return STEPS
-
-    def __getitem__(self, step: int) -> np.ndarray:
-        epoch, place = divmod(step, len(self.images) // self.batch_size)
-        return np.asarray(_epoch(self, epoch)[place])
-
-
-@functools.lru_cache(maxsize=2)  # reading ahead is in two epochs at once
-def _epoch(plan: Plan, epoch: int) -> np.ndarray:
-    return train_batches(plan.images, plan.batch_size, shuffle=plan.shuffle, seed=plan.seed, epoch=epoch)
 
 
 def decode(
@@ -215,9 +218,9 @@ def default_workers() -> int:
 
 @contextlib.contextmanager
 def _no_signals_for_new_processes() -> Iterator[None]:
-    """Blocks the signals that are meant for the run in this thread and in processes that it starts, which inherit that.
+    """Blocks signals in this thread and, by inheritance, in the processes that it starts.
 
-    Ctrl-C in a terminal, SLURM, systemd and timeout signal all processes of a job; the run has to save before its
+    Ctrl-C in a terminal, SLURM, systemd and timeout signal all processes of a job, and the run has to save before its
     workers end.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows

@@ -171,7 +171,7 @@ def _as_labels(name: str, labels: np.ndarray) -> tuple[np.ndarray, int]:
         raise ValueError(f"{name}: {LABELS} must be whole numbers, got {labels[broken][0]}")
     values = np.unique(labels)
     if len(values) < 2:
-        got = f"class {_listed(values)} alone" if len(values) else "no labels"
+        got = f"only class {_listed(values)}" if len(values) else "no labels"
         raise ValueError(f"{name}: {LABELS} must name at least 2 classes, got {got}")
     if not np.array_equal(values, np.arange(len(values))):
         raise ValueError(

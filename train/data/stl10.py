@@ -23,7 +23,7 @@ from .source import Source
 
 URL = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
 ARCHIVE = "stl10_binary.tar.gz"
-UNPACKED = "unpacked"  # a folder that exists while the archive is prepared
+UNPACKED = f"{ARCHIVE}.unpacked"  # a folder that exists while the archive is prepared
 EXTRA = "install it with: pip install -e '.[stl10]'"
 WAIT = 3.0  # seconds without an answer after which a server counts as unreachable; downloaders try for minutes
 
@@ -78,7 +78,6 @@ def open_stl10(name: str, folder: str | None, *, unlabelled: bool) -> Source:
     builder = tfds.builder("stl10", data_dir=root, file_format="array_record")
     if not builder.is_prepared():
         _prepare(name, builder, root)
-
     if not unlabelled:
         return Source(name, Archive(builder, "train"))
     many, labelled = (builder.info.splits[split].num_examples for split in ("unlabelled", "train"))
@@ -118,8 +117,9 @@ def _prepare(name: str, builder: Any, folder: Path | None) -> None:
             f"{name.partition(':')[0]}:FOLDER"
         )
     unpacked = root / UNPACKED
-    config = tfds.download.DownloadConfig(manual_dir=folder, extract_dir=unpacked)
     try:
+        unpacked.mkdir(parents=True, exist_ok=True)
+        config = tfds.download.DownloadConfig(manual_dir=folder, extract_dir=unpacked)
         builder.download_and_prepare(download_config=config)
     except Exception as error:  # from TensorFlow, the network, the disk or the archive
         raise ValueError(f"{name}: preparing STL-10 failed: {first_line(error)}") from error
@@ -141,7 +141,7 @@ def why_unreachable(url: str, seconds: float = WAIT) -> str | None:
 
     def ask() -> None:
         try:
-            with urllib.request.urlopen(url, timeout=seconds):
+            with urllib.request.build_opener().open(url, timeout=seconds):
                 reason.append(None)
         except TimeoutError:
             pass

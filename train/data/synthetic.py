@@ -31,7 +31,7 @@ COLOUR_SPREAD = np.array([0.37, 0.1, 0.045])
 
 
 class Bank(NamedTuple):
-    """What the images of a seed are made of: to draw these anew for each leaf would take minutes."""
+    """The parts of a seed's images, drawn once: drawing them for each leaf would take minutes."""
 
     radius: np.ndarray
     extent: np.ndarray
@@ -42,7 +42,7 @@ class Bank(NamedTuple):
 
 
 def synthetic_images(count: int = 5000, *, seed: int = 0, size: int = 96) -> np.ndarray:
-    """Draw uint8 images (count, size, size, 3); image i depends on `seed`, `size` and i alone."""
+    """Draws uint8 images (count, size, size, 3); image i depends on `seed`, `size` and i alone."""
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     if seed < 0:

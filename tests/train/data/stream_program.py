@@ -1,15 +1,18 @@
-"""Streams from 100,000 images; run by a test that watches its memory: ``stream_program.py BATCHES WORKERS [DATA]``."""
+"""Streams from 100,000 images until it kills itself; prints its workers and what it read."""
 
 import itertools
-import sys
-import time
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 
-from train.data import Source, open_source
-from train.data.stream import Stream
+from train.config import Config
+from train.data import Source
+from train.data.feed import StreamedFeed
+from train.devices import Layout
 
-COUNT, BATCH = 100_000, 64
+COUNT, BATCH, BATCHES = 100_000, 64, 24
 
 
 class Drawn:
@@ -22,20 +25,10 @@ class Drawn:
         return np.random.default_rng(index).integers(0, 256, (96, 96, 3), np.uint8)
 
 
-def main(count: int, workers: int, data: str | None = None) -> None:
-    source = open_source(data) if data else Source("drawn", Drawn())
-    assert not source.resident
-    stream = Stream(source, BATCH, seed=0, shuffle=True, workers=workers)
-    batches = stream.batches()
-    first, began, seen = next(batches)[0], time.perf_counter(), set()
-    assert first.shape == (BATCH, 96, 96, 3)
-    print("first batch", flush=True)
-    for _, indices in itertools.islice(batches, count - 1):
-        seen.update(indices.tolist())
-    speed = (count - 1) * BATCH / (time.perf_counter() - began)
-    batches.close()
-    print(f"{len(seen)} images of {len(source.train)}, {speed:.0f} a second")
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    source = Source("drawn", Drawn())
+    assert not source.resident
+    feed = StreamedFeed(source, Config(batch_size=BATCH, workers=2), Layout(BATCH))
+    seen = {int(index) for fed in itertools.islice(feed.train(0, 0), BATCHES) for index in fed.indices}
+    print(len(seen), *(process.pid for process in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)

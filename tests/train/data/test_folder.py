@@ -11,15 +11,14 @@ from PIL import Image
 
 from train.data import folder as folder_module
 from train.data import open_source
-from train.data.folder import find_files, read_folder
+from train.data.folder import read_folder
 
 # A dark left half and a bright right half, wider than high: the centre square is cut through by the edge.
 WIDE = np.full((101, 149, 3), 40, np.uint8)
 WIDE[:, 74:] = 200
 
-
 LATIN_1 = os.fsdecode(b"caf\xe9.txt")
-latin_1 = pytest.mark.skipif(sys.platform != "linux", reason="other systems have no file names that are no text")
+latin_1 = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are always text")
 
 
 def save(path, image=WIDE, **options):
@@ -61,9 +60,9 @@ def test_images_stand_in_natural_order_of_their_names_and_folders(photos):
 def test_hidden_files_and_folders_are_passed_over(photos):
     for name in (".hidden.png", ".thumbnails/a.png", "shown/.b.png"):
         save(photos / name)
-    files, passed_over = find_files(photos)
-    assert not any(passed_over.values())
-    assert [file.name for file in files] == [f"photo{number}.png" for number in (1, 2, 3, 10, 20)]
+    source = read_folder(str(photos))
+    assert source.images[:, 0, 0, 0].tolist() == [1, 2, 3, 10, 20]
+    assert source.notes == ()
 
 
 def test_the_central_square_is_kept(tmp_path):
@@ -149,7 +148,7 @@ def test_what_cannot_be_read_and_what_is_too_small_is_left_out_counted_and_named
     assert second == f"folder:{photos}: 1 of 11 files left out, smaller than 16x16: icon.png (15x33 pixels)"
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="other systems have no such pipes")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_left_out_and_not_waited_for(photos):
     os.mkfifo(photos / "pipe.png")
     assert read_folder(str(photos)).notes == (
@@ -185,9 +184,9 @@ def test_folders_that_cannot_be_entered_and_links_to_folders_are_left_out_counte
     source = read_folder(str(photos))
     assert source.images[:, 0, 0, 0].tolist() == [30, 1, 2, 3, 10, 20]
     assert source.notes == (
-        f"folder:{photos}: 2 folders left out, cannot be read: more/closed2 (Permission denied), "
+        f"folder:{photos}: 2 subfolders left out, cannot be read: more/closed2 (Permission denied), "
         "more/closed10 (Permission denied)",
-        f"folder:{photos}: 1 folder left out, links to folders, which are not followed: loop",
+        f"folder:{photos}: 1 subfolders left out, links to folders, which are not followed: loop",
     )
 
 
@@ -198,7 +197,7 @@ def test_a_folder_that_cannot_be_read_at_all_says_so(photos, monkeypatch):
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(ValueError, match=re.escape("got none; ")) as caught:
         open_source(f"folder:{photos}")
-    assert str(caught.value).endswith("1 folder left out, cannot be read: . (Permission denied)")
+    assert str(caught.value).endswith("1 subfolders left out, cannot be read: . (Permission denied)")
 
 
 @latin_1
@@ -240,7 +239,7 @@ def test_a_folder_without_a_readable_image_is_an_error_that_says_what_was_there(
     with pytest.raises(ValueError, match=re.escape("needed, got none; ")) as caught:
         open_source(f"folder:{tmp_path}")
     assert "1 of 1 files left out, cannot be read: notes.txt" in str(caught.value)
-    with pytest.raises(ValueError, match=r"at least 5 images that can be read are needed, got none$"):
+    with pytest.raises(ValueError, match=r"at least 5 readable images are needed, got none$"):
         open_source(f"folder:{save(tmp_path / 'inner' / '.hidden.png').parent}")
 
 
@@ -248,7 +247,7 @@ def test_too_few_images_a_file_and_a_missing_folder_are_errors(photos):
     (photos / "photo1.png").unlink()
     for path, error, message in (
         (photos, ValueError, "at least 5 images are needed, got 4"),
-        (photos / "photo2.png", ValueError, "a folder is needed, got a file"),
+        (photos / "photo2.png", ValueError, "must be a folder, got a file"),
         (photos / "nowhere", FileNotFoundError, "no such folder"),
     ):
         with pytest.raises(error, match=f"^{re.escape(f'folder:{path}: {message}')}$"):

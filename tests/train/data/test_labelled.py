@@ -1,19 +1,18 @@
-"""Arrays with labels: what is made of them, and what is said about those that are none."""
+"""Arrays with labels: normalised, checked and streamed; the generated ones hold something to learn."""
 
 import re
 
 import numpy as np
 import pytest
-from train.tasks.channel import ARRAYS
-from train.tasks.sensor import WINDOWS
 
 from flax_attn.testing import tolerance
 from train.config import Config
 from train.data import source
 from train.data.feed import ResidentFeed, StreamedFeed
 from train.data.labelled import Labelled
+from train.data.synthetic_labelled import synthetic_arrays, synthetic_windows
 from train.devices import Layout
-from train.tasks import ChannelTask, SensorTask
+from train.tasks.labelled import ARRAYS, WINDOWS, ChannelTask, SensorTask
 
 COUNT, CLASSES = 23, 3
 WINDOWS_OF = np.random.default_rng(0).normal(5, 2, (COUNT, 13, 7))
@@ -98,18 +97,18 @@ BAD = {
     "infinite": ({"inputs": WINDOWS_OF, "labels": changed(LABELS / 1, 4, np.inf)}, "must be whole numbers, got inf"),
     "negative": (
         {"inputs": WINDOWS_OF, "labels": LABELS - 1},
-        "from 0 to 2 for 3 classes, none left out, got -1, 0, 1",
+        "from 0 to 2 for 3 classes, without gaps, got -1, 0, 1",
     ),
-    "a gap": ({"inputs": WINDOWS_OF, "labels": LABELS * 2}, "from 0 to 2 for 3 classes, none left out, got 0, 2, 4"),
+    "a gap": ({"inputs": WINDOWS_OF, "labels": LABELS * 2}, "from 0 to 2 for 3 classes, without gaps, got 0, 2, 4"),
     "one class": (
         {"inputs": WINDOWS_OF, "labels": LABELS * 0},
-        "labels must name at least 2 classes, got class 0 alone",
+        "labels must name at least 2 classes, got only class 0",
     ),
     "none": ({"inputs": WINDOWS_OF[:0], "labels": LABELS[:0]}, "labels must name at least 2 classes, got no labels"),
     "few": ({"inputs": WINDOWS_OF[:4], "labels": LABELS[:4]}, "at least 5 windows are needed, got 4"),
     "sorted": (
         {"inputs": WINDOWS_OF, "labels": np.where(np.arange(COUNT) < 18, LABELS % 2, 2)},
-        "must have every class, got none of 2; windows that are sorted by class have to be shuffled first",
+        "the training windows, the first 80 %, must have every class, got none of 2; if they are sorted by class, ",
     ),
 }
 
@@ -127,8 +126,7 @@ def test_an_archive_of_something_else_is_an_error_of_one_line(tmp_path, name):
 def test_a_class_that_is_not_tested_is_told():
     opened = Labelled("mine", WINDOWS, WINDOWS_OF, np.where(np.arange(COUNT) < 18, LABELS, LABELS % 2))
     assert opened.notes == (
-        "mine: the last 20 % of the windows, which test, have none of 2: if they are sorted by class, they have to be "
-        "shuffled first",
+        "mine: the test windows, the last 20 %, have none of class 2; if they are sorted by class, shuffle them first",
     )
     assert Labelled("mine", WINDOWS, WINDOWS_OF, LABELS).notes == ()
 
@@ -164,3 +162,44 @@ def test_labels_come_with_their_records_resident_or_streamed(monkeypatch):
         np.testing.assert_array_equal(fed.inputs[fed.places], opened.records[indices])
         np.testing.assert_array_equal(fed.labels, LABELS[indices])
     assert [fed.indices.tolist() for fed in batches[0]] == [fed.indices.tolist() for fed in batches[1]]
+
+
+DRAWN, TRAIN = 499, 397
+
+
+def linear(features, labels):
+    """The test accuracy of a linear classifier on features (n, d)."""
+    features = (features - features[:TRAIN].mean(0)) / features[:TRAIN].std(0)
+    features, truth = np.c_[features, np.ones(len(features))], np.eye(labels.max() + 1)[labels]
+    ridge = features[:TRAIN].T @ features[:TRAIN] + 5 * np.eye(features.shape[1])
+    weights = np.linalg.solve(ridge, features[:TRAIN].T @ truth[:TRAIN])
+    return ((features[TRAIN:] @ weights).argmax(1) == labels[TRAIN:]).mean()
+
+
+def test_only_the_gate_can_tell_the_class_of_an_array():
+    arrays, labels, _ = synthetic_arrays(DRAWN)
+    assert linear(arrays.mean((1, 2)), labels) < 0.3  # all that a classifier without a gate sees; chance is 0.17
+    assert linear(arrays[:, 5, 7], labels) < 0.35
+    assert linear(arrays.max((1, 2)), labels) > 0.9
+
+
+def test_a_window_is_told_by_its_axes_and_its_motion_together():
+    windows, labels, names = synthetic_windows(DRAWN)
+    assert len(names) == labels.max() + 1 == 6
+    means, spreads = windows.mean(1), windows.std(1)
+    assert linear(windows[:, 11], labels) < 0.55
+    assert linear(means, labels) < 0.6
+    assert 0.65 < linear(np.c_[means, spreads], labels) < 0.95
+
+
+def test_a_record_depends_on_the_seed_and_its_number_alone():
+    for make in (synthetic_arrays, synthetic_windows):
+        (few, labels, _), (more, same, _), (other, _, _) = make(3), make(5), make(3, seed=1)
+        assert np.array_equal(few, more[:3])
+        assert np.array_equal(labels, same[:3])
+        assert not np.array_equal(few, other)
+
+
+def test_the_sizes_are_those_of_the_docs():
+    assert (synthetic_arrays(2)[0].shape, synthetic_arrays(2)[0].dtype) == ((2, 11, 13, 64), np.float32)
+    assert (synthetic_windows(2)[0].shape, synthetic_windows(2)[0].dtype) == ((2, 64, 6), np.float32)

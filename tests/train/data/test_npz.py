@@ -105,7 +105,7 @@ def test_a_truncated_or_changed_archive_is_an_error_of_one_line(tmp_path, compre
 
 def test_a_single_array_a_folder_and_nothing_are_errors_of_one_line(tmp_path):
     np.save(tmp_path / "a.npy", IMAGES)
-    check(tmp_path / "a.npy", ValueError, "got: a file that is cut off or of another kind")
+    check(tmp_path / "a.npy", ValueError, "got: a file that is truncated or of another kind")
     check(tmp_path, ValueError, "a readable .npz archive of plain arrays is needed, got: ")
     check(tmp_path / "b.npz", FileNotFoundError, "no such file")
 

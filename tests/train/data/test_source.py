@@ -1,11 +1,13 @@
-"""What a source answers for: its split, its size, and images that are read as one array or one by one."""
+"""A source's split and size, its images as one array or one by one, and what ``--data`` understands."""
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from train.data import Source, source
+from train.data import KINDS, Source, open_source, source
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 17, 19, 3), np.uint8)
 
@@ -39,7 +41,7 @@ def test_the_limit_for_living_on_the_device_is_in_bytes(monkeypatch):
     large = Source("mine", Decoded())
     assert not large.resident
     with pytest.raises(
-        ValueError, match=r"^mine: 11 images of 17x19 are too many to hold at once, at most 0 MiB; they"
+        ValueError, match=r"^mine: 11 images of 17x19 exceed the 0 MiB that may be held in memory; stream them$"
     ):
         _ = large.images
     assert np.array_equal(large.read(np.array([3])), IMAGES[[3]])
@@ -71,3 +73,42 @@ def test_a_split_outside_the_images_is_an_error(name, part):
 def test_what_is_no_set_of_images_is_an_error(kind, images, message):
     with pytest.raises(ValueError, match=f"^{re.escape('mine: ' + message)}"):
         Source("mine", kind(images))
+
+
+UNKNOWN = ["", "npz", "npz:", "folder", "folder:", "stl", "stl10:", "stl10-labelled", "synthetic:3", "Synthetic"]
+
+
+@pytest.mark.parametrize("data", UNKNOWN)
+def test_an_unknown_kind_is_an_error_that_lists_the_known_ones(data):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'--data must be {KINDS}, got {data!r}')}$"):
+        open_source(data)
+
+
+def test_training_on_a_small_set_needs_neither_grain_nor_tensorflow(tmp_path):
+    """A stream or STL-10 then says what to install."""
+    code = """
+import sys
+for name in ("grain", "tensorflow", "tensorflow_datasets"):
+    sys.modules[name] = None
+import numpy as np
+import train.training
+from train.config import Config
+from train.data import open_source
+from train.data.feed import StreamedFeed
+from train.devices import Layout
+np.savez("a.npz", images=np.zeros((7, 17, 19, 3), np.uint8))
+source = open_source("npz:a.npz")
+assert source.resident and source.images.shape == (7, 17, 19, 3)
+for use in (lambda: StreamedFeed(source, Config(batch_size=2), Layout(2)), lambda: open_source("stl10")):
+    try:
+        use()
+    except ValueError as error:
+        print(error)
+"""
+    path = {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=path, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        "streaming needs grain, got none; install it with: pip install -e '.[train]'",
+        "stl10: tensorflow-datasets is needed, got: import of tensorflow_datasets halted; None in sys.modules; "
+        "install it with: pip install -e '.[stl10]'",
+    ], done.stderr
