@@ -32,17 +32,13 @@ class SaveError(Exception):
     """A checkpoint could not be written."""
 
 
-class DamagedError(ValueError):
-    """A checkpoint's files are not what was written."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where in its run a checkpoint was made."""
 
     step: int = 0  # training steps taken
     epochs: int = 0  # complete epochs, their test included
-    tally: tuple[int, float, float] = (0, 0.0, 0.0)  # `Tally.state` of the epoch under way
+    tally: tuple[int, float, float] = (0, 0.0, 0.0)  # of the epoch under way
     speed: float = 0.0  # images per second in that epoch, once its training is done
 
 
@@ -53,17 +49,15 @@ class Checkpoints:
         self.folder, self._keep = folder.absolute(), keep
 
     def save(self, state: TrainState, place: Place, test_error: float | None = None) -> None:
-        """Saves, in place of a checkpoint of the same step if there is one.
-
-        Raises:
-            SaveError: a full disk, say; earlier checkpoints are as they were.
-        """
+        """Saves, in place of a checkpoint of the same step; if it raises `SaveError`, the others are as they were."""
         arrays = _arrays(state)
         saving, target = self.folder / SAVING, self.folder / str(place.step)
         try:
             shutil.rmtree(saving, ignore_errors=True)
             saving.mkdir(parents=True)
-            _check_space(saving, sum(array.nbytes for array in arrays.values()))
+            # A full disk is found here first, as orbax would print a traceback per array.
+            (saving / "space").write_bytes(bytes(2 * sum(array.nbytes for array in arrays.values()) + SPARE))
+            (saving / "space").unlink()
             with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
                 checkpointer.save(saving / STATE, args=ocp.args.StandardSave(arrays))
             _write_json(saving / PLACE, dataclasses.asdict(place))
@@ -84,24 +78,25 @@ class Checkpoints:
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Place]:
         """Reads a checkpoint, which `choose` has found sound, with the structure, dtypes and devices of ``like``."""
-        checkpoint = self.folder / str(step)
         wanted = {
             name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
             for name, array in _arrays(like).items()
         }
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            arrays = checkpointer.restore(checkpoint / STATE, args=ocp.args.StandardRestore(wanted))
-        place = read_json(checkpoint / PLACE)
-        return _with_arrays(like, arrays), Place(**{**place, "tally": tuple(place["tally"])})
+            arrays = checkpointer.restore(self.folder / str(step) / STATE, args=ocp.args.StandardRestore(wanted))
+        leaves = [
+            jax.random.wrap_key_data(arrays[name], impl=jax.random.key_impl(leaf)) if _is_key(leaf) else arrays[name]
+            for name, leaf in zip(wanted, jax.tree.leaves(like), strict=True)
+        ]
+        place = read_json(self.folder / str(step) / PLACE)
+        state: TrainState = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        return state, Place(**{**place, "tally": tuple(place["tally"])})
 
     def choose(self, *, older: bool) -> tuple[int | None, list[str]]:
         """Chooses the newest checkpoint and clears away what an earlier process left unfinished.
 
-        Returns:
-            Its step, None where there is no checkpoint, and notes for the user.
-
-        Raises:
-            DamagedError: it is damaged, and ``older`` does not allow to set it aside for the one before.
+        Returns its step, None where there is no checkpoint, and notes for the user. Raises ``ValueError`` where it is
+        damaged and ``older`` does not allow to set it aside for the one before.
         """
         self._take_back()
         paths = {step: self.folder / str(step) for step in steps_in(self.folder)}
@@ -110,7 +105,7 @@ class Checkpoints:
         newest = max(paths, default=None)
         if newest in damaged and not older:
             then = f"continue from {paths[sound[-1]]}" if sound else "start over, as there is none before it"
-            raise DamagedError(
+            raise ValueError(
                 f"checkpoint {paths[newest]} is damaged: {'; '.join(damaged[newest])}; --resume-older would {then}"
             )
         notes = [f"{paths[step]} is damaged and was moved to {_set_aside(paths[step])}" for step in damaged]
@@ -167,12 +162,6 @@ def problems_of(checkpoint: Path) -> list[str]:
     ]
 
 
-def _check_space(folder: Path, size: int) -> None:
-    """Raises ``OSError`` on a full disk, for which orbax would print a traceback per array."""
-    (folder / "space").write_bytes(bytes(2 * size + SPARE))
-    (folder / "space").unlink()
-
-
 def _set_aside(checkpoint: Path) -> Path:
     """Moves a damaged checkpoint to a folder beside the others, and returns its new path."""
     folder = checkpoint.parent.with_name(f"{checkpoint.parent.name}-damaged")
@@ -182,9 +171,10 @@ def _set_aside(checkpoint: Path) -> Path:
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
-    files = {path.relative_to(checkpoint).as_posix(): path for path in sorted(checkpoint.rglob("*")) if path.is_file()}
     return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if name not in UNDIGESTED
+        path.relative_to(checkpoint).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path.name not in UNDIGESTED
     }
 
 
@@ -194,22 +184,12 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def _arrays(state: TrainState) -> dict[str, jax.Array]:
-    """All that changes, by path; random keys as the numbers they consist of."""
+    """All that changes, by path, in the order of the leaves; random keys as the numbers they consist of."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {_name(path): jax.random.key_data(leaf) if _is_key(leaf) else leaf for path, leaf in leaves}
-
-
-def _with_arrays(like: TrainState, arrays: dict[str, jax.Array]) -> TrainState:
-    def put(path: Any, leaf: jax.Array) -> jax.Array:
-        array = arrays[_name(path)]
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
-
-    restored: TrainState = jax.tree_util.tree_map_with_path(put, like)
-    return restored
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        for path, leaf in leaves
+    }
 
 
 def _is_key(leaf: jax.Array) -> bool:

@@ -1,23 +1,26 @@
 """``python -m train`` without a command: from the options to a complete run folder."""
 
+import argparse
 import contextlib
 import dataclasses
 import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from rich.console import Console
 
 import flax_attn
 
 from .checkpoints import Checkpoints
-from .config import Config, check
+from .config import PRESETS, Config, check, flag, read_options, told_default
 from .data import Source
 from .data.feed import DataError
 from .events import Events, import_library
@@ -30,7 +33,9 @@ from .signals import INTERRUPTED, Stop, status
 from .step import network_of
 from .tasks import task_of
 from .text import EXHAUSTED, first_line
-from .usage import PROGRAM, Arguments, parse
+
+PROGRAM = "python -m train"
+TaskConfig = TypeVar("TaskConfig", bound=Config)
 
 
 def main(words: Sequence[str]) -> int:
@@ -41,8 +46,7 @@ def main(words: Sequence[str]) -> int:
     """
     began = time.perf_counter()
     try:
-        arguments = parse(words)
-        prepared = prepare(arguments)
+        prepared = prepare(parse(words))
     except (ValueError, OSError) as error:
         return fail(2, f"error: {error}")
     except EXHAUSTED as error:
@@ -69,6 +73,77 @@ def fail(code: int, line: str) -> int:
     return code
 
 
+@dataclass(frozen=True)
+class Arguments(Generic[TaskConfig]):
+    """Trains a small network: to tell whether an image holds a white patch, or the class of arrays or sensor windows.
+
+    Each --task has options of its own: see --help with --task. Other commands, each with a --help: attend draws what a
+    trained network attends to, compare checks the training against PyTorch's, report trains all networks and writes a
+    page of results.
+
+    Attributes:
+        config: The options of the run.
+        resume: Continues the run in this folder with its own options; on as many devices of the same kind, with the
+            same versions, the result is the same to the bit as if it had not been stopped.
+        resume_older: With --resume: if the newest checkpoint is damaged, continue from the one before it.
+    """
+
+    config: Annotated[tyro.conf.OmitArgPrefixes[TaskConfig], tyro.conf.arg(name="")]
+    resume: Annotated[str | None, told_default("a new run", "DIR")] = None
+    resume_older: bool = False
+
+
+def parse(argv: Sequence[str]) -> Arguments[Any]:
+    """Reads the options of a training run; ``--preset`` and ``--task`` say what the others default to.
+
+    With ``--resume`` they default to those of that run, from which only `Config.FREE` may differ.
+    """
+    # First the options that the defaults of all others, and the help, depend on; tyro complains about bad ones.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--preset", default="quick", choices=PRESETS["patch"])
+    first.add_argument("--task", default="patch", choices=PRESETS)
+    first.add_argument("--resume")
+    try:
+        known = first.parse_known_args(argv)[0]
+    except argparse.ArgumentError:
+        known = first.parse_known_args([])[0]
+    default = PRESETS[known.task][known.preset]
+    if known.resume is not None:
+        default = dataclasses.replace(read_config(Path(known.resume)), run_dir=known.resume)
+    kind: Any = Arguments[type(default)]  # type: ignore[misc]  # the options of the task, known only now
+    try:
+        arguments: Arguments[Any] = read_options(kind, PROGRAM, argv, Arguments(default))
+    except SystemExit as stop:
+        if stop.code:
+            tell_owners(argv, default.task)
+        raise
+    if known.resume is not None:
+        check_same(default, arguments.config)
+    elif arguments.resume_older:
+        raise ValueError("--resume-older needs --resume, got no --resume")
+    return arguments
+
+
+def tell_owners(argv: Sequence[str], task: str) -> None:
+    """Says which task has the options that this one lacks."""
+    given = {word.partition("=")[0].replace("_", "-") for word in argv}
+    for owner, presets in PRESETS.items():
+        for name in sorted(vars(presets["quick"]).keys() - vars(PRESETS[task]["quick"]).keys()):
+            if flag(name) in given:
+                print(f"error: {flag(name)} belongs to --task {owner}, got --task {task}", file=sys.stderr)
+
+
+def check_same(stored: Config, given: Config) -> None:
+    """Raises ``ValueError`` where options that must stay differ from those of a run."""
+    differing = [
+        f"{flag(name)} is {getattr(stored, name)} there, got {value}"
+        for name, value in vars(given).items()
+        if value != getattr(stored, name) and name not in Config.FREE
+    ]
+    if differing:
+        raise ValueError(f"--resume {stored.run_dir} holds a run with another configuration: {'; '.join(differing)}")
+
+
 class Prepared(NamedTuple):
     """A run at its beginning, or where it resumes, and notes for the user."""
 
@@ -79,28 +154,24 @@ class Prepared(NamedTuple):
 
 
 def prepare(arguments: Arguments[Any]) -> Prepared:
-    """Validates everything before it creates the run folder; with ``--resume`` opens that of the run.
-
-    Raises:
-        ValueError: an option or a file that cannot be used.
-        OSError: no such file, say.
-    """
+    """Validates everything before it creates the run folder; with ``--resume`` opens that of the run."""
     config: Config = arguments.config
     check(config)
     if config.tensorboard:
         import_library()
+    notes: list[str] = []
     with contextlib.ExitStack() as undo:
         if arguments.resume is None:
             check_run_dir(config)
-            run = undo.enter_context(contextlib.closing(Run(config, open_data(config))))
-            folder = undo.enter_context(contextlib.closing(RunFolder.create(config, run.source)))
-            checkpoints, notes = Checkpoints(folder.checkpoints, config.keep), []
-            folder.write_json(MACHINE, machine(run.layout.devices))
         else:
             folder = undo.enter_context(contextlib.closing(RunFolder(Path(arguments.resume))))
             folder.hold()
-            run = undo.enter_context(contextlib.closing(Run(config, open_data(config))))
-            checkpoints = Checkpoints(folder.checkpoints, config.keep)
+        run = undo.enter_context(contextlib.closing(Run(config, open_data(config))))
+        if arguments.resume is None:
+            folder = undo.enter_context(contextlib.closing(RunFolder.create(config, run.source)))
+            folder.write_json(MACHINE, machine(run.layout.devices))
+        checkpoints = Checkpoints(folder.path / "checkpoints", config.keep)
+        if arguments.resume is not None:
             notes = resume(run, folder, checkpoints, older=arguments.resume_older)
         undo.pop_all()
     return Prepared(run, folder, checkpoints, [*run.source.notes, *notes])
@@ -118,8 +189,9 @@ def resume(run: Run, folder: RunFolder, checkpoints: Checkpoints, *, older: bool
     folder.check_data(run.source)
     elsewhere = compare_machine(folder.path, run.layout.devices)
     step, notes = checkpoints.choose(older=older)
-    where = "there is no checkpoint yet: starting over"
-    if step is not None:
+    if step is None:
+        where = "there is no checkpoint yet: starting over"
+    else:
         run.state, run.place = checkpoints.restore(step, run.state)
         where = f"continuing after step {step}"
         if run.place.epochs == run.config.epochs:
@@ -133,15 +205,20 @@ def resume(run: Run, folder: RunFolder, checkpoints: Checkpoints, *, older: bool
 def train(prepared: Prepared, stop: Stop, began: float) -> None:
     """Trains, then fills the folder; after a stop in between a resume does the rest."""
     run, folder, checkpoints, notes = prepared
-    console, config, path = Console(), run.config, folder.path
-    for line in (heading(run), *notes):
+    console, config, source, path = Console(), run.config, run.source, folder.path
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
+    heading = (
+        f"{config.title}, {parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
+        f"{source.described}; batches of {config.batch_size} on {run.layout.devices} x {jax.devices()[0].device_kind}"
+    )
+    for line in (heading, *notes):
         say(console, line)
     with contextlib.ExitStack() as stack:
         events = None
         if config.tensorboard:
             rates = np.asarray(jax.vmap(run.rate)(jnp.arange(config.epochs * run.steps)))
             events = stack.enter_context(contextlib.closing(Events(folder, rates, run.steps)))
-        tests = -(-len(run.source.test) // config.batch_size)
+        tests = -(-len(source.test) // config.batch_size)
         done = run.place.step + run.place.epochs * tests
         with Bar(config.epochs * (run.steps + tests), console, done) as bar:
             Training(run, folder, checkpoints, events, bar, stop).fit()
@@ -149,20 +226,10 @@ def train(prepared: Prepared, stop: Stop, began: float) -> None:
         flax_attn.to_torch(network_of(run.state), path / "model.safetensors")
         save_curves(path / "curves.png", config, folder.history(), folder.step_errors())
         leave_if_asked(stop)
-        scores = finish(path, run.config, run.task, network_of(run.state), run.source)
+        scores = finish(path, config, run.task, network_of(run.state), source)
         leave_if_asked(stop)
         if events is not None:
             events.add_pictures()
-    say(console, summary(folder.history(), path, time.perf_counter() - began, run.source.unit))
+    say(console, summary(folder.history(), path, time.perf_counter() - began, source.unit))
     for line in scores:
         say(console, line)
-
-
-def heading(run: Run) -> str:
-    """What is about to be trained, in a line."""
-    source, config = run.source, run.config
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
-    return (
-        f"{config.title}, {parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
-        f"{source.described}; batches of {config.batch_size} on {run.layout.devices} x {jax.devices()[0].device_kind}"
-    )

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from train.data.synthetic_arrays import synthetic_arrays
 from train.data.synthetic_windows import synthetic_windows
 

@@ -27,8 +27,7 @@ from train.runs import RunFolder, instructions, read_config
 from train.show import Bar
 from train.signals import Stop
 from train.step import train_step
-from train.training import prepare, train
-from train.usage import parse
+from train.training import parse, prepare, train
 
 from .conftest import results
 

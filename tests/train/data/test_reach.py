@@ -7,7 +7,6 @@ import threading
 import time
 
 import pytest
-
 from train.data.reach import WAIT, why_unreachable
 
 
