@@ -171,10 +171,9 @@ def _set_aside(checkpoint: Path) -> Path:
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
+    files = {path.relative_to(checkpoint).as_posix(): path for path in sorted(checkpoint.rglob("*")) if path.is_file()}
     return {
-        path.relative_to(checkpoint).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and path.name not in UNDIGESTED
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if name not in UNDIGESTED
     }
 
 

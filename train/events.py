@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .metrics import EpochMetrics
-from .runs import RunFolder
+from .runs import EpochMetrics, RunFolder
 
 FOLDER = "tensorboard"
 SECONDS = 10  # between flushes

@@ -16,7 +16,6 @@ import jax
 
 from .config import PRESETS, Config, check
 from .data import Source
-from .metrics import EpochMetrics
 
 try:
     import fcntl
@@ -27,6 +26,21 @@ CONFIG, DATA, MACHINE, EPOCHS, STEPS = "config.json", "data.json", "machine.json
 LOCK = ".lock"  # empty; never deleted, as another process may be about to lock it
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 VECTORS = ("avx", "fma", "amx", "asimd", "sve")  # instruction sets on which XLA's sums depend, by their first letters
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochMetrics:
+    """An epoch's line in ``metrics.jsonl``: mean losses and accuracies, and the speed of training.
+
+    Training batches are scored before their step and in training mode, test batches after the epoch in eval mode.
+    """
+
+    epoch: int  # counted from 1
+    train_error: float
+    train_accuracy: float
+    test_error: float
+    test_accuracy: float
+    images_per_second: float  # or arrays, or windows; without the first step, which may compile, but with the saves
 
 
 class RunFolder:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .metrics import EpochMetrics
+from .runs import EpochMetrics
 from .text import printable
 
 

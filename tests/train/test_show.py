@@ -10,8 +10,8 @@ from rich.console import Console
 from train.config import PatchConfig
 from train.look import gates, windows
 from train.look.picture import Caption, draw
-from train.metrics import EpochMetrics
 from train.plots import save_curves
+from train.runs import EpochMetrics
 from train.show import Bar, looking, summary
 
 METRICS = EpochMetrics(1, 0.5, 0.5, 0.5, 0.5, 13.0)
