@@ -170,12 +170,10 @@ class Training:
     def _add(self, tally: Tally, scores: Scores, fed: Fed, epoch: int, part: str) -> float:
         """Adds a batch to the tally, shows how it goes, and returns the batch's error."""
         # Waits for the step: with some 30 of them under way XLA's CPU devices would block one another for good.
-        error, at = float(scores.error), f"epoch {epoch + 1}"
+        error, at, step = float(scores.error), f"epoch {epoch + 1}", self.run.place.step
         if not math.isfinite(error):
-            where = (
-                f"{at}, step {self.run.place.step % self.run.steps + 1}" if part == "train" else f"the test after {at}"
-            )
-            raise NonFiniteError(f"non-finite loss ({error}) in {where}, {self.run.at_rate(self.run.place.step)}")
+            where = f"{at}, step {step % self.run.steps + 1}" if part == "train" else f"the test after {at}"
+            raise NonFiniteError(f"non-finite loss ({error}) in {where}, {self.run.at_rate(step)}")
         tally.add(error, float(scores.accuracy), int(fed.real.sum()))
         self.bar.advance(f"{at}/{self.run.config.epochs}", scores=f"{part} {tally}")
         return error
