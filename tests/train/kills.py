@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from train.data.synthetic_arrays import synthetic_arrays
-from train.data.synthetic_windows import synthetic_windows
+
+from train.data.synthetic_labelled import synthetic_arrays, synthetic_windows
 
 from .conftest import results, small_images, wait_for
 

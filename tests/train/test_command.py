@@ -15,14 +15,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from train.data.opening import KINDS
 
 import flax_attn
 from flax_attn.testing import relative_error, tolerance
 from torch_ref.networks import patch as pt
 from train.__main__ import main
 from train.config import PRESETS, PatchConfig
-from train.data import open_source
+from train.data import KINDS, open_source
 from train.runs import read_config
 from train.step import train_step
 from train.tasks.patch import build_network
