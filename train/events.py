@@ -10,16 +10,14 @@ from PIL import Image
 
 from .runs import EpochMetrics, RunFolder
 
-FOLDER = "tensorboard"
-SECONDS = 10  # between flushes
 PICTURES = ("curves.png", "attention.png")
 
 
 class Events:
-    """Writes event files, over the number of training steps.
+    """Writes event files, over the number of training steps; all methods raise ``OSError`` on a full disk.
 
     It begins with what the folder's logs hold, in place of older event files: a resumed run has each step once, also if
-    it was killed or had no event files before. All methods may raise ``OSError``, on a full disk.
+    it was killed or had no event files before.
 
     Args:
         folder: the run's, with logs that end where it begins or resumes.
@@ -29,29 +27,32 @@ class Events:
 
     def __init__(self, folder: RunFolder, rates: np.ndarray, steps: int) -> None:
         self._path, self._rates, self._steps = folder.path, rates, steps
-        (self._path / FOLDER).mkdir(exist_ok=True)
-        for old in (self._path / FOLDER).glob("events.out.tfevents.*"):
+        files = folder.path / "tensorboard"
+        files.mkdir(exist_ok=True)
+        for old in files.glob("events.out.tfevents.*"):
             old.unlink()
-        self._library, self._flushed = import_library(), time.monotonic()
+        self._library = import_library()
         # Not SummaryWriter: its thread ends at the first error, and then the next writes block for good.
-        self._writer = self._library.EventsWriter(str(self._path / FOLDER / "events"))
+        self._writer = self._library.EventsWriter(str(files / "events"))
         # Makes a TensorBoard that is running forget what it has read.
         self._write(1, session_log=self._library.SessionLog(status=self._library.SessionLog.START))
         for step, error in enumerate(folder.step_errors(), 1):
             self.add_step(step, error)
         for metrics in folder.history():
             self.add_epoch(metrics)
+        self.close = self._writer.close
 
     def add_step(self, step: int, error: float) -> None:
         """Adds a training step, counted from 1."""
-        self._scalar("step/train_error", error, step)
-        self._scalar("step/learning_rate", self._rates[step - 1], step)
+        for name, value in (("train_error", error), ("learning_rate", self._rates[step - 1])):
+            self._write(step, summary=self._library.summary.scalar(f"step/{name}", value))
 
     def add_epoch(self, metrics: EpochMetrics) -> None:
         """Adds an epoch."""
         for name, value in vars(metrics).items():
             if name != "epoch":
-                self._scalar(f"epoch/{name}", value, metrics.epoch * self._steps)
+                summary = self._library.summary.scalar(f"epoch/{name}", value)
+                self._write(metrics.epoch * self._steps, summary=summary)
 
     def add_pictures(self) -> None:
         """Adds the pictures of a finished run's folder."""
@@ -61,18 +62,9 @@ class Events:
             image = self._library.summary.image(Path(name).stem, pixels, dataformats="HWC")
             self._write(len(self._rates), summary=image)
 
-    def close(self) -> None:
-        """Writes what is left."""
-        self._writer.close()
-
-    def _scalar(self, tag: str, value: float, step: int) -> None:
-        self._write(step, summary=self._library.summary.scalar(tag, value))
-
     def _write(self, step: int, **content: Any) -> None:
         self._writer.write_event(self._library.Event(wall_time=time.time(), step=step, **content))
-        if time.monotonic() - self._flushed > SECONDS:
-            self._writer.flush()
-            self._flushed = time.monotonic()
+        self._writer.flush()
 
 
 def import_library() -> Any:

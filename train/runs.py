@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Collection
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +42,9 @@ class EpochMetrics:
     images_per_second: float  # or arrays, or windows; without the first step, which may compile, but with the saves
 
 
+KEYS = {EPOCHS: list(EpochMetrics.__annotations__), STEPS: ["step", "error"]}  # of the lines of the logs
+
+
 class RunFolder:
     """The files of a run in the folder ``path``; each line of a log is written at once."""
 
@@ -55,70 +57,64 @@ class RunFolder:
     def create(cls, config: Config, source: Source) -> "RunFolder":
         """Creates the folder that ``config`` names, which must be new or empty, and locks it."""
         folder = cls(check_run_dir(config))
-        with contextlib.ExitStack() as undo:
-            undo.callback(folder.close)
-            try:
-                folder.path.mkdir(parents=True, exist_ok=True)
-                folder.hold()
-                _check_free(folder.path)  # again, now that no other process can begin
-                folder.write_json(DATA, source.identity)
-                folder.write_json(CONFIG, vars(config))
-            except OSError as error:
-                raise ValueError(f"--run-dir must be a writable folder, got {folder.path}: {error}") from error
-            undo.pop_all()
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.hold()
+            _check_free(folder.path)  # again, now that no other process can begin
+            folder.write_json(DATA, source.identity)
+            folder.write_json(CONFIG, vars(config))
+        except OSError as error:
+            folder.close()
+            raise ValueError(f"--run-dir must be a writable folder, got {folder.path}: {error}") from error
+        except ValueError:
+            folder.close()
+            raise
         return folder
 
     def hold(self) -> None:
         """Locks the folder until `close` or the end of this process, where the system has locks."""
         if fcntl is None or not self.path.is_dir():
             return
-        lock = (self.path / LOCK).open("ab")  # for writing, as NFS locks nothing else
+        self._lock = (self.path / LOCK).open("ab")  # for writing, as NFS locks nothing else
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.close()
+            self.close()
             raise ValueError(
                 f"--run-dir or --resume must name a folder in which no other process trains, got {self.path}, in which "
                 "one does"
             ) from None
         except OSError:  # no locks on this file system
-            lock.close()
-        else:
-            self._lock = lock
+            self.close()
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Writes one of the folder's JSON files."""
         write_whole(self.path / name, json.dumps(values, indent=2) + "\n")
 
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the run's checkpoints."""
-        return self.path / "checkpoints"
-
     def add_epoch(self, metrics: EpochMetrics) -> None:
         """Appends an epoch."""
         with (self.path / EPOCHS).open("a") as file:
-            file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
+            file.write(json.dumps(vars(metrics)) + "\n")
 
     def add_step(self, step: int, error: float) -> None:
         """Appends a training step, counted from 1."""
         if self._steps is None:
             self._steps = (self.path / STEPS).open("a", buffering=1)
-        self._steps.write(json.dumps(_step(step, error)) + "\n")
+        self._steps.write(json.dumps({"step": step, "error": error}) + "\n")
 
     def sync(self) -> None:
-        """Flushes the logs to the disk; a checkpoint relies on their lines."""
+        """Flushes the logs to the disk."""
         for path in (self.path / EPOCHS, self.path / STEPS, self.path):
             if path.exists():
                 sync(path)
 
     def history(self) -> list[EpochMetrics]:
         """The epochs so far."""
-        return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS, EpochMetrics.__annotations__)]
+        return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS)]
 
     def step_errors(self) -> list[float]:
         """The error of each training step so far."""
-        return [line["error"] for line in _lines(self.path / STEPS, ("step", "error"))]
+        return [line["error"] for line in _lines(self.path / STEPS)]
 
     def check_data(self, source: Source) -> None:
         """Raises ``ValueError`` where the run began with other data, naming what differs."""
@@ -128,13 +124,14 @@ class RunFolder:
 
     def go_back_to(self, epochs: int, steps: int) -> None:
         """Truncates the logs to the place of a checkpoint; raises ``ValueError`` where one ends before it."""
-        history, errors = [dataclasses.asdict(metrics) for metrics in self.history()], self.step_errors()
-        logs = {EPOCHS: (history, epochs), STEPS: ([_step(*each) for each in enumerate(errors, 1)], steps)}
-        for name, (lines, count) in logs.items():
+        logs = [
+            (self.path / name, _lines(self.path / name), count) for name, count in ((EPOCHS, epochs), (STEPS, steps))
+        ]
+        for path, lines, count in logs:
             if len(lines) < count:
-                raise ValueError(f"{self.path / name} must have at least {count} lines, got {len(lines)}")
-        for name, (lines, count) in logs.items():
-            write_whole(self.path / name, "".join(json.dumps(line) + "\n" for line in lines[:count]))
+                raise ValueError(f"{path} must have at least {count} lines, got {len(lines)}")
+        for path, lines, count in logs:
+            write_whole(path, "".join(json.dumps(line) + "\n" for line in lines[:count]))
 
     def close(self) -> None:
         """Closes the log of steps and unlocks the folder."""
@@ -182,12 +179,7 @@ def compare_machine(folder: Path, devices: int) -> list[str]:
 
 
 def read_config(path: Path) -> Config:
-    """The options of the run in a folder; those that it does not know yet have their defaults.
-
-    Raises:
-        FileNotFoundError: no such folder, or no run in it.
-        ValueError: options that cannot be read, or are not of this version.
-    """
+    """The options of the run in a folder; those that an earlier version did not write have their defaults."""
     file = path / CONFIG
     if not file.is_file():
         raise FileNotFoundError(f"there must be a run in {path}, got no {CONFIG if path.is_dir() else 'such folder'}")
@@ -277,11 +269,7 @@ def _unfinished(name: str) -> str:
     return f".{name}.unfinished"
 
 
-def _step(step: int, error: float) -> dict[str, Any]:
-    return {"step": step, "error": error}
-
-
-def _lines(path: Path, keys: Collection[str]) -> list[dict[str, Any]]:
+def _lines(path: Path) -> list[dict[str, Any]]:
     """The complete lines of a log, up to one that was cut off."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
@@ -289,7 +277,7 @@ def _lines(path: Path, keys: Collection[str]) -> list[dict[str, Any]]:
             line = json.loads(text)
         except ValueError:
             break
-        if not isinstance(line, dict) or line.keys() != set(keys):
-            raise ValueError(f"{path} must hold {', '.join(keys)} in each line, got {text!r}")
+        if not isinstance(line, dict) or line.keys() != set(KEYS[path.name]):
+            raise ValueError(f"{path} must hold {', '.join(KEYS[path.name])} in each line, got {text!r}")
         lines.append(line)
     return lines

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax.errors import JaxRuntimeError
 from PIL import Image
-from train.compare.options import Options
 
 from flax_attn.testing import tolerance
 from train.__main__ import main
+from train.compare.options import Options
 
 from ..conftest import small_images
 

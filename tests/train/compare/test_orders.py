@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from train.compare.orders import Order
 
 from flax_attn.testing import relative_error, tolerance
 from torch_ref.networks.patch import NetCBAM
+from train.compare.orders import Order
 
 
 def test_the_reference_takes_everything_as_it_comes():

@@ -6,15 +6,15 @@ import jax
 import numpy as np
 import pytest
 import torch
+
+from flax_attn.testing import tolerance
+from train.compare import twin
 from train.compare.options import Options
 from train.compare.ours import train_ours
 from train.compare.problem import Problem, settings
 from train.compare.result import make_result, to_dict
 from train.compare.twin import OurMasks, train_twin
 from train.compare.verdict import judge
-
-from flax_attn.testing import tolerance
-from train.compare import twin
 from train.data import Source
 from train.tasks.patch import TRAIN, draw_batch, mean_error, split_key
 from train.twin import error_of, twin_of

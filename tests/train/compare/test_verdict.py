@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from train.compare.verdict import FIRST, band_of, differences, judge, share_within
 
 from flax_attn.testing import tolerance
+from train.compare.verdict import FIRST, band_of, differences, judge, share_within
 
 STEPS = 37
 REFERENCE = np.linspace(0.7, 0.3, STEPS)

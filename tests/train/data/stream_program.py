@@ -5,9 +5,9 @@ import sys
 import time
 
 import numpy as np
-from train.data.stream import Stream
 
 from train.data import Source, open_source
+from train.data.stream import Stream
 
 COUNT, BATCH = 100_000, 64
 

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from train.data.opening import KINDS
 
 from train.data import open_source
+from train.data.opening import KINDS
 
 UNKNOWN = ["", "npz", "npz:", "folder", "folder:", "stl", "stl10:", "stl10-labelled", "synthetic:3", "Synthetic"]
 

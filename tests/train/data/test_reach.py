@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+
 from train.data.reach import WAIT, why_unreachable
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from train.data.reach import WAIT
-from train.data.stream import Stream
 
 from train.data import open_source, stl10
 from train.data.batches import train_batches
+from train.data.reach import WAIT
 from train.data.stl10 import ARCHIVE, URL, hashed_order
+from train.data.stream import Stream
 
 from .stl10_archive import images, write_archive
 

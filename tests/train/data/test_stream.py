@@ -14,10 +14,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from train.data.stream import DataError, Stream, default_workers
 
 from train.data import Source
 from train.data.batches import eval_batches, train_batches
+from train.data.stream import DataError, Stream, default_workers
 from train.signals import SIGNALS
 
 from ..conftest import wait_until_gone

@@ -1,6 +1,7 @@
 """The generated arrays and windows hold something to learn, where it is said to be, and no more than that."""
 
 import numpy as np
+
 from train.data.synthetic_arrays import synthetic_arrays
 from train.data.synthetic_windows import synthetic_windows
 
