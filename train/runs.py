@@ -9,7 +9,7 @@ import shlex
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, TextIO, get_args, get_type_hints
 
 import jax
 
@@ -152,11 +152,14 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
 
 def machine(devices: int) -> dict[str, Any]:
     """What a run's last bits depend on beside its options: the devices that share a batch, and versions."""
-    found = {"devices": devices, "kind": jax.devices()[0].device_kind}
-    if jax.default_backend() == "cpu":
-        found |= {"processor": platform.machine(), "instructions": instructions()}
-    found["xla_flags"] = os.environ.get("XLA_FLAGS", "")
-    return found | {name: version(name) for name in PACKAGES}
+    processor = {"processor": platform.machine(), "instructions": instructions()}
+    return {
+        "devices": devices,
+        "kind": jax.devices()[0].device_kind,
+        **(processor if jax.default_backend() == "cpu" else {}),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        **{name: version(name) for name in PACKAGES},
+    }
 
 
 def instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -191,24 +194,16 @@ def read_config(path: Path) -> Config:
     if unknown:
         raise ValueError(f"{file} must hold options of this version, got {', '.join(sorted(unknown))}")
     for name, value in values.items():
-        _check_type(f"{file}: {name}", value, hints[name])
+        choices = get_args(hints[name]) or (hints[name],)  # values or types
+        if value not in choices and type(value) not in choices and not (float in choices and type(value) is int):
+            expected = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
+            raise ValueError(f"{file}: {name} must be {expected}, got {value!r}")
     config = kind(**values)
     try:
         check(config)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     return config
-
-
-def _check_type(name: str, value: Any, hint: Any) -> None:
-    choices = get_args(hint) or (hint,)
-    if get_origin(hint) is Literal:
-        fits = value in choices
-    else:
-        fits = type(value) in choices or (float in choices and type(value) is int)
-    if not fits:
-        expected = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -228,19 +223,19 @@ def check_run_dir(config: Config) -> Path:
         return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{config.title}"
     if not config.run_dir:
         raise ValueError("--run-dir must name a folder, got ''")
-    path = Path(config.run_dir)
-    _check_free(path)
-    return path
+    _check_free(Path(config.run_dir))
+    return Path(config.run_dir)
 
 
 def _check_free(path: Path) -> None:
     leftovers = {LOCK, DATA, _unfinished(DATA), _unfinished(CONFIG)}  # of a run that was killed before it began
     try:
-        names = {file.name for file in path.iterdir()} if path.is_dir() else set()
-        taken = path.exists() and (not path.is_dir() or bool(names - leftovers))
+        names = {file.name for file in path.iterdir()} if path.exists() else set()
+    except NotADirectoryError:
+        names = {path.name}
     except OSError as error:
         raise ValueError(f"--run-dir must be a writable folder, got {path}: {error}") from error
-    if taken:
+    if names - leftovers:
         hint = f"; to continue the run in it: --resume {shlex.quote(str(path))}" if CONFIG in names else ""
         raise ValueError(f"--run-dir must be a new or empty folder, got {path}, which exists{hint}")
 
