@@ -9,16 +9,15 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-
-def usable_cores() -> int:
-    """The number of cores that this process may use, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 SMALLEST_SHARE = 4  # images: with fewer, devices spend more time waiting for one another than computing
 COPIES_BYTES = 2**31  # 2 GiB, for all devices' copies together, where their memory is the host's
 
 Tree = TypeVar("Tree")
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_all_cores() -> None:
@@ -32,11 +31,7 @@ def use_all_cores() -> None:
 
 
 class Layout:
-    """Places arrays on the devices of a run.
-
-    Attributes:
-        devices: their number, which divides the batch size.
-    """
+    """Places arrays on the ``devices`` of a run, whose number divides the batch size."""
 
     def __init__(self, batch_size: int) -> None:
         self.devices = share_out(batch_size, jax.local_device_count())

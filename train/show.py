@@ -20,17 +20,10 @@ class Bar:
 
     def __init__(self, total: int, console: Console, done: int = 0) -> None:
         self._console = console
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[scores]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        columns = BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn()
+        description, scores = TextColumn("{task.description}"), TextColumn("{task.fields[scores]}")
+        drawn = console.is_terminal
+        self._bar = Progress(description, *columns, scores, console=console, transient=True, disable=not drawn)
         self._task = self._bar.add_task("", total=total, completed=done, scores="")
 
     def __enter__(self) -> "Bar":
@@ -83,8 +76,7 @@ def epoch_line(metrics: EpochMetrics, epochs: int, unit: str) -> str:
 
 
 def summary(history: Sequence[EpochMetrics], folder: Path, seconds: float, unit: str = "images") -> Table:
-    """The table at the end: the smallest errors over the epochs, which the tutorial reports, and the last accuracy."""
-    table = Table(show_header=False)
+    """The table at the end, with the smallest errors over the epochs, which the tutorial reports."""
     rows = {
         "min train error": f"{min(m.train_error for m in history):.3g}",
         "min test error": f"{min(m.test_error for m in history):.3g}",
@@ -93,6 +85,7 @@ def summary(history: Sequence[EpochMetrics], folder: Path, seconds: float, unit:
         "time": str(timedelta(seconds=int(seconds))),
         "run folder": printable(folder),
     }
+    table = Table(show_header=False)
     for name, value in rows.items():
         table.add_row(name, Text(value))  # Text, as brackets in a string would be read as styles
     return table

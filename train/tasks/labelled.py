@@ -14,7 +14,7 @@ from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
 from ..config import ChannelConfig, SensorConfig
 from ..data.labelled import Kind, Labelled, open_labelled
 from ..data.synthetic_labelled import synthetic_arrays, synthetic_windows
-from .protocol import Batch, Progress
+from ..step import Batch, Progress
 
 # Not centred: the classifier sees the mean of what the gate lets through of a channel, which must not be zero.
 ARRAYS = Kind("arrays", "n h w c", centred=False)
@@ -40,16 +40,11 @@ def is_largest(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class LabelledTask:
-    """What both tasks share: cross-entropy, and the largest logit as the answer."""
+class ChannelTask:
+    """Arrays (h, w, c) of any size, with one label each."""
 
     error = staticmethod(cross_entropy)
     is_right = staticmethod(is_largest)
-
-
-@dataclass(frozen=True)
-class ChannelTask(LabelledTask):
-    """Arrays (h, w, c) of any size, with one label each."""
 
     def open(self, data: str, progress: Progress | None = None) -> Labelled:
         """Opens arrays."""
@@ -76,8 +71,11 @@ class ChannelTask(LabelledTask):
 
 
 @dataclass(frozen=True)
-class SensorTask(LabelledTask):
+class SensorTask:
     """Windows (series, sensors) of any size, with one label each."""
+
+    error = staticmethod(cross_entropy)
+    is_right = staticmethod(is_largest)
 
     def open(self, data: str, progress: Progress | None = None) -> Labelled:
         """Opens windows."""

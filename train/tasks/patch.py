@@ -7,7 +7,7 @@ that are stored as uint8.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +21,21 @@ from flax_attn.registry import find_block
 from ..config import PatchConfig
 from ..data import Source, open_source
 from ..data.source import PATCH
-from .protocol import Batch, Progress
+from ..step import TEST as TEST
+from ..step import TRAIN as TRAIN
+from ..step import Batch, Progress
+from ..step import split_key as split_key
 
-TRAIN, TEST = 0, 1  # the splits, as numbers that go into a key
 WHITE = 1.0  # brighter than any pixel: (255 - 128) / 128 is 0.992
+TINY = 1e-8  # keeps the logarithms of the loss finite
 
 
 class Patches(NamedTuple):
-    """For each image of a batch, (b,): whether it has a patch, and the patch's first row and column."""
+    """For each image of a batch, (b,): whether it has a patch, and its first row and column; of JAX or of numpy."""
 
-    label: jax.Array
-    row: jax.Array
-    column: jax.Array
+    label: Any
+    row: Any
+    column: Any
 
 
 def article_patches(batch_size: int, height: int, width: int) -> Patches:
@@ -68,26 +71,20 @@ def per_image_patches(key: jax.Array, indices: jax.Array, height: int, width: in
     return jax.vmap(draw)(indices)
 
 
-def split_key(key: jax.Array, split: int, epoch: jax.Array | int) -> jax.Array:
-    """The key for the patches of a split in an epoch; the test split has one for all epochs."""
-    return jax.random.fold_in(jax.random.fold_in(key, split), 0 if split == TEST else epoch)
-
-
 def paint(images: jax.Array, patches: Patches) -> jax.Array:
     """Scales images, uint8 (b, h, w, 3), to (uint8 - 128) / 128 in float32, with 1.0 inside the patches."""
-    x = (images.astype(jnp.float32) - 128) / 128
-    inside_rows = _inside(patches.row, images.shape[1])
-    inside_columns = _inside(patches.column, images.shape[2])
-    patched = (patches.label == 1)[:, None, None] & inside_rows[:, :, None] & inside_columns[:, None, :]
-    return jnp.where(patched[..., None], WHITE, x)
+
+    def inside(start: jax.Array, length: int) -> jax.Array:
+        place = jnp.arange(length)
+        return (place >= start[:, None]) & (place < start[:, None] + PATCH)
+
+    _, height, width, _ = images.shape
+    rows, columns = inside(patches.row, height), inside(patches.column, width)
+    patched = (patches.label == 1)[:, None, None] & rows[:, :, None] & columns[:, None, :]
+    return jnp.where(patched[..., None], WHITE, (images.astype(jnp.float32) - 128) / 128)
 
 
 painted = jax.jit(paint)  # compiled as a whole: op by op, each would be compiled on its own
-
-
-def _inside(start: jax.Array, length: int) -> jax.Array:
-    place = jnp.arange(length)
-    return (place >= start[:, None]) & (place < start[:, None] + PATCH)
 
 
 def _corners(length: int) -> int:
@@ -140,13 +137,8 @@ def draw_fed(
     return draw_batch(images[places], indices, split_key(key, split, epoch), rule)
 
 
-TINY = 1e-8  # keeps the logarithms of the loss finite
-
-
 def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
     """The tutorial's binary cross-entropy, ``-mean(y log(p + 1e-8) + (1 - y) log(1 - p + 1e-8))``.
-
-    In at least float32; ``where`` (b,) says which images count.
 
     Example:
         >>> float(mean_error(jnp.array([1.0, 0.5]), jnp.array([1.0, 0.0]))).__round__(4)
