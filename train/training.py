@@ -45,16 +45,17 @@ def main(words: Sequence[str]) -> int:
     signal's number where the run was stopped.
     """
     began = time.perf_counter()
-    try:
-        prepared = prepare(parse(words))
-    except (ValueError, OSError) as error:
-        return fail(2, f"error: {error}")
-    except EXHAUSTED as error:
-        return fail(1, f"error: {first_line(error)}")
-    except KeyboardInterrupt:
-        return fail(INTERRUPTED, "stopped before the first step")
-    run, folder, checkpoints, _ = prepared
-    with contextlib.closing(folder), contextlib.closing(run), Stop() as stop:
+    with contextlib.ExitStack() as stack:
+        try:
+            prepared = prepare(parse(words), stack)
+        except (ValueError, OSError) as error:
+            return fail(2, f"error: {error}")
+        except EXHAUSTED as error:
+            return fail(1, f"error: {first_line(error)}")
+        except KeyboardInterrupt:
+            return fail(INTERRUPTED, "stopped before the first step")
+        run, folder, checkpoints, _ = prepared
+        stop = stack.enter_context(Stop())
         try:
             train(prepared, stop, began)
         except StoppedError:
@@ -150,31 +151,43 @@ class Prepared(NamedTuple):
     run: Run
     folder: RunFolder
     checkpoints: Checkpoints
-    notes: list[str]
+    notes: Sequence[str]
 
 
-def prepare(arguments: Arguments[Any]) -> Prepared:
-    """Validates everything before it creates the run folder; with ``--resume`` opens that of the run."""
+def prepare(arguments: Arguments[Any], stack: contextlib.ExitStack) -> Prepared:
+    """Validates everything before it creates the run folder, or with ``--resume`` opens it; ``stack`` closes it all."""
     config: Config = arguments.config
     check(config)
     if config.tensorboard:
         import_library()
-    notes: list[str] = []
-    with contextlib.ExitStack() as undo:
-        if arguments.resume is None:
-            check_run_dir(config)
-        else:
-            folder = undo.enter_context(contextlib.closing(RunFolder(Path(arguments.resume))))
-            folder.hold()
-        run = undo.enter_context(contextlib.closing(Run(config, open_data(config))))
-        if arguments.resume is None:
-            folder = undo.enter_context(contextlib.closing(RunFolder.create(config, run.source)))
-            folder.write_json(MACHINE, machine(run.layout.devices))
-        checkpoints = Checkpoints(folder.path / "checkpoints", config.keep)
-        if arguments.resume is not None:
-            notes = resume(run, folder, checkpoints, older=arguments.resume_older)
-        undo.pop_all()
-    return Prepared(run, folder, checkpoints, [*run.source.notes, *notes])
+    if arguments.resume is None:
+        check_run_dir(config)
+        run = Run(config, open_data(config))
+        stack.callback(run.close)
+        folder = RunFolder.create(config, run.source)
+        stack.callback(folder.close)
+        folder.write_json(MACHINE, machine(run.layout.devices))
+        return Prepared(run, folder, Checkpoints(folder.path / "checkpoints", config.keep), run.source.notes)
+    folder = RunFolder(Path(arguments.resume))
+    stack.callback(folder.close)
+    folder.hold()
+    run = Run(config, open_data(config))
+    stack.callback(run.close)
+    folder.check_data(run.source)
+    elsewhere = compare_machine(folder.path, run.layout.devices)
+    checkpoints = Checkpoints(folder.path / "checkpoints", config.keep)
+    step, notes = checkpoints.choose(older=arguments.resume_older)
+    if step is None:
+        where = "there is no checkpoint yet: starting over"
+    else:
+        run.state, run.place = checkpoints.restore(step, run.state)
+        where = f"continuing after step {step}"
+        if run.place.epochs == config.epochs:
+            where += ", the last one: only the files that follow it are written again"
+    folder.go_back_to(run.place.epochs, run.place.step)
+    changed = {name: getattr(config, name) for name in Config.FREE}
+    folder.write_json(CONFIG, vars(dataclasses.replace(read_config(folder.path), **changed)))
+    return Prepared(run, folder, checkpoints, [*run.source.notes, *notes, where, *elsewhere])
 
 
 def open_data(config: Config) -> Source:
@@ -182,24 +195,6 @@ def open_data(config: Config) -> Source:
     with looking(Console()) as progress:
         source: Source = task_of(config).open(config.data, progress)
         return source
-
-
-def resume(run: Run, folder: RunFolder, checkpoints: Checkpoints, *, older: bool) -> list[str]:
-    """Takes a run and its folder back to the newest checkpoint, and returns notes for the user."""
-    folder.check_data(run.source)
-    elsewhere = compare_machine(folder.path, run.layout.devices)
-    step, notes = checkpoints.choose(older=older)
-    if step is None:
-        where = "there is no checkpoint yet: starting over"
-    else:
-        run.state, run.place = checkpoints.restore(step, run.state)
-        where = f"continuing after step {step}"
-        if run.place.epochs == run.config.epochs:
-            where += ", the last one: only the files that follow it are written again"
-    folder.go_back_to(run.place.epochs, run.place.step)
-    changed = {name: getattr(run.config, name) for name in Config.FREE}
-    folder.write_json(CONFIG, vars(dataclasses.replace(read_config(folder.path), **changed)))
-    return [*notes, where, *elsewhere]
 
 
 def train(prepared: Prepared, stop: Stop, began: float) -> None:

@@ -9,8 +9,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from train.data.synthetic_arrays import synthetic_arrays
-from train.data.synthetic_windows import synthetic_windows
 
 from flax_attn.testing import relative_error, tolerance
 from torch_ref.networks.channel import ChannelAttentionClassifier
@@ -18,6 +16,7 @@ from torch_ref.networks.sensor import SpatialAttentionNeuralNetwork
 from train.__main__ import main
 from train.config import ChannelConfig, SensorConfig
 from train.data import source
+from train.data.synthetic_labelled import synthetic_arrays, synthetic_windows
 from train.look.observe import load_run
 from train.runs import read_config
 from train.step import train_step
