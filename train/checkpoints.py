@@ -115,7 +115,6 @@ class Checkpoints:
         return max(sound, default=None), notes
 
     def last_good(self) -> str:
-        """Says which checkpoint is the newest."""
         steps = steps_in(self.folder)
         return f"the last good checkpoint is {self.folder / str(steps[-1])}" if steps else "there is no checkpoint yet"
 

@@ -52,7 +52,6 @@ class Layout:
         return parts
 
     def copy(self, tree: Tree) -> Tree:
-        """Copies a pytree to each device."""
         copied: Tree = jax.device_put(tree, self._copies)
         return copied
 

@@ -48,14 +48,12 @@ class Events:
             self._write(step, summary=self._library.summary.scalar(f"step/{name}", value))
 
     def add_epoch(self, metrics: EpochMetrics) -> None:
-        """Adds an epoch."""
         for name, value in vars(metrics).items():
             if name != "epoch":
                 summary = self._library.summary.scalar(f"epoch/{name}", value)
                 self._write(metrics.epoch * self._steps, summary=summary)
 
     def add_pictures(self) -> None:
-        """Adds the pictures of a finished run's folder."""
         for name in PICTURES:
             with Image.open(self._path / name) as picture:
                 pixels = np.asarray(picture.convert("RGB"))

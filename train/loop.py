@@ -48,7 +48,6 @@ class Tally:
 
     @property
     def error(self) -> float:
-        """The mean error so far, NaN before the first batch."""
         return self.errors / self.images if self.images else math.nan
 
     @property
@@ -99,7 +98,6 @@ class Run:
             yield fed, scores
 
     def test(self) -> Iterator[tuple[Fed, Scores]]:
-        """Scores the test set, batch by batch."""
         for fed in self.feed.test():
             real = self.layout.cut(fed.real)
             scores = eval_step(
@@ -108,7 +106,6 @@ class Run:
             yield fed, scores
 
     def at_rate(self, step: int) -> str:
-        """The learning rate of a step, for messages."""
         return f"at learning rate {float(self.rate(step)):.3g}"
 
 

@@ -88,11 +88,9 @@ class RunFolder:
             self.close()
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
-        """Writes one of the folder's JSON files."""
         write_whole(self.path / name, json.dumps(values, indent=2) + "\n")
 
     def add_epoch(self, metrics: EpochMetrics) -> None:
-        """Appends an epoch."""
         with (self.path / EPOCHS).open("a") as file:
             file.write(json.dumps(vars(metrics)) + "\n")
 
@@ -109,7 +107,6 @@ class RunFolder:
                 sync(path)
 
     def history(self) -> list[EpochMetrics]:
-        """The epochs so far."""
         return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS)]
 
     def step_errors(self) -> list[float]:
@@ -134,7 +131,6 @@ class RunFolder:
             write_whole(path, "".join(json.dumps(line) + "\n" for line in lines[:count]))
 
     def close(self) -> None:
-        """Closes the log of steps and unlocks the folder."""
         with contextlib.suppress(OSError):  # a full disk, reported when the line was written
             if self._steps is not None:
                 self._steps.close()

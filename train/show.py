@@ -39,7 +39,6 @@ class Bar:
         self._bar.update(self._task, advance=count, description=description, scores=scores)
 
     def note(self, line: str) -> None:
-        """Prints a line above the bar."""
         say(self._console, line)
 
 
@@ -66,7 +65,6 @@ def looking(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 def epoch_line(metrics: EpochMetrics, epochs: int, unit: str) -> str:
-    """An epoch's metrics."""
     return (
         f"epoch {metrics.epoch:{len(str(epochs))}}/{epochs}"
         f"  train error {metrics.train_error:<9.4g} accuracy {metrics.train_accuracy:.3f}"

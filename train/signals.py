@@ -36,7 +36,6 @@ class Stop:
             signal.signal(*self._before.popitem())
 
     def __bool__(self) -> bool:
-        """Whether a signal came."""
         return self.signal is not None
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

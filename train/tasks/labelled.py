@@ -47,11 +47,9 @@ class ChannelTask:
     is_right = staticmethod(is_largest)
 
     def open(self, data: str, progress: Progress | None = None) -> Labelled:
-        """Opens arrays."""
         return open_labelled(data, ARRAYS, synthetic_arrays)
 
     def build(self, config: ChannelConfig, source: Labelled) -> ChannelAttentionClassifier:
-        """The classifier behind its gate."""
         channels = source.records.shape[-1]
         ratio = min(RATIO, channels) if config.ratio is None else config.ratio
         if ratio > channels:
@@ -61,11 +59,9 @@ class ChannelTask:
         )
 
     def draw(self, inputs: jax.Array, labels: jax.Array, indices: jax.Array, key: jax.Array) -> Batch:
-        """Takes the arrays as they are."""
         return Batch(inputs, labels)
 
     def answer(self, network: ChannelAttentionClassifier, x: jax.Array) -> jax.Array:
-        """The logits (b, classes)."""
         logits, _ = network(x)
         return logits
 
@@ -78,7 +74,6 @@ class SensorTask:
     is_right = staticmethod(is_largest)
 
     def open(self, data: str, progress: Progress | None = None) -> Labelled:
-        """Opens windows."""
         return open_labelled(data, WINDOWS, synthetic_windows)
 
     def build(self, config: SensorConfig, source: Labelled) -> SpatialAttentionNeuralNetwork:
@@ -97,6 +92,5 @@ class SensorTask:
         return Batch(inputs[..., None], labels)
 
     def answer(self, network: SpatialAttentionNeuralNetwork, x: jax.Array) -> jax.Array:
-        """The logits (b, classes)."""
         logits: jax.Array = network(x)
         return logits

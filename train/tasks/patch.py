@@ -152,7 +152,6 @@ def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> ja
 
 
 def is_right(p: jax.Array, y: jax.Array) -> jax.Array:
-    """Whether the prediction, p rounded, is the label."""
     return jnp.round(p) == y
 
 
@@ -169,18 +168,14 @@ class PatchTask:
     is_right = staticmethod(is_right)
 
     def open(self, data: str, progress: Progress | None = None) -> Source:
-        """Opens images."""
         return open_source(data, progress)
 
     def build(self, config: PatchConfig, source: Source) -> PatchNetwork:
-        """The network that ``config`` names, for images of this size."""
         return build_network(config, *source.shape)
 
     def draw(self, inputs: jax.Array, labels: None, indices: jax.Array, key: jax.Array) -> Batch:
-        """Paints patches, which are the labels, on images, uint8 (b, h, w, 3)."""
         return draw_batch(inputs, indices, key, self.patches)
 
     def answer(self, network: PatchNetwork, x: jax.Array) -> jax.Array:
-        """p, (b,)."""
         p, _ = network(x)
         return p
