@@ -93,26 +93,24 @@ class Checkpoints:
         return state, Place(**{**place, "tally": tuple(place["tally"])})
 
     def choose(self, *, older: bool) -> tuple[int | None, list[str]]:
-        """Chooses the newest checkpoint and clears away what an earlier process left unfinished.
+        """Chooses the newest checkpoint, or None, and clears away what an earlier process left; with notes for the user.
 
-        Returns its step, None where there is no checkpoint, and notes for the user. Raises ``ValueError`` where it is
-        damaged and ``older`` does not allow to set it aside for the one before.
+        Raises ``ValueError`` where it is damaged, unless ``older`` allows to set it aside for the one before.
         """
         self._take_back()
-        paths = {step: self.folder / str(step) for step in steps_in(self.folder)}
-        damaged = {step: found for step, path in paths.items() if (found := problems_of(path))}
-        sound = [step for step in paths if step not in damaged]
-        newest = max(paths, default=None)
-        if newest in damaged and not older:
-            then = f"continue from {paths[sound[-1]]}" if sound else "start over, as there is none before it"
-            raise ValueError(
-                f"checkpoint {paths[newest]} is damaged: {'; '.join(damaged[newest])}; --resume-older would {then}"
-            )
-        notes = [f"{paths[step]} is damaged and was moved to {_set_aside(paths[step])}" for step in damaged]
+        notes = []
+        paths = [self.folder / str(step) for step in steps_in(self.folder)]
+        while paths and (problems := problems_of(paths[-1])):
+            damaged = paths.pop()
+            if not older:
+                sound = [path for path in paths if not problems_of(path)]
+                then = f"continue from {sound[-1]}" if sound else "start over, as there is none before it"
+                raise ValueError(f"checkpoint {damaged} is damaged: {'; '.join(problems)}; --resume-older would {then}")
+            notes.append(f"{damaged} is damaged and was moved to {_set_aside(damaged)}")
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if not path.name.isdecimal():
                 shutil.rmtree(path, ignore_errors=True)
-        return max(sound, default=None), notes
+        return (int(paths[-1].name) if paths else None), notes
 
     def last_good(self) -> str:
         steps = steps_in(self.folder)
@@ -120,12 +118,12 @@ class Checkpoints:
 
     def _delete_old(self) -> None:
         steps = steps_in(self.folder)
-        errors = {
-            step: read_json(path)[ERROR] for step in steps if (path := self.folder / str(step) / METRICS).exists()
-        }
-        kept = {*steps[-self._keep :], *([min(errors, key=errors.__getitem__)] if errors else [])}
-        for step in set(steps) - kept:
-            self._set_deleted(step)
+        tested = [step for step in steps if (self.folder / str(step) / METRICS).exists()]
+        errors = {step: read_json(self.folder / str(step) / METRICS)[ERROR] for step in tested}
+        best = min(tested, key=errors.__getitem__, default=None)
+        for step in steps[: -self._keep]:
+            if step != best:
+                self._set_deleted(step)
         shutil.rmtree(self.folder / DELETED, ignore_errors=True)
 
     def _set_deleted(self, step: int) -> None:

@@ -13,7 +13,7 @@ import flax_attn
 from flax_attn.registry import BLOCKS, nearest
 
 NETWORKS = ["cnn", *flax_attn.list_blocks()]
-Task = Literal["patch", "channel", "sensor"]
+TaskName = Literal["patch", "channel", "sensor"]
 Options = TypeVar("Options")
 
 
@@ -50,7 +50,7 @@ class Config:
     """
 
     preset: Literal["quick", "article"] = "quick"
-    task: Task = "patch"
+    task: TaskName = "patch"
     data: Annotated[str, tyro.conf.arg(metavar="KIND[:PATH]")] = "synthetic"
     workers: Annotated[int | None, told_default("all cores but one, at most 4")] = None
     epochs: int = 3
@@ -101,7 +101,7 @@ class ChannelConfig(Config):
         ratio: The gate's hidden layer has this many times fewer channels than the arrays.
     """
 
-    task: Task = "channel"
+    task: TaskName = "channel"
     ratio: Annotated[int | None, told_default("16, or the number of channels where that is smaller")] = None
 
 
@@ -109,7 +109,7 @@ class ChannelConfig(Config):
 class SensorConfig(Config):
     """Trains a small network to tell the class of a window of sensor data, with gates along time."""
 
-    task: Task = "sensor"
+    task: TaskName = "sensor"
 
 
 PRESETS: dict[str, dict[str, Config]] = {

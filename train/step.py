@@ -179,7 +179,7 @@ def eval_step(
     task: Task,
     labels: jax.Array | None = None,
 ) -> Scores:
-    """Scores a test batch in eval mode; as `train_step`, with ``real`` (b,), False for padding, not counted."""
+    """Scores a test batch in eval mode; as `train_step`, with ``real`` (b,), False for padding."""
     batch = task.draw(inputs[places], labels, indices, split_key(key, TEST, 0))
     network = network_of(state)
     network.eval()
