@@ -93,7 +93,7 @@ class Checkpoints:
         return state, Place(**{**place, "tally": tuple(place["tally"])})
 
     def choose(self, *, older: bool) -> tuple[int | None, list[str]]:
-        """Chooses the newest checkpoint, or None, and clears away what an earlier process left; with notes for the user.
+        """Chooses the newest checkpoint, if any, and clears away what an earlier process left; with notes for the user.
 
         Raises ``ValueError`` where it is damaged, unless ``older`` allows to set it aside for the one before.
         """

@@ -145,12 +145,7 @@ PRESETS: dict[str, dict[str, Config]] = {
 
 
 def flag(name: str) -> str:
-    """An option as the command line spells it.
-
-    Example:
-        >>> flag("batch_size")
-        '--batch-size'
-    """
+    """An option as the command line spells it."""
     return f"--{name.replace('_', '-')}"
 
 

@@ -1,6 +1,5 @@
 """The folder of a run: its options, data and machine, and its logs, epoch by epoch and step by step."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -9,7 +8,7 @@ import shlex
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, get_args, get_type_hints
+from typing import Any, BinaryIO, get_args, get_type_hints
 
 import jax
 
@@ -50,7 +49,6 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._steps: TextIO | None = None
         self._lock: BinaryIO | None = None
 
     @classmethod
@@ -91,14 +89,15 @@ class RunFolder:
         write_whole(self.path / name, json.dumps(values, indent=2) + "\n")
 
     def add_epoch(self, metrics: EpochMetrics) -> None:
-        with (self.path / EPOCHS).open("a") as file:
-            file.write(json.dumps(vars(metrics)) + "\n")
+        self._add(EPOCHS, vars(metrics))
 
     def add_step(self, step: int, error: float) -> None:
         """Appends a training step, counted from 1."""
-        if self._steps is None:
-            self._steps = (self.path / STEPS).open("a", buffering=1)
-        self._steps.write(json.dumps({"step": step, "error": error}) + "\n")
+        self._add(STEPS, {"step": step, "error": error})
+
+    def _add(self, name: str, line: dict[str, Any]) -> None:
+        with (self.path / name).open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
     def sync(self) -> None:
         """Flushes the logs to the disk."""
@@ -131,12 +130,8 @@ class RunFolder:
             write_whole(path, "".join(json.dumps(line) + "\n" for line in lines[:count]))
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk, reported when the line was written
-            if self._steps is not None:
-                self._steps.close()
         if self._lock is not None:
             self._lock.close()
-        self._steps = self._lock = None
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> str:

@@ -30,10 +30,8 @@ def printable(name: str | os.PathLike[str]) -> str:
         >>> printable("été.jpg"), printable("a\nb"), printable(os.fsdecode(b"\xe9t\xe9.jpg"))
         ('été.jpg', 'a\\nb', '\\udce9t\\udce9.jpg')
     """
-    return "".join(
-        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in SHOWN_AS_ESCAPES else letter
-        for letter in os.fspath(name)
-    )
+    letters = [(letter, unicodedata.category(letter) in SHOWN_AS_ESCAPES) for letter in os.fspath(name)]
+    return "".join(letter.encode("unicode_escape").decode() if escaped else letter for letter, escaped in letters)
 
 
 def first_line(error: BaseException) -> str:

@@ -157,13 +157,9 @@ def is_right(p: jax.Array, y: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True)
 class PatchTask:
-    """Half of the images get a patch, and the network says which: p is the probability that there is one.
+    """Half of the images get a patch, and the network says which: p is the probability that there is one."""
 
-    Attributes:
-        patches: their rule, "per_image" or "article".
-    """
-
-    patches: str
+    patches: str  # their rule, "per_image" or "article"
     error = staticmethod(mean_error)
     is_right = staticmethod(is_right)
 
