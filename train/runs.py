@@ -61,12 +61,11 @@ class RunFolder:
             _check_free(folder.path)  # again, now that no other process can begin
             folder.write_json(DATA, source.identity)
             folder.write_json(CONFIG, vars(config))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             folder.close()
+            if isinstance(error, ValueError):
+                raise
             raise ValueError(f"--run-dir must be a writable folder, got {folder.path}: {error}") from error
-        except ValueError:
-            folder.close()
-            raise
         return folder
 
     def hold(self) -> None:

@@ -40,10 +40,7 @@ class Task(Hashable, Protocol):
         """The network for these data, in training mode; raises ``ValueError`` for options that do not fit them."""
 
     def draw(self, inputs: jax.Array, labels: Any, indices: jax.Array, key: jax.Array) -> Batch:
-        """Makes a batch of records with their labels (b,), if any, and their indices in the source (b,).
-
-        Inside the compiled step, like all that follows; the key is of the split and the epoch.
-        """
+        """Makes a batch, inside the compiled step, of records with labels, if any, and indices in the source, (b,)."""
 
     def answer(self, network: Any, x: jax.Array) -> jax.Array:
         """The network's output for x, (b,) or (b, classes)."""
@@ -64,9 +61,8 @@ def split_key(key: jax.Array, split: int, epoch: jax.Array | int) -> jax.Array:
 def adam(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """`optax.adam` with the same state and settings, but with bias corrections exact to the dtype.
 
-    Adam divides its running means by ``1 - b**t``. optax computes this as it stands: with b = 0.999 in float32 up to
-    four of seven digits cancel, and for hundreds of steps every update is off by some 6e-6, a hundred times the
-    rounding of its parts. PyTorch computes it in float64. ``-expm1(t log(b))`` has no cancellation.
+    Adam divides its running means by ``1 - b**t``. optax computes this as it stands: in float32 up to four of seven
+    digits cancel, and for hundreds of steps every update is off by some 6e-6. ``-expm1(t log(b))`` has no cancellation.
     """
     means = optax.scale_by_adam(FIRST, SECOND, EPS)
 
@@ -144,9 +140,9 @@ def train_step(
 
     Args:
         state: donated to the new one.
-        inputs: (n, ...), records of the source; ``places`` (b,) are the positions of the batch in them.
-        places: see ``inputs``.
-        indices: of the batch in the source, (b,), which seed what is drawn for its records.
+        inputs: (n, ...), records of the source, among them those of the batch.
+        places: the positions of the batch's records in ``inputs``, (b,).
+        indices: in the source, (b,), which seed what is drawn for its records.
         epoch: counted from 0.
         key: of all that the run draws for its records.
         task: defines the batch and its loss.

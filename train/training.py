@@ -7,9 +7,8 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -47,17 +46,16 @@ def main(words: Sequence[str]) -> int:
     began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         try:
-            prepared = prepare(parse(words), stack)
+            run, folder, checkpoints, notes = prepare(parse(words), stack)
         except (ValueError, OSError) as error:
             return fail(2, f"error: {error}")
         except EXHAUSTED as error:
             return fail(1, f"error: {first_line(error)}")
         except KeyboardInterrupt:
             return fail(INTERRUPTED, "stopped before the first step")
-        run, folder, checkpoints, _ = prepared
         stop = stack.enter_context(Stop())
         try:
-            train(prepared, stop, began)
+            train(run, folder, checkpoints, notes, stop, began)
         except StoppedError:
             fail(0, f"stopped after step {run.place.step}; {checkpoints.last_good()}")
             return fail(status(stop.signal or 0), f"to continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}")
@@ -74,7 +72,7 @@ def fail(code: int, line: str) -> int:
     return code
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Arguments(Generic[TaskConfig]):
     """Trains a small network: to tell whether an image holds a white patch, or the class of arrays or sensor windows.
 
@@ -145,17 +143,13 @@ def check_same(stored: Config, given: Config) -> None:
         raise ValueError(f"--resume {stored.run_dir} holds a run with another configuration: {'; '.join(differing)}")
 
 
-class Prepared(NamedTuple):
-    """A run at its beginning, or where it resumes, and notes for the user."""
+def prepare(
+    arguments: Arguments[Any], stack: contextlib.ExitStack
+) -> tuple[Run, RunFolder, Checkpoints, Sequence[str]]:
+    """Validates everything before it creates the run folder, or with ``--resume`` opens it; ``stack`` closes it all.
 
-    run: Run
-    folder: RunFolder
-    checkpoints: Checkpoints
-    notes: Sequence[str]
-
-
-def prepare(arguments: Arguments[Any], stack: contextlib.ExitStack) -> Prepared:
-    """Validates everything before it creates the run folder, or with ``--resume`` opens it; ``stack`` closes it all."""
+    Returns the run at its beginning, or where it resumes, and notes for the user.
+    """
     config: Config = arguments.config
     check(config)
     if config.tensorboard:
@@ -167,7 +161,7 @@ def prepare(arguments: Arguments[Any], stack: contextlib.ExitStack) -> Prepared:
         folder = RunFolder.create(config, run.source)
         stack.callback(folder.close)
         folder.write_json(MACHINE, machine(run.layout.devices))
-        return Prepared(run, folder, Checkpoints(folder.path / "checkpoints", config.keep), run.source.notes)
+        return run, folder, Checkpoints(folder.path / "checkpoints", config.keep), run.source.notes
     folder = RunFolder(Path(arguments.resume))
     stack.callback(folder.close)
     folder.hold()
@@ -187,7 +181,7 @@ def prepare(arguments: Arguments[Any], stack: contextlib.ExitStack) -> Prepared:
     folder.go_back_to(run.place.epochs, run.place.step)
     changed = {name: getattr(config, name) for name in Config.FREE}
     folder.write_json(CONFIG, vars(dataclasses.replace(read_config(folder.path), **changed)))
-    return Prepared(run, folder, checkpoints, [*run.source.notes, *notes, where, *elsewhere])
+    return run, folder, checkpoints, [*run.source.notes, *notes, where, *elsewhere]
 
 
 def open_data(config: Config) -> Source:
@@ -197,9 +191,10 @@ def open_data(config: Config) -> Source:
         return source
 
 
-def train(prepared: Prepared, stop: Stop, began: float) -> None:
+def train(
+    run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence[str], stop: Stop, began: float
+) -> None:
     """Trains, then fills the folder; after a stop in between a resume does the rest."""
-    run, folder, checkpoints, notes = prepared
     console, config, source, path = Console(), run.config, run.source, folder.path
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
     heading = (

@@ -60,9 +60,9 @@ class StopAt(Stop):
 def stop_at(step, argv):
     """Runs the command until a step, and lets it save and leave."""
     with contextlib.ExitStack() as stack:
-        prepared = prepare(parse(argv), stack)
+        run, *others = prepare(parse(argv), stack)
         with pytest.raises(StoppedError):
-            train(prepared, StopAt(prepared.run, step), 0.0)
+            train(run, *others, StopAt(run, step), 0.0)
 
 
 def checkpoint_of(folder, step):
