@@ -98,19 +98,19 @@ class Checkpoints:
         Raises ``ValueError`` where it is damaged, unless ``older`` allows to set it aside for the one before.
         """
         self._take_back()
-        notes = []
-        paths = [self.folder / str(step) for step in steps_in(self.folder)]
-        while paths and (problems := problems_of(paths[-1])):
-            damaged = paths.pop()
-            if not older:
-                sound = [path for path in paths if not problems_of(path)]
-                then = f"continue from {sound[-1]}" if sound else "start over, as there is none before it"
-                raise ValueError(f"checkpoint {damaged} is damaged: {'; '.join(problems)}; --resume-older would {then}")
-            notes.append(f"{damaged} is damaged and was moved to {_set_aside(damaged)}")
+        problems = {path: problems_of(path) for path in (self.folder / str(step) for step in steps_in(self.folder))}
+        newest = next(reversed(problems), None)
+        sound = [path for path, found in problems.items() if not found]
+        if newest is not None and problems[newest] and not older:
+            then = f"continue from {sound[-1]}" if sound else "start over, as there is none before it"
+            told = f"checkpoint {newest} is damaged: {'; '.join(problems[newest])}"
+            raise ValueError(f"{told}; --resume-older would {then}")
+        damaged = [path for path, found in problems.items() if found]
+        notes = [f"{path} is damaged and was moved to {_set_aside(path)}" for path in damaged]
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if not path.name.isdecimal():
                 shutil.rmtree(path, ignore_errors=True)
-        return (int(paths[-1].name) if paths else None), notes
+        return (int(sound[-1].name) if sound else None), notes
 
     def last_good(self) -> str:
         steps = steps_in(self.folder)
