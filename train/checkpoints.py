@@ -1,8 +1,7 @@
 """Checkpoints of a run: all that it takes to continue to the bit.
 
 A checkpoint is a folder named by its step: ``state`` as orbax writes it, ``place``, ``metrics`` and the digest of each
-file. It is written under another name, flushed to the disk and then renamed, so it is complete; one whose files changed
-afterwards is refused.
+file. It is written under another name, flushed to the disk and then renamed; one that changed afterwards is refused.
 """
 
 import dataclasses

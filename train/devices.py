@@ -21,10 +21,7 @@ def usable_cores() -> int:
 
 
 def use_all_cores() -> None:
-    """Makes every core a device of its own where the CPU computes, as XLA runs a convolution on one thread per device.
-
-    Call it before JAX is used for the first time; after that it changes nothing.
-    """
+    """Makes every CPU core a device, as XLA runs a convolution on one thread per device; call it before JAX is used."""
     # No more than this process may use: with more devices than threads, XLA's would block one another for good.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", usable_cores())

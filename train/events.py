@@ -1,7 +1,6 @@
 """Event files for TensorBoard, in the folder ``tensorboard`` of the run's."""
 
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,19 +9,12 @@ from PIL import Image
 
 from .runs import EpochMetrics, RunFolder
 
-PICTURES = ("curves.png", "attention.png")
-
 
 class Events:
     """Writes event files, over the number of training steps; all methods raise ``OSError`` on a full disk.
 
     It begins with what the folder's logs hold, in place of older event files: a resumed run has each step once, also if
-    it was killed or had no event files before.
-
-    Args:
-        folder: the run's, with logs that end where it begins or resumes.
-        rates: the learning rate of each step of the run.
-        steps: per epoch.
+    it was killed or had no event files before. ``rates`` has the learning rate of each step, ``steps`` are per epoch.
     """
 
     def __init__(self, folder: RunFolder, rates: np.ndarray, steps: int) -> None:
@@ -54,10 +46,10 @@ class Events:
                 self._write(metrics.epoch * self._steps, summary=summary)
 
     def add_pictures(self) -> None:
-        for name in PICTURES:
-            with Image.open(self._path / name) as picture:
+        for name in ("curves", "attention"):
+            with Image.open(self._path / f"{name}.png") as picture:
                 pixels = np.asarray(picture.convert("RGB"))
-            image = self._library.summary.image(Path(name).stem, pixels, dataformats="HWC")
+            image = self._library.summary.image(name, pixels, dataformats="HWC")
             self._write(len(self._rates), summary=image)
 
     def _write(self, step: int, **content: Any) -> None:

@@ -60,15 +60,10 @@ class Tally:
 
 
 class Run:
-    """A network in training, and the data it is trained on.
+    """A network in training, and its data; ``ValueError`` for options that do not fit the data.
 
-    Raises ``ValueError`` for options that do not fit the data.
-
-    Args:
-        config: the options, checked.
-        source: the data.
-        total_steps: the length of the learning rate's schedule, by default that of the run.
-        network: in place of the one that the task builds.
+    ``total_steps`` is the length of the learning rate's schedule, by default that of the run; ``network`` replaces the
+    one that the task builds.
     """
 
     def __init__(

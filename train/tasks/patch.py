@@ -54,10 +54,7 @@ def article_patches(batch_size: int, height: int, width: int) -> Patches:
 
 
 def per_image_patches(key: jax.Array, indices: jax.Array, height: int, width: int) -> Patches:
-    """An independent draw per image: a patch with probability 1/2, its corner uniform over all places.
-
-    Seeded by the key of a split and an epoch, from `split_key`, and the images' indices (b,) in their source.
-    """
+    """Draws a patch with probability 1/2, its corner uniform, by the key of `split_key` and the images' indices (b,)."""
 
     def draw(index: jax.Array) -> Patches:
         label, row, column = jax.random.split(jax.random.fold_in(key, index), 3)
