@@ -6,7 +6,6 @@ import os
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 SMALLEST_SHARE = 4  # images: with fewer, devices spend more time waiting for one another than computing
@@ -43,10 +42,9 @@ class Layout:
         device: Any = next(iter(self._copies.device_set))
         return COPIES_BYTES / self.devices if device.platform == "cpu" else math.inf
 
-    def cut(self, array: np.ndarray) -> jax.Array:
-        """Puts an equal part of an array (b, ...) on each device."""
-        parts: jax.Array = jax.device_put(array, self._parts)
-        return parts
+    def cut(self, tree: Any) -> Any:
+        """Puts an equal part of each array (b, ...) of a pytree on each device."""
+        return jax.device_put(tree, self._parts)
 
     def copy(self, tree: Tree) -> Tree:
         copied: Tree = jax.device_put(tree, self._copies)

@@ -54,7 +54,7 @@ def article_patches(batch_size: int, height: int, width: int) -> Patches:
 
 
 def per_image_patches(key: jax.Array, indices: jax.Array, height: int, width: int) -> Patches:
-    """Draws a patch with probability 1/2, its corner uniform, by the key of `split_key` and the images' indices (b,)."""
+    """Draws a patch with probability 1/2, its corner uniform, by a key of `split_key` and the images' indices (b,)."""
 
     def draw(index: jax.Array) -> Patches:
         label, row, column = jax.random.split(jax.random.fold_in(key, index), 3)
