@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
 
 import flax_attn
 from flax_attn.networks.patch import CHANNELS, PatchNetwork, create_position
@@ -53,10 +54,10 @@ def article_patches(batch_size: int, height: int, width: int) -> Patches:
     return Patches(*jnp.asarray(drawn.T))
 
 
-def per_image_patches(key: jax.Array, indices: jax.Array, height: int, width: int) -> Patches:
+def per_image_patches(key: Array, indices: Array, height: int, width: int) -> Patches:
     """Draws a patch with probability 1/2, its corner uniform, by a key of `split_key` and the images' indices (b,)."""
 
-    def draw(index: jax.Array) -> Patches:
+    def draw(index: Array) -> Patches:
         label, row, column = jax.random.split(jax.random.fold_in(key, index), 3)
         # With their dtypes: in 64-bit mode the default ones are wider, and other numbers are drawn.
         return Patches(
@@ -68,10 +69,10 @@ def per_image_patches(key: jax.Array, indices: jax.Array, height: int, width: in
     return jax.vmap(draw)(indices)
 
 
-def paint(images: jax.Array, patches: Patches) -> jax.Array:
+def paint(images: Array, patches: Patches) -> Array:
     """Scales images, uint8 (b, h, w, 3), to (uint8 - 128) / 128 in float32, with 1.0 inside the patches."""
 
-    def inside(start: jax.Array, length: int) -> jax.Array:
+    def inside(start: Array, length: int) -> Array:
         place = jnp.arange(length)
         return (place >= start[:, None]) & (place < start[:, None] + PATCH)
 
@@ -109,7 +110,7 @@ def build_network(config: PatchConfig, height: int, width: int) -> PatchNetwork:
     return PatchNetwork(block, token_order, position, dtype=dtype, rngs=rngs)
 
 
-def draw_batch(images: jax.Array, indices: jax.Array, key: jax.Array, rule: str) -> Batch:
+def draw_batch(images: Array, indices: Array, key: Array, rule: str) -> Batch:
     """Paints the patches of one of the rules on images, uint8 (b, h, w, 3); y is 1 where there is one, else 0."""
     batch_size, height, width, _ = images.shape
     if rule == "article":
@@ -121,20 +122,13 @@ def draw_batch(images: jax.Array, indices: jax.Array, key: jax.Array, rule: str)
 
 @partial(jax.jit, static_argnames=("split", "rule"))
 def draw_fed(
-    images: jax.Array,
-    places: jax.Array,
-    indices: jax.Array,
-    epoch: jax.Array | int,
-    key: jax.Array,
-    *,
-    split: int,
-    rule: str,
+    images: Array, places: Array, indices: Array, epoch: Array | int, key: Array, *, split: int, rule: str
 ) -> Batch:
     """`draw_batch` for other trainers on the batches of a run; arguments as `train.step.train_step`'s."""
     return draw_batch(images[places], indices, split_key(key, split, epoch), rule)
 
 
-def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
+def mean_error(p: Array, y: Array, where: Array | None = None) -> Array:
     """The tutorial's binary cross-entropy, ``-mean(y log(p + 1e-8) + (1 - y) log(1 - p + 1e-8))``.
 
     Example:
@@ -148,7 +142,7 @@ def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> ja
     return -jnp.mean(jnp.log(truth + TINY), where=where)
 
 
-def is_right(p: jax.Array, y: jax.Array) -> jax.Array:
+def is_right(p: Array, y: Array) -> Array:
     return jnp.round(p) == y
 
 
@@ -166,9 +160,9 @@ class PatchTask:
     def build(self, config: PatchConfig, source: Source) -> PatchNetwork:
         return build_network(config, *source.shape)
 
-    def draw(self, inputs: jax.Array, labels: None, indices: jax.Array, key: jax.Array) -> Batch:
+    def draw(self, inputs: Array, labels: None, indices: Array, key: Array) -> Batch:
         return draw_batch(inputs, indices, key, self.patches)
 
-    def answer(self, network: PatchNetwork, x: jax.Array) -> jax.Array:
+    def answer(self, network: PatchNetwork, x: Array) -> Array:
         p, _ = network(x)
         return p
