@@ -1,11 +1,13 @@
-"""Event files for TensorBoard, in the folder ``tensorboard`` of the run's."""
+"""Event files for TensorBoard, in the folder ``tensorboard`` of the run's; needs tensorboardX, which is optional."""
 
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from .runs import EpochMetrics, RunFolder
 
@@ -23,11 +25,10 @@ class Events:
         files.mkdir(exist_ok=True)
         for old in files.glob("events.out.tfevents.*"):
             old.unlink()
-        self._library = import_library()
         # Not SummaryWriter: its thread ends at the first error, and then the next writes block for good.
-        self._writer = self._library.EventsWriter(str(files / "events"))
+        self._writer = EventsWriter(str(files / "events"))
         # Makes a TensorBoard that is running forget what it has read.
-        self._write(1, session_log=self._library.SessionLog(status=self._library.SessionLog.START))
+        self._write(1, session_log=SessionLog(status=SessionLog.START))
         for step, error in enumerate(folder.step_errors(), 1):
             self.add_step(step, error)
         for metrics in folder.history():
@@ -37,34 +38,20 @@ class Events:
     def add_step(self, step: int, error: float) -> None:
         """Adds a training step, counted from 1."""
         for name, value in (("train_error", error), ("learning_rate", self._rates[step - 1])):
-            self._write(step, summary=self._library.summary.scalar(f"step/{name}", value))
+            self._write(step, summary=summary.scalar(f"step/{name}", value))
 
     def add_epoch(self, metrics: EpochMetrics) -> None:
         for name, value in vars(metrics).items():
             if name != "epoch":
-                summary = self._library.summary.scalar(f"epoch/{name}", value)
-                self._write(metrics.epoch * self._steps, summary=summary)
+                self._write(metrics.epoch * self._steps, summary=summary.scalar(f"epoch/{name}", value))
 
     def add_pictures(self) -> None:
         for name in ("curves", "attention"):
             with Image.open(self._path / f"{name}.png") as picture:
                 pixels = np.asarray(picture.convert("RGB"))
-            image = self._library.summary.image(name, pixels, dataformats="HWC")
+            image = summary.image(name, pixels, dataformats="HWC")
             self._write(len(self._rates), summary=image)
 
     def _write(self, step: int, **content: Any) -> None:
-        self._writer.write_event(self._library.Event(wall_time=time.time(), step=step, **content))
+        self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
         self._writer.flush()
-
-
-def import_library() -> Any:
-    """What is used of tensorboardX, an optional dependency; raises ``ValueError`` where it is not installed."""
-    try:
-        from tensorboardX import summary
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-    except ImportError as error:
-        raise ValueError(
-            "--tensorboard needs tensorboardX, got none; install it with: pip install -e '.[tensorboard]'"
-        ) from error
-    return SimpleNamespace(summary=summary, EventsWriter=EventsWriter, Event=Event, SessionLog=SessionLog)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,14 @@ from .data import Source
 from .data.batches import check_batch_size
 from .data.feed import Fed, open_feed
 from .devices import Layout
-from .events import Events
 from .runs import EpochMetrics, RunFolder
 from .show import Bar, epoch_line
 from .signals import Stop
 from .step import Scores, adam, create_state, eval_step, learning_rate, train_step
 from .tasks import task_of
+
+if TYPE_CHECKING:
+    from .events import Events  # tensorboardX
 
 
 class NonFiniteError(ArithmeticError):
@@ -111,7 +114,7 @@ class Training:
     run: Run
     folder: RunFolder
     checkpoints: Checkpoints
-    events: Events | None
+    events: "Events | None"
     bar: Bar
     stop: Stop
 

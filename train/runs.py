@@ -119,14 +119,13 @@ class RunFolder:
 
     def go_back_to(self, epochs: int, steps: int) -> None:
         """Truncates the logs to the place of a checkpoint; raises ``ValueError`` where one ends before it."""
-        logs = [
-            (self.path / name, _lines(self.path / name), count) for name, count in ((EPOCHS, epochs), (STEPS, steps))
-        ]
-        for path, lines, count in logs:
-            if len(lines) < count:
-                raise ValueError(f"{path} must have at least {count} lines, got {len(lines)}")
-        for path, lines, count in logs:
-            write_whole(path, "".join(json.dumps(line) + "\n" for line in lines[:count]))
+        counts = {self.path / EPOCHS: epochs, self.path / STEPS: steps}
+        logs = {path: _lines(path) for path in counts}
+        for path, lines in logs.items():
+            if len(lines) < counts[path]:
+                raise ValueError(f"{path} must have at least {counts[path]} lines, got {len(lines)}")
+        for path, lines in logs.items():
+            write_whole(path, "".join(json.dumps(line) + "\n" for line in lines[: counts[path]]))
 
     def close(self) -> None:
         if self._lock is not None:

@@ -65,12 +65,10 @@ def looking(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 def epoch_line(metrics: EpochMetrics, epochs: int, unit: str) -> str:
-    return (
-        f"epoch {metrics.epoch:{len(str(epochs))}}/{epochs}"
-        f"  train error {metrics.train_error:<9.4g} accuracy {metrics.train_accuracy:.3f}"
-        f"  test error {metrics.test_error:<9.4g} accuracy {metrics.test_accuracy:.3f}"
-        f"  {metrics.images_per_second:.0f} {unit}/s"
-    )
+    epoch = f"epoch {metrics.epoch:{len(str(epochs))}}/{epochs}"
+    train = f"train error {metrics.train_error:<9.4g} accuracy {metrics.train_accuracy:.3f}"
+    test = f"test error {metrics.test_error:<9.4g} accuracy {metrics.test_accuracy:.3f}"
+    return f"{epoch}  {train}  {test}  {metrics.images_per_second:.0f} {unit}/s"
 
 
 def summary(history: Sequence[EpochMetrics], folder: Path, seconds: float, unit: str = "images") -> Table:

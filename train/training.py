@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
 import shlex
 import sys
 import time
@@ -22,7 +23,6 @@ from .checkpoints import Checkpoints
 from .config import PRESETS, Config, check, flag, read_options, told_default
 from .data import Source
 from .data.feed import DataError
-from .events import Events, import_library
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, Training, leave_if_asked
 from .plots import save_curves
@@ -116,10 +116,15 @@ def parse(argv: Sequence[str]) -> Arguments[Any]:
         if stop.code:
             tell_owners(argv, default.task)
         raise
-    if known.resume is not None:
-        check_same(default, arguments.config)
-    elif arguments.resume_older:
+    if known.resume is None and arguments.resume_older:
         raise ValueError("--resume-older needs --resume, got no --resume")
+    differing = [
+        f"{flag(name)} is {getattr(default, name)} there, got {value}"
+        for name, value in vars(arguments.config).items()
+        if value != getattr(default, name) and name not in Config.FREE
+    ]
+    if known.resume is not None and differing:
+        raise ValueError(f"--resume {known.resume} holds a run with another configuration: {'; '.join(differing)}")
     return arguments
 
 
@@ -132,17 +137,6 @@ def tell_owners(argv: Sequence[str], task: str) -> None:
                 print(f"error: {flag(name)} belongs to --task {owner}, got --task {task}", file=sys.stderr)
 
 
-def check_same(stored: Config, given: Config) -> None:
-    """Raises ``ValueError`` where options that must stay differ from those of a run."""
-    differing = [
-        f"{flag(name)} is {getattr(stored, name)} there, got {value}"
-        for name, value in vars(given).items()
-        if value != getattr(stored, name) and name not in Config.FREE
-    ]
-    if differing:
-        raise ValueError(f"--resume {stored.run_dir} holds a run with another configuration: {'; '.join(differing)}")
-
-
 def prepare(
     arguments: Arguments[Any], stack: contextlib.ExitStack
 ) -> tuple[Run, RunFolder, Checkpoints, Sequence[str]]:
@@ -152,8 +146,8 @@ def prepare(
     """
     config: Config = arguments.config
     check(config)
-    if config.tensorboard:
-        import_library()
+    if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise ValueError("--tensorboard needs tensorboardX, got none; install it with: pip install -e '.[tensorboard]'")
     if arguments.resume is None:
         check_run_dir(config)
         run = Run(config, open_data(config))
@@ -206,6 +200,8 @@ def train(
     with contextlib.ExitStack() as stack:
         events = None
         if config.tensorboard:
+            from .events import Events  # tensorboardX
+
             rates = np.asarray(jax.vmap(run.rate)(jnp.arange(config.epochs * run.steps)))
             events = stack.enter_context(contextlib.closing(Events(folder, rates, run.steps)))
         tests = -(-len(source.test) // config.batch_size)

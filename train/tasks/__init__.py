@@ -8,12 +8,7 @@ from .patch import PatchTask as PatchTask
 
 
 def task_of(config: Config) -> Task:
-    """The task that ``config`` is for.
-
-    Example:
-        >>> task_of(PatchConfig(patches="article"))
-        PatchTask(patches='article')
-    """
+    """The task that ``config`` is for."""
     match config:
         case PatchConfig():
             return PatchTask(config.patches)

@@ -24,7 +24,7 @@ SHORTER = 16  # times: each of the sensor network's four stages halves the serie
 
 
 def cross_entropy(logits: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
-    """The mean of ``-log softmax(logits)[y]``, in at least float32; ``where`` (b,) says which records count.
+    """The mean of ``-log softmax(logits)[y]``, in at least float32.
 
     Example:
         >>> float(cross_entropy(jnp.log(jnp.array([[1.0, 3.0], [1.0, 1.0]])), jnp.array([1, 0]))).__round__(4)
