@@ -7,13 +7,8 @@ from collections.abc import Callable, Sequence
 
 from .devices import use_all_cores
 
-# Commands other than training, each a module whose ``main`` takes the words that follow and returns the exit status.
-COMMANDS = {
-    "attend": "train.attend",
-    "compare": "train.compare",
-    "report": "train.report.command",
-}
-TRAINING = "train.training"
+# Commands other than training; the ``main`` of their modules takes the words that follow and returns the exit status.
+COMMANDS = {"attend": "train.attend", "compare": "train.compare", "report": "train.report.command"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,9 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         commands = ", ".join(COMMANDS)
         print(f"error: expected an option or one of the commands {commands}, got {words[0]!r}", file=sys.stderr)
         return 2
-    name = COMMANDS.get(words[0]) if words else None
-    command: Callable[[Sequence[str]], int] = importlib.import_module(name or TRAINING).main
-    return command(words[1:] if name else words)
+    module = COMMANDS[words.pop(0)] if words and words[0] in COMMANDS else "train.training"
+    command: Callable[[Sequence[str]], int] = importlib.import_module(module).main
+    return command(words)
 
 
 if __name__ == "__main__":

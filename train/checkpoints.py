@@ -1,8 +1,7 @@
 """Checkpoints of a run: all that it takes to continue to the bit.
 
 A checkpoint is a folder named by its step: ``state`` as orbax writes it, ``place``, ``metrics`` and the digest of each
-file. It is written under another name, flushed to the disk and then renamed, so it is complete; one whose files changed
-afterwards is refused.
+file. It is written under another name, flushed to the disk and then renamed; one that changed afterwards is refused.
 """
 
 import dataclasses
@@ -32,17 +31,13 @@ class SaveError(Exception):
     """A checkpoint could not be written."""
 
 
-class DamagedError(ValueError):
-    """A checkpoint's files are not what was written."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where in its run a checkpoint was made."""
 
     step: int = 0  # training steps taken
     epochs: int = 0  # complete epochs, their test included
-    tally: tuple[int, float, float] = (0, 0.0, 0.0)  # `Tally.state` of the epoch under way
+    tally: tuple[int, float, float] = (0, 0.0, 0.0)  # of the epoch under way
     speed: float = 0.0  # images per second in that epoch, once its training is done
 
 
@@ -53,17 +48,15 @@ class Checkpoints:
         self.folder, self._keep = folder.absolute(), keep
 
     def save(self, state: TrainState, place: Place, test_error: float | None = None) -> None:
-        """Saves, in place of a checkpoint of the same step if there is one.
-
-        Raises:
-            SaveError: a full disk, say; earlier checkpoints are as they were.
-        """
+        """Saves, in place of a checkpoint of the same step; if it raises `SaveError`, the others are as they were."""
         arrays = _arrays(state)
         saving, target = self.folder / SAVING, self.folder / str(place.step)
         try:
             shutil.rmtree(saving, ignore_errors=True)
             saving.mkdir(parents=True)
-            _check_space(saving, sum(array.nbytes for array in arrays.values()))
+            # A full disk is found here first, as orbax would print a traceback per array.
+            (saving / "space").write_bytes(bytes(2 * sum(array.nbytes for array in arrays.values()) + SPARE))
+            (saving / "space").unlink()
             with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
                 checkpointer.save(saving / STATE, args=ocp.args.StandardSave(arrays))
             _write_json(saving / PLACE, dataclasses.asdict(place))
@@ -84,54 +77,52 @@ class Checkpoints:
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Place]:
         """Reads a checkpoint, which `choose` has found sound, with the structure, dtypes and devices of ``like``."""
-        checkpoint = self.folder / str(step)
         wanted = {
             name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
             for name, array in _arrays(like).items()
         }
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            arrays = checkpointer.restore(checkpoint / STATE, args=ocp.args.StandardRestore(wanted))
-        place = read_json(checkpoint / PLACE)
-        return _with_arrays(like, arrays), Place(**{**place, "tally": tuple(place["tally"])})
+            arrays = checkpointer.restore(self.folder / str(step) / STATE, args=ocp.args.StandardRestore(wanted))
+        leaves = [
+            jax.random.wrap_key_data(arrays[name], impl=jax.random.key_impl(leaf)) if _is_key(leaf) else arrays[name]
+            for name, leaf in zip(wanted, jax.tree.leaves(like), strict=True)
+        ]
+        place = read_json(self.folder / str(step) / PLACE)
+        state: TrainState = jax.tree.unflatten(jax.tree.structure(like), leaves)
+        return state, Place(**{**place, "tally": tuple(place["tally"])})
 
     def choose(self, *, older: bool) -> tuple[int | None, list[str]]:
-        """Chooses the newest checkpoint and clears away what an earlier process left unfinished.
+        """Chooses the newest checkpoint, if any, and clears away what an earlier process left; with notes for the user.
 
-        Returns:
-            Its step, None where there is no checkpoint, and notes for the user.
-
-        Raises:
-            DamagedError: it is damaged, and ``older`` does not allow to set it aside for the one before.
+        Raises ``ValueError`` where it is damaged, unless ``older`` allows to set it aside for the one before.
         """
         self._take_back()
-        paths = {step: self.folder / str(step) for step in steps_in(self.folder)}
-        damaged = {step: found for step, path in paths.items() if (found := problems_of(path))}
-        sound = [step for step in paths if step not in damaged]
-        newest = max(paths, default=None)
-        if newest in damaged and not older:
-            then = f"continue from {paths[sound[-1]]}" if sound else "start over, as there is none before it"
-            raise DamagedError(
-                f"checkpoint {paths[newest]} is damaged: {'; '.join(damaged[newest])}; --resume-older would {then}"
-            )
-        notes = [f"{paths[step]} is damaged and was moved to {_set_aside(paths[step])}" for step in damaged]
+        problems = {path: problems_of(path) for path in (self.folder / str(step) for step in steps_in(self.folder))}
+        newest = next(reversed(problems), None)
+        sound = [path for path, found in problems.items() if not found]
+        if newest is not None and problems[newest] and not older:
+            then = f"continue from {sound[-1]}" if sound else "start over, as there is none before it"
+            told = f"checkpoint {newest} is damaged: {'; '.join(problems[newest])}"
+            raise ValueError(f"{told}; --resume-older would {then}")
+        damaged = [path for path, found in problems.items() if found]
+        notes = [f"{path} is damaged and was moved to {_set_aside(path)}" for path in damaged]
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if not path.name.isdecimal():
                 shutil.rmtree(path, ignore_errors=True)
-        return max(sound, default=None), notes
+        return (int(sound[-1].name) if sound else None), notes
 
     def last_good(self) -> str:
-        """Says which checkpoint is the newest."""
         steps = steps_in(self.folder)
         return f"the last good checkpoint is {self.folder / str(steps[-1])}" if steps else "there is no checkpoint yet"
 
     def _delete_old(self) -> None:
         steps = steps_in(self.folder)
-        errors = {
-            step: read_json(path)[ERROR] for step in steps if (path := self.folder / str(step) / METRICS).exists()
-        }
-        kept = {*steps[-self._keep :], *([min(errors, key=errors.__getitem__)] if errors else [])}
-        for step in set(steps) - kept:
-            self._set_deleted(step)
+        tested = [step for step in steps if (self.folder / str(step) / METRICS).exists()]
+        errors = {step: read_json(self.folder / str(step) / METRICS)[ERROR] for step in tested}
+        best = min(tested, key=errors.__getitem__, default=None)
+        for step in steps[: -self._keep]:
+            if step != best:
+                self._set_deleted(step)
         shutil.rmtree(self.folder / DELETED, ignore_errors=True)
 
     def _set_deleted(self, step: int) -> None:
@@ -167,12 +158,6 @@ def problems_of(checkpoint: Path) -> list[str]:
     ]
 
 
-def _check_space(folder: Path, size: int) -> None:
-    """Raises ``OSError`` on a full disk, for which orbax would print a traceback per array."""
-    (folder / "space").write_bytes(bytes(2 * size + SPARE))
-    (folder / "space").unlink()
-
-
 def _set_aside(checkpoint: Path) -> Path:
     """Moves a damaged checkpoint to a folder beside the others, and returns its new path."""
     folder = checkpoint.parent.with_name(f"{checkpoint.parent.name}-damaged")
@@ -194,22 +179,12 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def _arrays(state: TrainState) -> dict[str, jax.Array]:
-    """All that changes, by path; random keys as the numbers they consist of."""
+    """All that changes, by path, in the order of the leaves; random keys as the numbers they consist of."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {_name(path): jax.random.key_data(leaf) if _is_key(leaf) else leaf for path, leaf in leaves}
-
-
-def _with_arrays(like: TrainState, arrays: dict[str, jax.Array]) -> TrainState:
-    def put(path: Any, leaf: jax.Array) -> jax.Array:
-        array = arrays[_name(path)]
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
-
-    restored: TrainState = jax.tree_util.tree_map_with_path(put, like)
-    return restored
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        for path, leaf in leaves
+    }
 
 
 def _is_key(leaf: jax.Array) -> bool:

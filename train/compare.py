@@ -30,7 +30,7 @@ from flax_attn.networks.patch import PatchNetwork
 from flax_attn.testing import relative_error
 from flax_attn.testing.flax_side import cast, parameter_paths
 
-from .config import PatchConfig, check, told_default
+from .config import PatchConfig, check, read_options, told_default
 from .data import Source, open_source
 from .data.batches import check_batch_size
 from .data.source import RESIDENT_BYTES
@@ -42,7 +42,6 @@ from .signals import INTERRUPTED
 from .step import network_of
 from .tasks.patch import build_network
 from .text import EXHAUSTED, data_title, first_line, printable
-from .usage import read_options
 from .verdict import FIRST, Verdict, findings, judge, save_picture
 
 if TYPE_CHECKING:  # PyTorch need not be installed

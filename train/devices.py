@@ -6,14 +6,7 @@ import os
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-
-
-def usable_cores() -> int:
-    """The number of cores that this process may use, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
 
 SMALLEST_SHARE = 4  # images: with fewer, devices spend more time waiting for one another than computing
 COPIES_BYTES = 2**31  # 2 GiB, for all devices' copies together, where their memory is the host's
@@ -21,22 +14,20 @@ COPIES_BYTES = 2**31  # 2 GiB, for all devices' copies together, where their mem
 Tree = TypeVar("Tree")
 
 
-def use_all_cores() -> None:
-    """Makes every core a device of its own where the CPU computes, as XLA runs a convolution on one thread per device.
+def usable_cores() -> int:
+    """The number of cores that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    Call it before JAX is used for the first time; after that it changes nothing.
-    """
+
+def use_all_cores() -> None:
+    """Makes every CPU core a device, as XLA runs a convolution on one thread per device; call it before JAX is used."""
     # No more than this process may use: with more devices than threads, XLA's would block one another for good.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", usable_cores())
 
 
 class Layout:
-    """Places arrays on the devices of a run.
-
-    Attributes:
-        devices: their number, which divides the batch size.
-    """
+    """Places arrays on the ``devices`` of a run, whose number divides the batch size."""
 
     def __init__(self, batch_size: int) -> None:
         self.devices = share_out(batch_size, jax.local_device_count())
@@ -51,13 +42,11 @@ class Layout:
         device: Any = next(iter(self._copies.device_set))
         return COPIES_BYTES / self.devices if device.platform == "cpu" else math.inf
 
-    def cut(self, array: np.ndarray) -> jax.Array:
-        """Puts an equal part of an array (b, ...) on each device."""
-        parts: jax.Array = jax.device_put(array, self._parts)
-        return parts
+    def cut(self, tree: Any) -> Any:
+        """Puts an equal part of each array (b, ...) of a pytree on each device."""
+        return jax.device_put(tree, self._parts)
 
     def copy(self, tree: Tree) -> Tree:
-        """Copies a pytree to each device."""
         copied: Tree = jax.device_put(tree, self._copies)
         return copied
 

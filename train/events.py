@@ -1,89 +1,57 @@
-"""Event files for TensorBoard, in the folder ``tensorboard`` of the run's."""
+"""Event files for TensorBoard, in the folder ``tensorboard`` of the run's; needs tensorboardX, which is optional."""
 
 import time
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from .metrics import EpochMetrics
-from .runs import RunFolder
-
-FOLDER = "tensorboard"
-SECONDS = 10  # between flushes
-PICTURES = ("curves.png", "attention.png")
+from .runs import EpochMetrics, RunFolder
 
 
 class Events:
-    """Writes event files, over the number of training steps.
+    """Writes event files, over the number of training steps; all methods raise ``OSError`` on a full disk.
 
     It begins with what the folder's logs hold, in place of older event files: a resumed run has each step once, also if
-    it was killed or had no event files before. All methods may raise ``OSError``, on a full disk.
-
-    Args:
-        folder: the run's, with logs that end where it begins or resumes.
-        rates: the learning rate of each step of the run.
-        steps: per epoch.
+    it was killed or had no event files before. ``rates`` has the learning rate of each step, ``steps`` are per epoch.
     """
 
     def __init__(self, folder: RunFolder, rates: np.ndarray, steps: int) -> None:
         self._path, self._rates, self._steps = folder.path, rates, steps
-        (self._path / FOLDER).mkdir(exist_ok=True)
-        for old in (self._path / FOLDER).glob("events.out.tfevents.*"):
+        files = folder.path / "tensorboard"
+        files.mkdir(exist_ok=True)
+        for old in files.glob("events.out.tfevents.*"):
             old.unlink()
-        self._library, self._flushed = import_library(), time.monotonic()
         # Not SummaryWriter: its thread ends at the first error, and then the next writes block for good.
-        self._writer = self._library.EventsWriter(str(self._path / FOLDER / "events"))
+        self._writer = EventsWriter(str(files / "events"))
         # Makes a TensorBoard that is running forget what it has read.
-        self._write(1, session_log=self._library.SessionLog(status=self._library.SessionLog.START))
+        self._write(1, session_log=SessionLog(status=SessionLog.START))
         for step, error in enumerate(folder.step_errors(), 1):
             self.add_step(step, error)
         for metrics in folder.history():
             self.add_epoch(metrics)
+        self.close = self._writer.close
 
     def add_step(self, step: int, error: float) -> None:
         """Adds a training step, counted from 1."""
-        self._scalar("step/train_error", error, step)
-        self._scalar("step/learning_rate", self._rates[step - 1], step)
+        for name, value in (("train_error", error), ("learning_rate", self._rates[step - 1])):
+            self._write(step, summary=summary.scalar(f"step/{name}", value))
 
     def add_epoch(self, metrics: EpochMetrics) -> None:
-        """Adds an epoch."""
         for name, value in vars(metrics).items():
             if name != "epoch":
-                self._scalar(f"epoch/{name}", value, metrics.epoch * self._steps)
+                self._write(metrics.epoch * self._steps, summary=summary.scalar(f"epoch/{name}", value))
 
     def add_pictures(self) -> None:
-        """Adds the pictures of a finished run's folder."""
-        for name in PICTURES:
-            with Image.open(self._path / name) as picture:
+        for name in ("curves", "attention"):
+            with Image.open(self._path / f"{name}.png") as picture:
                 pixels = np.asarray(picture.convert("RGB"))
-            image = self._library.summary.image(Path(name).stem, pixels, dataformats="HWC")
+            image = summary.image(name, pixels, dataformats="HWC")
             self._write(len(self._rates), summary=image)
 
-    def close(self) -> None:
-        """Writes what is left."""
-        self._writer.close()
-
-    def _scalar(self, tag: str, value: float, step: int) -> None:
-        self._write(step, summary=self._library.summary.scalar(tag, value))
-
     def _write(self, step: int, **content: Any) -> None:
-        self._writer.write_event(self._library.Event(wall_time=time.time(), step=step, **content))
-        if time.monotonic() - self._flushed > SECONDS:
-            self._writer.flush()
-            self._flushed = time.monotonic()
-
-
-def import_library() -> Any:
-    """What is used of tensorboardX, an optional dependency; raises ``ValueError`` where it is not installed."""
-    try:
-        from tensorboardX import summary
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-    except ImportError as error:
-        raise ValueError(
-            "--tensorboard needs tensorboardX, got none; install it with: pip install -e '.[tensorboard]'"
-        ) from error
-    return SimpleNamespace(summary=summary, EventsWriter=EventsWriter, Event=Event, SessionLog=SessionLog)
+        self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
+        self._writer.flush()

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,14 @@ from .data import Source
 from .data.batches import check_batch_size
 from .data.feed import Fed, open_feed
 from .devices import Layout
-from .events import Events
-from .metrics import EpochMetrics, Tally
-from .runs import RunFolder
+from .runs import EpochMetrics, RunFolder
 from .show import Bar, epoch_line
 from .signals import Stop
 from .step import Scores, adam, create_state, eval_step, learning_rate, train_step
 from .tasks import task_of
+
+if TYPE_CHECKING:
+    from .events import Events  # tensorboardX
 
 
 class NonFiniteError(ArithmeticError):
@@ -34,17 +35,38 @@ class StoppedError(Exception):
     """The run was asked to stop, and has saved."""
 
 
+@dataclasses.dataclass
+class Tally:
+    """Means over batches, weighted by their number of images."""
+
+    images: int = 0
+    errors: float = 0.0  # the sum of the images' errors
+    right: float = 0.0  # how many were classified correctly
+
+    def add(self, error: float, accuracy: float, images: int) -> None:
+        """Adds the means over a batch of ``images``."""
+        self.errors += error * images
+        self.right += accuracy * images
+        self.images += images
+
+    @property
+    def error(self) -> float:
+        return self.errors / self.images if self.images else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        """The accuracy so far, NaN before the first batch."""
+        return self.right / self.images if self.images else math.nan
+
+    def __str__(self) -> str:
+        return f"error {self.error:.4f} accuracy {self.accuracy:.3f}"
+
+
 class Run:
-    """A network in training, and the data it is trained on.
+    """A network in training, and its data; ``ValueError`` for options that do not fit the data.
 
-    Args:
-        config: the options, checked.
-        source: the data.
-        total_steps: the length of the learning rate's schedule, by default that of the run.
-        network: in place of the one that the task builds.
-
-    Raises:
-        ValueError: options that do not fit the data.
+    ``total_steps`` is the length of the learning rate's schedule, by default that of the run; ``network`` replaces the
+    one that the task builds.
     """
 
     def __init__(
@@ -62,6 +84,7 @@ class Run:
         self.layout = Layout(config.batch_size)
         self.state = self.layout.copy(create_state(network, adam(self.rate)))
         self.feed = open_feed(source, config, self.layout)
+        self.close = self.feed.close  # ends whatever reads ahead
         self.key = self.layout.copy(jax.random.key(config.seed))  # of what tasks draw at random
 
     def train_epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Fed, Scores]]:
@@ -73,7 +96,6 @@ class Run:
             yield fed, scores
 
     def test(self) -> Iterator[tuple[Fed, Scores]]:
-        """Scores the test set, batch by batch."""
         for fed in self.feed.test():
             real = self.layout.cut(fed.real)
             scores = eval_step(
@@ -82,12 +104,7 @@ class Run:
             yield fed, scores
 
     def at_rate(self, step: int) -> str:
-        """The learning rate of a step, for messages."""
         return f"at learning rate {float(self.rate(step)):.3g}"
-
-    def close(self) -> None:
-        """Ends whatever reads ahead."""
-        self.feed.close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +114,7 @@ class Training:
     run: Run
     folder: RunFolder
     checkpoints: Checkpoints
-    events: Events | None
+    events: "Events | None"
     bar: Bar
     stop: Stop
 
@@ -123,12 +140,11 @@ class Training:
             return tally, run.place.speed
         began, timed = time.perf_counter(), run.steps - first
         for done, (fed, scores) in enumerate(run.train_epoch(epoch, first), first + 1):
-            error = self._read(scores, fed, tally, f"epoch {epoch + 1}, step {done}")
-            run.place = Place(run.place.step + 1, epoch, tally.state)
+            error = self._add(tally, scores, fed, epoch, "train")
+            run.place = Place(run.place.step + 1, epoch, dataclasses.astuple(tally))
             self.folder.add_step(run.place.step, error)
             if self.events is not None:
                 self.events.add_step(run.place.step, error)
-            self._advance(epoch, f"train {tally}")
             if done == first + 1 < run.steps:  # compiled by now
                 began, timed = time.perf_counter(), run.steps - done
             due = run.config.save_steps and done % run.config.save_steps == 0
@@ -143,26 +159,25 @@ class Training:
         for fed, scores in self.run.test():
             if self.stop:
                 self._save()  # from before the test, which starts over
-            self._read(scores, fed, tally, f"the test after epoch {epoch + 1}")
-            self._advance(epoch, f"test {tally}")
+            self._add(tally, scores, fed, epoch, "test")
         return tally
 
-    def _advance(self, epoch: int, scores: str) -> None:
-        self.bar.advance(f"epoch {epoch + 1}/{self.run.config.epochs}", scores=scores)
-
-    def _read(self, scores: Scores, fed: Fed, tally: Tally, where: str) -> float:
-        """Adds a batch to the tally and returns its error."""
+    def _add(self, tally: Tally, scores: Scores, fed: Fed, epoch: int, part: str) -> float:
+        """Adds a batch to the tally, shows how it goes, and returns the batch's error."""
         # Waits for the step: with some 30 of them under way XLA's CPU devices would block one another for good.
-        error = float(scores.error)
+        error, at, step = float(scores.error), f"epoch {epoch + 1}", self.run.place.step
         if not math.isfinite(error):
-            raise NonFiniteError(f"non-finite loss ({error}) in {where}, {self.run.at_rate(self.run.place.step)}")
+            where = f"{at}, step {step % self.run.steps + 1}" if part == "train" else f"the test after {at}"
+            raise NonFiniteError(f"non-finite loss ({error}) in {where}, {self.run.at_rate(step)}")
         tally.add(error, float(scores.accuracy), int(fed.real.sum()))
+        self.bar.advance(f"{at}/{self.run.config.epochs}", scores=f"{part} {tally}")
         return error
 
     def _save(self, test_error: float | None = None) -> None:
         """Saves, and leaves if the run was asked to; a full disk is no reason to lose what it still computes."""
         run = self.run
-        if not _is_finite(run.state):
+        floats = [leaf for leaf in jax.tree.leaves(run.state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        if not all(np.isfinite(leaf).all() for leaf in floats):
             raise NonFiniteError(f"non-finite state after step {run.place.step}, {run.at_rate(run.place.step - 1)}")
         self.folder.sync()  # a checkpoint relies on the logs' lines
         try:
@@ -176,8 +191,3 @@ def leave_if_asked(stop: Stop) -> None:
     """Raises `StoppedError` where the run, which has saved, was asked to stop."""
     if stop:
         raise StoppedError
-
-
-def _is_finite(state: Any) -> bool:
-    floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return all(np.isfinite(leaf).all() for leaf in floats)

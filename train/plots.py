@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from .config import Config
-from .metrics import EpochMetrics
+from .runs import EpochMetrics
 from .text import data_title, drawable
 
 COLOURS = {"train": "tab:blue", "test": "tab:orange"}

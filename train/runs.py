@@ -1,22 +1,19 @@
 """The folder of a run: its options, data and machine, and its logs, epoch by epoch and step by step."""
 
-import contextlib
 import dataclasses
 import json
 import os
 import platform
 import shlex
-from collections.abc import Collection
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, get_args, get_type_hints
 
 import jax
 
 from .config import PRESETS, Config, check
 from .data import Source
-from .metrics import EpochMetrics
 
 try:
     import fcntl
@@ -29,82 +26,90 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 VECTORS = ("avx", "fma", "amx", "asimd", "sve")  # instruction sets on which XLA's sums depend, by their first letters
 
 
+@dataclasses.dataclass(frozen=True)
+class EpochMetrics:
+    """An epoch's line in ``metrics.jsonl``: mean losses and accuracies, and the speed of training.
+
+    Training batches are scored before their step and in training mode, test batches after the epoch in eval mode.
+    """
+
+    epoch: int  # counted from 1
+    train_error: float
+    train_accuracy: float
+    test_error: float
+    test_accuracy: float
+    images_per_second: float  # or arrays, or windows; without the first step, which may compile, but with the saves
+
+
+KEYS = {EPOCHS: list(EpochMetrics.__annotations__), STEPS: ["step", "error"]}  # of the lines of the logs
+
+
 class RunFolder:
     """The files of a run in the folder ``path``; each line of a log is written at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._steps: TextIO | None = None
         self._lock: BinaryIO | None = None
 
     @classmethod
     def create(cls, config: Config, source: Source) -> "RunFolder":
         """Creates the folder that ``config`` names, which must be new or empty, and locks it."""
         folder = cls(check_run_dir(config))
-        with contextlib.ExitStack() as undo:
-            undo.callback(folder.close)
-            try:
-                folder.path.mkdir(parents=True, exist_ok=True)
-                folder.hold()
-                _check_free(folder.path)  # again, now that no other process can begin
-                folder.write_json(DATA, source.identity)
-                folder.write_json(CONFIG, vars(config))
-            except OSError as error:
-                raise ValueError(f"--run-dir must be a writable folder, got {folder.path}: {error}") from error
-            undo.pop_all()
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.hold()
+            _check_free(folder.path)  # again, now that no other process can begin
+            folder.write_json(DATA, source.identity)
+            folder.write_json(CONFIG, vars(config))
+        except (OSError, ValueError) as error:
+            folder.close()
+            if isinstance(error, ValueError):
+                raise
+            raise ValueError(f"--run-dir must be a writable folder, got {folder.path}: {error}") from error
         return folder
 
     def hold(self) -> None:
         """Locks the folder until `close` or the end of this process, where the system has locks."""
         if fcntl is None or not self.path.is_dir():
             return
-        lock = (self.path / LOCK).open("ab")  # for writing, as NFS locks nothing else
+        self._lock = (self.path / LOCK).open("ab")  # for writing, as NFS locks nothing else
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.close()
+            self.close()
             raise ValueError(
                 f"--run-dir or --resume must name a folder in which no other process trains, got {self.path}, in which "
                 "one does"
             ) from None
         except OSError:  # no locks on this file system
-            lock.close()
-        else:
-            self._lock = lock
+            self.close()
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
-        """Writes one of the folder's JSON files."""
         write_whole(self.path / name, json.dumps(values, indent=2) + "\n")
 
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the run's checkpoints."""
-        return self.path / "checkpoints"
-
     def add_epoch(self, metrics: EpochMetrics) -> None:
-        """Appends an epoch."""
-        with (self.path / EPOCHS).open("a") as file:
-            file.write(json.dumps(dataclasses.asdict(metrics)) + "\n")
+        self._add(EPOCHS, vars(metrics))
 
     def add_step(self, step: int, error: float) -> None:
         """Appends a training step, counted from 1."""
-        if self._steps is None:
-            self._steps = (self.path / STEPS).open("a", buffering=1)
-        self._steps.write(json.dumps(_step(step, error)) + "\n")
+        self._add(STEPS, {"step": step, "error": error})
+
+    def _add(self, name: str, line: dict[str, Any]) -> None:
+        with (self.path / name).open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
     def sync(self) -> None:
-        """Flushes the logs to the disk; a checkpoint relies on their lines."""
+        """Flushes the logs to the disk."""
         for path in (self.path / EPOCHS, self.path / STEPS, self.path):
             if path.exists():
                 sync(path)
 
     def history(self) -> list[EpochMetrics]:
-        """The epochs so far."""
-        return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS, EpochMetrics.__annotations__)]
+        return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS)]
 
     def step_errors(self) -> list[float]:
         """The error of each training step so far."""
-        return [line["error"] for line in _lines(self.path / STEPS, ("step", "error"))]
+        return [line["error"] for line in _lines(self.path / STEPS)]
 
     def check_data(self, source: Source) -> None:
         """Raises ``ValueError`` where the run began with other data, naming what differs."""
@@ -114,22 +119,17 @@ class RunFolder:
 
     def go_back_to(self, epochs: int, steps: int) -> None:
         """Truncates the logs to the place of a checkpoint; raises ``ValueError`` where one ends before it."""
-        history, errors = [dataclasses.asdict(metrics) for metrics in self.history()], self.step_errors()
-        logs = {EPOCHS: (history, epochs), STEPS: ([_step(*each) for each in enumerate(errors, 1)], steps)}
-        for name, (lines, count) in logs.items():
-            if len(lines) < count:
-                raise ValueError(f"{self.path / name} must have at least {count} lines, got {len(lines)}")
-        for name, (lines, count) in logs.items():
-            write_whole(self.path / name, "".join(json.dumps(line) + "\n" for line in lines[:count]))
+        counts = {self.path / EPOCHS: epochs, self.path / STEPS: steps}
+        logs = {path: _lines(path) for path in counts}
+        for path, lines in logs.items():
+            if len(lines) < counts[path]:
+                raise ValueError(f"{path} must have at least {counts[path]} lines, got {len(lines)}")
+        for path, lines in logs.items():
+            write_whole(path, "".join(json.dumps(line) + "\n" for line in lines[: counts[path]]))
 
     def close(self) -> None:
-        """Closes the log of steps and unlocks the folder."""
-        with contextlib.suppress(OSError):  # a full disk, reported when the line was written
-            if self._steps is not None:
-                self._steps.close()
         if self._lock is not None:
             self._lock.close()
-        self._steps = self._lock = None
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
@@ -141,11 +141,14 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
 
 def machine(devices: int) -> dict[str, Any]:
     """What a run's last bits depend on beside its options: the devices that share a batch, and versions."""
-    found = {"devices": devices, "kind": jax.devices()[0].device_kind}
-    if jax.default_backend() == "cpu":
-        found |= {"processor": platform.machine(), "instructions": instructions()}
-    found["xla_flags"] = os.environ.get("XLA_FLAGS", "")
-    return found | {name: version(name) for name in PACKAGES}
+    processor = {"processor": platform.machine(), "instructions": instructions()}
+    return {
+        "devices": devices,
+        "kind": jax.devices()[0].device_kind,
+        **(processor if jax.default_backend() == "cpu" else {}),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        **{name: version(name) for name in PACKAGES},
+    }
 
 
 def instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -168,12 +171,7 @@ def compare_machine(folder: Path, devices: int) -> list[str]:
 
 
 def read_config(path: Path) -> Config:
-    """The options of the run in a folder; those that it does not know yet have their defaults.
-
-    Raises:
-        FileNotFoundError: no such folder, or no run in it.
-        ValueError: options that cannot be read, or are not of this version.
-    """
+    """The options of the run in a folder; those that an earlier version did not write have their defaults."""
     file = path / CONFIG
     if not file.is_file():
         raise FileNotFoundError(f"there must be a run in {path}, got no {CONFIG if path.is_dir() else 'such folder'}")
@@ -185,24 +183,16 @@ def read_config(path: Path) -> Config:
     if unknown:
         raise ValueError(f"{file} must hold options of this version, got {', '.join(sorted(unknown))}")
     for name, value in values.items():
-        _check_type(f"{file}: {name}", value, hints[name])
+        choices = get_args(hints[name]) or (hints[name],)  # values or types
+        if value not in choices and type(value) not in choices and not (float in choices and type(value) is int):
+            expected = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
+            raise ValueError(f"{file}: {name} must be {expected}, got {value!r}")
     config = kind(**values)
     try:
         check(config)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     return config
-
-
-def _check_type(name: str, value: Any, hint: Any) -> None:
-    choices = get_args(hint) or (hint,)
-    if get_origin(hint) is Literal:
-        fits = value in choices
-    else:
-        fits = type(value) in choices or (float in choices and type(value) is int)
-    if not fits:
-        expected = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -222,19 +212,19 @@ def check_run_dir(config: Config) -> Path:
         return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{config.title}"
     if not config.run_dir:
         raise ValueError("--run-dir must name a folder, got ''")
-    path = Path(config.run_dir)
-    _check_free(path)
-    return path
+    _check_free(Path(config.run_dir))
+    return Path(config.run_dir)
 
 
 def _check_free(path: Path) -> None:
     leftovers = {LOCK, DATA, _unfinished(DATA), _unfinished(CONFIG)}  # of a run that was killed before it began
     try:
-        names = {file.name for file in path.iterdir()} if path.is_dir() else set()
-        taken = path.exists() and (not path.is_dir() or bool(names - leftovers))
+        names = {file.name for file in path.iterdir()} if path.exists() else set()
+    except NotADirectoryError:
+        names = {path.name}
     except OSError as error:
         raise ValueError(f"--run-dir must be a writable folder, got {path}: {error}") from error
-    if taken:
+    if names - leftovers:
         hint = f"; to continue the run in it: --resume {shlex.quote(str(path))}" if CONFIG in names else ""
         raise ValueError(f"--run-dir must be a new or empty folder, got {path}, which exists{hint}")
 
@@ -263,11 +253,7 @@ def _unfinished(name: str) -> str:
     return f".{name}.unfinished"
 
 
-def _step(step: int, error: float) -> dict[str, Any]:
-    return {"step": step, "error": error}
-
-
-def _lines(path: Path, keys: Collection[str]) -> list[dict[str, Any]]:
+def _lines(path: Path) -> list[dict[str, Any]]:
     """The complete lines of a log, up to one that was cut off."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
@@ -275,7 +261,7 @@ def _lines(path: Path, keys: Collection[str]) -> list[dict[str, Any]]:
             line = json.loads(text)
         except ValueError:
             break
-        if not isinstance(line, dict) or line.keys() != set(keys):
-            raise ValueError(f"{path} must hold {', '.join(keys)} in each line, got {text!r}")
+        if not isinstance(line, dict) or line.keys() != set(KEYS[path.name]):
+            raise ValueError(f"{path} must hold {', '.join(KEYS[path.name])} in each line, got {text!r}")
         lines.append(line)
     return lines

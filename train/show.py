@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .metrics import EpochMetrics
+from .runs import EpochMetrics
 from .text import printable
 
 
@@ -20,17 +20,10 @@ class Bar:
 
     def __init__(self, total: int, console: Console, done: int = 0) -> None:
         self._console = console
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[scores]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        columns = BarColumn(), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn()
+        description, scores = TextColumn("{task.description}"), TextColumn("{task.fields[scores]}")
+        drawn = console.is_terminal
+        self._bar = Progress(description, *columns, scores, console=console, transient=True, disable=not drawn)
         self._task = self._bar.add_task("", total=total, completed=done, scores="")
 
     def __enter__(self) -> "Bar":
@@ -46,7 +39,6 @@ class Bar:
         self._bar.update(self._task, advance=count, description=description, scores=scores)
 
     def note(self, line: str) -> None:
-        """Prints a line above the bar."""
         say(self._console, line)
 
 
@@ -73,18 +65,14 @@ def looking(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 def epoch_line(metrics: EpochMetrics, epochs: int, unit: str) -> str:
-    """An epoch's metrics."""
-    return (
-        f"epoch {metrics.epoch:{len(str(epochs))}}/{epochs}"
-        f"  train error {metrics.train_error:<9.4g} accuracy {metrics.train_accuracy:.3f}"
-        f"  test error {metrics.test_error:<9.4g} accuracy {metrics.test_accuracy:.3f}"
-        f"  {metrics.images_per_second:.0f} {unit}/s"
-    )
+    epoch = f"epoch {metrics.epoch:{len(str(epochs))}}/{epochs}"
+    train = f"train error {metrics.train_error:<9.4g} accuracy {metrics.train_accuracy:.3f}"
+    test = f"test error {metrics.test_error:<9.4g} accuracy {metrics.test_accuracy:.3f}"
+    return f"{epoch}  {train}  {test}  {metrics.images_per_second:.0f} {unit}/s"
 
 
 def summary(history: Sequence[EpochMetrics], folder: Path, seconds: float, unit: str = "images") -> Table:
-    """The table at the end: the smallest errors over the epochs, which the tutorial reports, and the last accuracy."""
-    table = Table(show_header=False)
+    """The table at the end, with the smallest errors over the epochs, which the tutorial reports."""
     rows = {
         "min train error": f"{min(m.train_error for m in history):.3g}",
         "min test error": f"{min(m.test_error for m in history):.3g}",
@@ -93,6 +81,7 @@ def summary(history: Sequence[EpochMetrics], folder: Path, seconds: float, unit:
         "time": str(timedelta(seconds=int(seconds))),
         "run folder": printable(folder),
     }
+    table = Table(show_header=False)
     for name, value in rows.items():
         table.add_row(name, Text(value))  # Text, as brackets in a string would be read as styles
     return table

@@ -32,12 +32,10 @@ class Stop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        while self._before:
+            signal.signal(*self._before.popitem())
 
     def __bool__(self) -> bool:
-        """Whether a signal came."""
         return self.signal is not None
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

@@ -1,14 +1,14 @@
 """One step of training and one of evaluation, of any task, with the state and the optimizer that they need.
 
 Both are pure functions, each compiled once for a run. The records are on the device as the source has them, all of them
-or those of a batch; a step gets the positions of the batch in them. Nothing global is read, and all randomness comes
-from the key.
+or those of a batch; a step gets the positions of the batch in them. All randomness comes from the key.
 """
 
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,24 +16,54 @@ import optax
 from flax import nnx
 
 from .config import Config
-from .tasks import Task
-from .tasks.patch import TEST, TRAIN, split_key
 
-FIRST, SECOND, EPS = 0.9, 0.999, 1e-8  # PyTorch's defaults, and optax's
+FIRST, SECOND, EPS = 0.9, 0.999, 1e-8  # Adam's, as in PyTorch and optax
+RISING = 0.2  # the fraction of a one-cycle run in which the learning rate goes up
+TRAIN, TEST = 0, 1  # the splits, as numbers that go into a key
+Progress = Callable[[int, int], None]  # files read, and files in all
+
+
+class Batch(NamedTuple):
+    """What a network gets, x (b, ...) in float32, and the truth about it, y (b,)."""
+
+    x: jax.Array
+    y: jax.Array
+
+
+class Task(Hashable, Protocol):
+    """What training needs from a task; steps are compiled for it, so tasks that compute the same must be equal."""
+
+    def open(self, data: str, progress: Progress | None = None) -> Any:
+        """Opens what ``--data`` names: a `train.data.Source`, or what has its attributes."""
+
+    def build(self, config: Any, source: Any) -> nnx.Module:
+        """The network for these data, in training mode; raises ``ValueError`` for options that do not fit them."""
+
+    def draw(self, inputs: jax.Array, labels: Any, indices: jax.Array, key: jax.Array) -> Batch:
+        """Makes a batch, inside the compiled step, of records with labels, if any, and indices in the source, (b,)."""
+
+    def answer(self, network: Any, x: jax.Array) -> jax.Array:
+        """The network's output for x, (b,) or (b, classes)."""
+
+    def error(self, answer: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
+        """The mean loss over the records, or those of them for which ``where`` (b,) is True."""
+
+    def is_right(self, answer: jax.Array, y: jax.Array) -> jax.Array:
+        """Which records are classified correctly, (b,)."""
+
+
+def split_key(key: jax.Array, split: int, epoch: jax.Array | int) -> jax.Array:
+    """The key for what is drawn for a split in an epoch; the test split has one for all epochs."""
+    return jax.random.fold_in(jax.random.fold_in(key, split), 0 if split == TEST else epoch)
 
 
 @lru_cache  # a step is compiled for its optimizer, so equal ones should be the same
 def adam(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """`optax.adam` with the same state and settings, but with bias corrections exact to the dtype.
 
-    Adam divides its running means by ``1 - b**t``. optax computes this as it stands: with b = 0.999 in float32 up to
-    four of seven digits cancel, and for hundreds of steps every update is off by some 6e-6, a hundred times the
-    rounding of its parts. PyTorch computes it in float64. ``-expm1(t log(b))`` has no cancellation.
+    Adam divides its running means by ``1 - b**t``. optax computes this as it stands: in float32 up to four of seven
+    digits cancel, and for hundreds of steps every update is off by some 6e-6. ``-expm1(t log(b))`` has no cancellation.
     """
-    return optax.chain(_scale_by_adam(), optax.scale_by_learning_rate(rate))
-
-
-def _scale_by_adam() -> optax.GradientTransformation:
     means = optax.scale_by_adam(FIRST, SECOND, EPS)
 
     def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -42,10 +72,7 @@ def _scale_by_adam() -> optax.GradientTransformation:
         corrected = jax.tree.map(lambda m, v: m / first / (jnp.sqrt(v / second) + EPS), state.mu, state.nu)
         return corrected, state
 
-    return optax.GradientTransformation(means.init, update)
-
-
-RISING = 0.2  # the fraction of a one-cycle run in which the learning rate goes up
+    return optax.chain(optax.GradientTransformation(means.init, update), optax.scale_by_learning_rate(rate))
 
 
 @jax.tree_util.register_dataclass
@@ -115,7 +142,7 @@ def train_step(
         state: donated to the new one.
         inputs: (n, ...), records of the source, among them those of the batch.
         places: the positions of the batch's records in ``inputs``, (b,).
-        indices: their indices in the source, (b,), which seed what is drawn for them.
+        indices: in the source, (b,), which seed what is drawn for its records.
         epoch: counted from 0.
         key: of all that the run draws for its records.
         task: defines the batch and its loss.
@@ -148,10 +175,7 @@ def eval_step(
     task: Task,
     labels: jax.Array | None = None,
 ) -> Scores:
-    """Scores a batch of test records in eval mode.
-
-    Arguments as `train_step`'s, and ``real`` (b,): False for padding, which does not count.
-    """
+    """Scores a test batch in eval mode; as `train_step`, with ``real`` (b,), False for padding."""
     batch = task.draw(inputs[places], labels, indices, split_key(key, TEST, 0))
     network = network_of(state)
     network.eval()

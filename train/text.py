@@ -9,6 +9,7 @@ from typing import Any
 from jax.errors import JaxRuntimeError
 
 SHOWN_AS_ESCAPES = ("Cc", "Cs")  # control characters, and surrogates, which stand for undecodable bytes
+EXHAUSTED = (JaxRuntimeError, MemoryError)  # out of memory: the device's (in most cases), or the host's
 
 
 def data_title(data: str) -> str:
@@ -29,13 +30,8 @@ def printable(name: str | os.PathLike[str]) -> str:
         >>> printable("été.jpg"), printable("a\nb"), printable(os.fsdecode(b"\xe9t\xe9.jpg"))
         ('été.jpg', 'a\\nb', '\\udce9t\\udce9.jpg')
     """
-    return "".join(
-        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in SHOWN_AS_ESCAPES else letter
-        for letter in os.fspath(name)
-    )
-
-
-EXHAUSTED = (JaxRuntimeError, MemoryError)  # out of memory: the device's (in most cases), or the host's
+    letters = [(letter, unicodedata.category(letter) in SHOWN_AS_ESCAPES) for letter in os.fspath(name)]
+    return "".join(letter.encode("unicode_escape").decode() if escaped else letter for letter, escaped in letters)
 
 
 def first_line(error: BaseException) -> str:
@@ -48,9 +44,6 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-
-
 def drawable(text: str) -> str:
     r"""A text without the letters that the pictures' font lacks, for which Matplotlib would draw boxes and warn.
 
@@ -58,7 +51,8 @@ def drawable(text: str) -> str:
         >>> drawable("\N{HIRAGANA LETTER A}.jpg") == "\N{REPLACEMENT CHARACTER}.jpg"
         True
     """
-    return "".join(letter if letter == "\n" or _font().get_char_index(ord(letter)) else UNKNOWN for letter in text)
+    font, unknown = _font(), "\N{REPLACEMENT CHARACTER}"
+    return "".join(letter if letter == "\n" or font.get_char_index(ord(letter)) else unknown for letter in text)
 
 
 @lru_cache(maxsize=1)

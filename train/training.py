@@ -1,26 +1,28 @@
 """``python -m train`` without a command: from the options to a complete run folder."""
 
+import argparse
 import contextlib
 import dataclasses
+import importlib.util
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 from rich.console import Console
 
 import flax_attn
 
 from .checkpoints import Checkpoints
-from .config import Config, check
+from .config import PRESETS, Config, check, flag, read_options, told_default
 from .data import Source
 from .data.feed import DataError
-from .events import Events, import_library
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, Training, leave_if_asked
 from .plots import save_curves
@@ -30,7 +32,9 @@ from .signals import INTERRUPTED, Stop, status
 from .step import network_of
 from .tasks import task_of
 from .text import EXHAUSTED, first_line
-from .usage import PROGRAM, Arguments, parse
+
+PROGRAM = "python -m train"
+TaskConfig = TypeVar("TaskConfig", bound=Config)
 
 
 def main(words: Sequence[str]) -> int:
@@ -40,19 +44,18 @@ def main(words: Sequence[str]) -> int:
     signal's number where the run was stopped.
     """
     began = time.perf_counter()
-    try:
-        arguments = parse(words)
-        prepared = prepare(arguments)
-    except (ValueError, OSError) as error:
-        return fail(2, f"error: {error}")
-    except EXHAUSTED as error:
-        return fail(1, f"error: {first_line(error)}")
-    except KeyboardInterrupt:
-        return fail(INTERRUPTED, "stopped before the first step")
-    run, folder, checkpoints, _ = prepared
-    with contextlib.closing(folder), contextlib.closing(run), Stop() as stop:
+    with contextlib.ExitStack() as stack:
         try:
-            train(prepared, stop, began)
+            run, folder, checkpoints, notes = prepare(parse(words), stack)
+        except (ValueError, OSError) as error:
+            return fail(2, f"error: {error}")
+        except EXHAUSTED as error:
+            return fail(1, f"error: {first_line(error)}")
+        except KeyboardInterrupt:
+            return fail(INTERRUPTED, "stopped before the first step")
+        stop = stack.enter_context(Stop())
+        try:
+            train(run, folder, checkpoints, notes, stop, began)
         except StoppedError:
             fail(0, f"stopped after step {run.place.step}; {checkpoints.last_good()}")
             return fail(status(stop.signal or 0), f"to continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}")
@@ -69,41 +72,110 @@ def fail(code: int, line: str) -> int:
     return code
 
 
-class Prepared(NamedTuple):
-    """A run at its beginning, or where it resumes, and notes for the user."""
+@dataclasses.dataclass(frozen=True)
+class Arguments(Generic[TaskConfig]):
+    """Trains a small network: to tell whether an image holds a white patch, or the class of arrays or sensor windows.
 
-    run: Run
-    folder: RunFolder
-    checkpoints: Checkpoints
-    notes: list[str]
+    Each --task has options of its own: see --help with --task. Other commands, each with a --help: attend draws what a
+    trained network attends to, compare checks the training against PyTorch's, report trains all networks and writes a
+    page of results.
+
+    Attributes:
+        config: The options of the run.
+        resume: Continues the run in this folder with its own options; on as many devices of the same kind, with the
+            same versions, the result is the same to the bit as if it had not been stopped.
+        resume_older: With --resume: if the newest checkpoint is damaged, continue from the one before it.
+    """
+
+    config: Annotated[tyro.conf.OmitArgPrefixes[TaskConfig], tyro.conf.arg(name="")]
+    resume: Annotated[str | None, told_default("a new run", "DIR")] = None
+    resume_older: bool = False
 
 
-def prepare(arguments: Arguments[Any]) -> Prepared:
-    """Validates everything before it creates the run folder; with ``--resume`` opens that of the run.
+def parse(argv: Sequence[str]) -> Arguments[Any]:
+    """Reads the options of a training run; ``--preset`` and ``--task`` say what the others default to.
 
-    Raises:
-        ValueError: an option or a file that cannot be used.
-        OSError: no such file, say.
+    With ``--resume`` they default to those of that run, from which only `Config.FREE` may differ.
+    """
+    # First the options that the defaults of all others, and the help, depend on; tyro complains about bad ones.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--preset", default="quick", choices=PRESETS["patch"])
+    first.add_argument("--task", default="patch", choices=PRESETS)
+    first.add_argument("--resume")
+    try:
+        known = first.parse_known_args(argv)[0]
+    except argparse.ArgumentError:
+        known = first.parse_known_args([])[0]
+    default = PRESETS[known.task][known.preset]
+    if known.resume is not None:
+        default = dataclasses.replace(read_config(Path(known.resume)), run_dir=known.resume)
+    kind: Any = Arguments[type(default)]  # type: ignore[misc]  # the options of the task, known only now
+    try:
+        arguments: Arguments[Any] = read_options(kind, PROGRAM, argv, Arguments(default))
+    except SystemExit as stop:
+        if stop.code:
+            tell_owners(argv, default.task)
+        raise
+    if known.resume is None and arguments.resume_older:
+        raise ValueError("--resume-older needs --resume, got no --resume")
+    differing = [
+        f"{flag(name)} is {getattr(default, name)} there, got {value}"
+        for name, value in vars(arguments.config).items()
+        if value != getattr(default, name) and name not in Config.FREE
+    ]
+    if known.resume is not None and differing:
+        raise ValueError(f"--resume {known.resume} holds a run with another configuration: {'; '.join(differing)}")
+    return arguments
+
+
+def tell_owners(argv: Sequence[str], task: str) -> None:
+    """Says which task has the options that this one lacks."""
+    given = {word.partition("=")[0].replace("_", "-") for word in argv}
+    for owner, presets in PRESETS.items():
+        for name in sorted(vars(presets["quick"]).keys() - vars(PRESETS[task]["quick"]).keys()):
+            if flag(name) in given:
+                print(f"error: {flag(name)} belongs to --task {owner}, got --task {task}", file=sys.stderr)
+
+
+def prepare(
+    arguments: Arguments[Any], stack: contextlib.ExitStack
+) -> tuple[Run, RunFolder, Checkpoints, Sequence[str]]:
+    """Validates everything before it creates the run folder, or with ``--resume`` opens it; ``stack`` closes it all.
+
+    Returns the run at its beginning, or where it resumes, and notes for the user.
     """
     config: Config = arguments.config
     check(config)
-    if config.tensorboard:
-        import_library()
-    with contextlib.ExitStack() as undo:
-        if arguments.resume is None:
-            check_run_dir(config)
-            run = undo.enter_context(contextlib.closing(Run(config, open_data(config))))
-            folder = undo.enter_context(contextlib.closing(RunFolder.create(config, run.source)))
-            checkpoints, notes = Checkpoints(folder.checkpoints, config.keep), []
-            folder.write_json(MACHINE, machine(run.layout.devices))
-        else:
-            folder = undo.enter_context(contextlib.closing(RunFolder(Path(arguments.resume))))
-            folder.hold()
-            run = undo.enter_context(contextlib.closing(Run(config, open_data(config))))
-            checkpoints = Checkpoints(folder.checkpoints, config.keep)
-            notes = resume(run, folder, checkpoints, older=arguments.resume_older)
-        undo.pop_all()
-    return Prepared(run, folder, checkpoints, [*run.source.notes, *notes])
+    if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise ValueError("--tensorboard needs tensorboardX, got none; install it with: pip install -e '.[tensorboard]'")
+    if arguments.resume is None:
+        check_run_dir(config)
+        run = Run(config, open_data(config))
+        stack.callback(run.close)
+        folder = RunFolder.create(config, run.source)
+        stack.callback(folder.close)
+        folder.write_json(MACHINE, machine(run.layout.devices))
+        return run, folder, Checkpoints(folder.path / "checkpoints", config.keep), run.source.notes
+    folder = RunFolder(Path(arguments.resume))
+    stack.callback(folder.close)
+    folder.hold()
+    run = Run(config, open_data(config))
+    stack.callback(run.close)
+    folder.check_data(run.source)
+    elsewhere = compare_machine(folder.path, run.layout.devices)
+    checkpoints = Checkpoints(folder.path / "checkpoints", config.keep)
+    step, notes = checkpoints.choose(older=arguments.resume_older)
+    if step is None:
+        where = "there is no checkpoint yet: starting over"
+    else:
+        run.state, run.place = checkpoints.restore(step, run.state)
+        where = f"continuing after step {step}"
+        if run.place.epochs == config.epochs:
+            where += ", the last one: only the files that follow it are written again"
+    folder.go_back_to(run.place.epochs, run.place.step)
+    changed = {name: getattr(config, name) for name in Config.FREE}
+    folder.write_json(CONFIG, vars(dataclasses.replace(read_config(folder.path), **changed)))
+    return run, folder, checkpoints, [*run.source.notes, *notes, where, *elsewhere]
 
 
 def open_data(config: Config) -> Source:
@@ -113,35 +185,26 @@ def open_data(config: Config) -> Source:
         return source
 
 
-def resume(run: Run, folder: RunFolder, checkpoints: Checkpoints, *, older: bool) -> list[str]:
-    """Takes a run and its folder back to the newest checkpoint, and returns notes for the user."""
-    folder.check_data(run.source)
-    elsewhere = compare_machine(folder.path, run.layout.devices)
-    step, notes = checkpoints.choose(older=older)
-    where = "there is no checkpoint yet: starting over"
-    if step is not None:
-        run.state, run.place = checkpoints.restore(step, run.state)
-        where = f"continuing after step {step}"
-        if run.place.epochs == run.config.epochs:
-            where += ", the last one: only the files that follow it are written again"
-    folder.go_back_to(run.place.epochs, run.place.step)
-    changed = {name: getattr(run.config, name) for name in Config.FREE}
-    folder.write_json(CONFIG, vars(dataclasses.replace(read_config(folder.path), **changed)))
-    return [*notes, where, *elsewhere]
-
-
-def train(prepared: Prepared, stop: Stop, began: float) -> None:
+def train(
+    run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence[str], stop: Stop, began: float
+) -> None:
     """Trains, then fills the folder; after a stop in between a resume does the rest."""
-    run, folder, checkpoints, notes = prepared
-    console, config, path = Console(), run.config, folder.path
-    for line in (heading(run), *notes):
+    console, config, source, path = Console(), run.config, run.source, folder.path
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
+    heading = (
+        f"{config.title}, {parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
+        f"{source.described}; batches of {config.batch_size} on {run.layout.devices} x {jax.devices()[0].device_kind}"
+    )
+    for line in (heading, *notes):
         say(console, line)
     with contextlib.ExitStack() as stack:
         events = None
         if config.tensorboard:
+            from .events import Events  # tensorboardX
+
             rates = np.asarray(jax.vmap(run.rate)(jnp.arange(config.epochs * run.steps)))
             events = stack.enter_context(contextlib.closing(Events(folder, rates, run.steps)))
-        tests = -(-len(run.source.test) // config.batch_size)
+        tests = -(-len(source.test) // config.batch_size)
         done = run.place.step + run.place.epochs * tests
         with Bar(config.epochs * (run.steps + tests), console, done) as bar:
             Training(run, folder, checkpoints, events, bar, stop).fit()
@@ -149,20 +212,10 @@ def train(prepared: Prepared, stop: Stop, began: float) -> None:
         flax_attn.to_torch(network_of(run.state), path / "model.safetensors")
         save_curves(path / "curves.png", config, folder.history(), folder.step_errors())
         leave_if_asked(stop)
-        scores = finish(path, run.config, run.task, network_of(run.state), run.source)
+        scores = finish(path, config, run.task, network_of(run.state), source)
         leave_if_asked(stop)
         if events is not None:
             events.add_pictures()
-    say(console, summary(folder.history(), path, time.perf_counter() - began, run.source.unit))
+    say(console, summary(folder.history(), path, time.perf_counter() - began, source.unit))
     for line in scores:
         say(console, line)
-
-
-def heading(run: Run) -> str:
-    """What is about to be trained, in a line."""
-    source, config = run.source, run.config
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
-    return (
-        f"{config.title}, {parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
-        f"{source.described}; batches of {config.batch_size} on {run.layout.devices} x {jax.devices()[0].device_kind}"
-    )

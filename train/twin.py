@@ -26,10 +26,9 @@ from .config import PatchConfig
 from .data import Source
 from .data.feed import Fed
 from .look import finish
-from .loop import NonFiniteError, Run, StoppedError
-from .metrics import EpochMetrics, Tally
+from .loop import NonFiniteError, Run, StoppedError, Tally
 from .plots import save_curves
-from .runs import CONFIG, RunFolder, sync
+from .runs import CONFIG, EpochMetrics, RunFolder, sync
 from .tasks import task_of
 from .tasks.patch import TEST, TINY, TRAIN, build_network, draw_fed
 

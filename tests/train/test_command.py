@@ -155,7 +155,7 @@ BAD_VALUES = {
     "--learning-rate nan": "--learning-rate must be a positive number, got nan",
     "--learning-rate -1": "--learning-rate must be a positive number, got -1.0",
     "--seed -1": "--seed must lie in [0, 2**32), got -1",
-    "--network cbma": "--network must be cnn or a block of flax_attn.list_blocks(), got 'cbma'; did you mean 'cbam'",
+    "--network cbma": "--network must be cnn or a block of flax_attn.list_blocks(), got 'cbma'; did you mean 'cbam'?",
     "--network cnn --position sine": "--position needs --network multi_head or additive, got --network cnn",
     "--network cbam --token-order article": "--token-order needs --network multi_head or additive, got --network cbam",
     "--data npz:missing.npz": "npz:missing.npz: no such file",

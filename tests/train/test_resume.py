@@ -1,5 +1,6 @@
 """A run that was stopped, killed or damaged continues to the bit, or says why it cannot."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -27,8 +28,7 @@ from train.runs import RunFolder, instructions, read_config
 from train.show import Bar
 from train.signals import Stop
 from train.step import train_step
-from train.training import prepare, train
-from train.usage import parse
+from train.training import parse, prepare, train
 
 from .conftest import results
 
@@ -59,11 +59,10 @@ class StopAt(Stop):
 
 def stop_at(step, argv):
     """Runs the command until a step, and lets it save and leave."""
-    prepared = prepare(parse(argv))
-    with pytest.raises(StoppedError):
-        train(prepared, StopAt(prepared.run, step), 0.0)
-    prepared.run.close()
-    prepared.folder.close()
+    with contextlib.ExitStack() as stack:
+        run, *others = prepare(parse(argv), stack)
+        with pytest.raises(StoppedError):
+            train(run, *others, StopAt(run, step), 0.0)
 
 
 def checkpoint_of(folder, step):

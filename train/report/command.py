@@ -7,14 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..config import flag
+from ..config import flag, read_options
 from ..data import Source
 from ..data.batches import check_batch_size
 from ..runs import CONFIG, RunFolder
 from ..show import say
 from ..signals import INTERRUPTED
 from ..training import open_data
-from ..usage import read_options
 from .outcomes import Known, collect, from_json, read_known
 from .page import NUMBERS, write_docs, write_report
 from .plan import PROGRAM, Options, Planned, Side, check, check_same, plan

@@ -1,20 +1,14 @@
-"""What a network can be trained for. `protocol` says what a task defines; its options are in `train.config`."""
+"""What a network can be trained for; `train.step.Task` says what a task defines."""
 
 from ..config import ChannelConfig, Config, PatchConfig, SensorConfig
+from ..step import Task as Task
 from .labelled import ChannelTask as ChannelTask
 from .labelled import SensorTask as SensorTask
 from .patch import PatchTask as PatchTask
-from .protocol import Batch as Batch
-from .protocol import Task as Task
 
 
 def task_of(config: Config) -> Task:
-    """The task that ``config`` is for.
-
-    Example:
-        >>> task_of(PatchConfig(patches="article"))
-        PatchTask(patches='article')
-    """
+    """The task that ``config`` is for."""
     match config:
         case PatchConfig():
             return PatchTask(config.patches)

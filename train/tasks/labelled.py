@@ -14,7 +14,7 @@ from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
 from ..config import ChannelConfig, SensorConfig
 from ..data.labelled import Kind, Labelled, open_labelled
 from ..data.synthetic_labelled import synthetic_arrays, synthetic_windows
-from .protocol import Batch, Progress
+from ..step import Batch, Progress
 
 # Not centred: the classifier sees the mean of what the gate lets through of a channel, which must not be zero.
 ARRAYS = Kind("arrays", "n h w c", centred=False)
@@ -24,7 +24,7 @@ SHORTER = 16  # times: each of the sensor network's four stages halves the serie
 
 
 def cross_entropy(logits: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
-    """The mean of ``-log softmax(logits)[y]``, in at least float32; ``where`` (b,) says which records count.
+    """The mean of ``-log softmax(logits)[y]``, in at least float32.
 
     Example:
         >>> float(cross_entropy(jnp.log(jnp.array([[1.0, 3.0], [1.0, 1.0]])), jnp.array([1, 0]))).__round__(4)
@@ -40,23 +40,16 @@ def is_largest(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class LabelledTask:
-    """What both tasks share: cross-entropy, and the largest logit as the answer."""
+class ChannelTask:
+    """Arrays (h, w, c) of any size, with one label each."""
 
     error = staticmethod(cross_entropy)
     is_right = staticmethod(is_largest)
 
-
-@dataclass(frozen=True)
-class ChannelTask(LabelledTask):
-    """Arrays (h, w, c) of any size, with one label each."""
-
     def open(self, data: str, progress: Progress | None = None) -> Labelled:
-        """Opens arrays."""
         return open_labelled(data, ARRAYS, synthetic_arrays)
 
     def build(self, config: ChannelConfig, source: Labelled) -> ChannelAttentionClassifier:
-        """The classifier behind its gate."""
         channels = source.records.shape[-1]
         ratio = min(RATIO, channels) if config.ratio is None else config.ratio
         if ratio > channels:
@@ -66,21 +59,21 @@ class ChannelTask(LabelledTask):
         )
 
     def draw(self, inputs: jax.Array, labels: jax.Array, indices: jax.Array, key: jax.Array) -> Batch:
-        """Takes the arrays as they are."""
         return Batch(inputs, labels)
 
     def answer(self, network: ChannelAttentionClassifier, x: jax.Array) -> jax.Array:
-        """The logits (b, classes)."""
         logits, _ = network(x)
         return logits
 
 
 @dataclass(frozen=True)
-class SensorTask(LabelledTask):
+class SensorTask:
     """Windows (series, sensors) of any size, with one label each."""
 
+    error = staticmethod(cross_entropy)
+    is_right = staticmethod(is_largest)
+
     def open(self, data: str, progress: Progress | None = None) -> Labelled:
-        """Opens windows."""
         return open_labelled(data, WINDOWS, synthetic_windows)
 
     def build(self, config: SensorConfig, source: Labelled) -> SpatialAttentionNeuralNetwork:
@@ -99,6 +92,5 @@ class SensorTask(LabelledTask):
         return Batch(inputs[..., None], labels)
 
     def answer(self, network: SpatialAttentionNeuralNetwork, x: jax.Array) -> jax.Array:
-        """The logits (b, classes)."""
         logits: jax.Array = network(x)
         return logits

@@ -7,12 +7,13 @@ that are stored as uint8.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
 
 import flax_attn
 from flax_attn.networks.patch import CHANNELS, PatchNetwork, create_position
@@ -21,18 +22,21 @@ from flax_attn.registry import find_block
 from ..config import PatchConfig
 from ..data import Source, open_source
 from ..data.source import PATCH
-from .protocol import Batch, Progress
+from ..step import TEST as TEST
+from ..step import TRAIN as TRAIN
+from ..step import Batch, Progress
+from ..step import split_key as split_key
 
-TRAIN, TEST = 0, 1  # the splits, as numbers that go into a key
 WHITE = 1.0  # brighter than any pixel: (255 - 128) / 128 is 0.992
+TINY = 1e-8  # keeps the logarithms of the loss finite
 
 
 class Patches(NamedTuple):
-    """For each image of a batch, (b,): whether it has a patch, and the patch's first row and column."""
+    """For each image of a batch, (b,): whether it has a patch, and its first row and column; of JAX or of numpy."""
 
-    label: jax.Array
-    row: jax.Array
-    column: jax.Array
+    label: Any
+    row: Any
+    column: Any
 
 
 def article_patches(batch_size: int, height: int, width: int) -> Patches:
@@ -50,13 +54,10 @@ def article_patches(batch_size: int, height: int, width: int) -> Patches:
     return Patches(*jnp.asarray(drawn.T))
 
 
-def per_image_patches(key: jax.Array, indices: jax.Array, height: int, width: int) -> Patches:
-    """An independent draw per image: a patch with probability 1/2, its corner uniform over all places.
+def per_image_patches(key: Array, indices: Array, height: int, width: int) -> Patches:
+    """Draws a patch with probability 1/2, its corner uniform, by a key of `split_key` and the images' indices (b,)."""
 
-    Seeded by the key of a split and an epoch, from `split_key`, and the images' indices (b,) in their source.
-    """
-
-    def draw(index: jax.Array) -> Patches:
+    def draw(index: Array) -> Patches:
         label, row, column = jax.random.split(jax.random.fold_in(key, index), 3)
         # With their dtypes: in 64-bit mode the default ones are wider, and other numbers are drawn.
         return Patches(
@@ -68,26 +69,20 @@ def per_image_patches(key: jax.Array, indices: jax.Array, height: int, width: in
     return jax.vmap(draw)(indices)
 
 
-def split_key(key: jax.Array, split: int, epoch: jax.Array | int) -> jax.Array:
-    """The key for the patches of a split in an epoch; the test split has one for all epochs."""
-    return jax.random.fold_in(jax.random.fold_in(key, split), 0 if split == TEST else epoch)
-
-
-def paint(images: jax.Array, patches: Patches) -> jax.Array:
+def paint(images: Array, patches: Patches) -> Array:
     """Scales images, uint8 (b, h, w, 3), to (uint8 - 128) / 128 in float32, with 1.0 inside the patches."""
-    x = (images.astype(jnp.float32) - 128) / 128
-    inside_rows = _inside(patches.row, images.shape[1])
-    inside_columns = _inside(patches.column, images.shape[2])
-    patched = (patches.label == 1)[:, None, None] & inside_rows[:, :, None] & inside_columns[:, None, :]
-    return jnp.where(patched[..., None], WHITE, x)
+
+    def inside(start: Array, length: int) -> Array:
+        place = jnp.arange(length)
+        return (place >= start[:, None]) & (place < start[:, None] + PATCH)
+
+    _, height, width, _ = images.shape
+    rows, columns = inside(patches.row, height), inside(patches.column, width)
+    patched = (patches.label == 1)[:, None, None] & rows[:, :, None] & columns[:, None, :]
+    return jnp.where(patched[..., None], WHITE, (images.astype(jnp.float32) - 128) / 128)
 
 
 painted = jax.jit(paint)  # compiled as a whole: op by op, each would be compiled on its own
-
-
-def _inside(start: jax.Array, length: int) -> jax.Array:
-    place = jnp.arange(length)
-    return (place >= start[:, None]) & (place < start[:, None] + PATCH)
 
 
 def _corners(length: int) -> int:
@@ -115,7 +110,7 @@ def build_network(config: PatchConfig, height: int, width: int) -> PatchNetwork:
     return PatchNetwork(block, token_order, position, dtype=dtype, rngs=rngs)
 
 
-def draw_batch(images: jax.Array, indices: jax.Array, key: jax.Array, rule: str) -> Batch:
+def draw_batch(images: Array, indices: Array, key: Array, rule: str) -> Batch:
     """Paints the patches of one of the rules on images, uint8 (b, h, w, 3); y is 1 where there is one, else 0."""
     batch_size, height, width, _ = images.shape
     if rule == "article":
@@ -127,26 +122,14 @@ def draw_batch(images: jax.Array, indices: jax.Array, key: jax.Array, rule: str)
 
 @partial(jax.jit, static_argnames=("split", "rule"))
 def draw_fed(
-    images: jax.Array,
-    places: jax.Array,
-    indices: jax.Array,
-    epoch: jax.Array | int,
-    key: jax.Array,
-    *,
-    split: int,
-    rule: str,
+    images: Array, places: Array, indices: Array, epoch: Array | int, key: Array, *, split: int, rule: str
 ) -> Batch:
     """`draw_batch` for other trainers on the batches of a run; arguments as `train.step.train_step`'s."""
     return draw_batch(images[places], indices, split_key(key, split, epoch), rule)
 
 
-TINY = 1e-8  # keeps the logarithms of the loss finite
-
-
-def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
+def mean_error(p: Array, y: Array, where: Array | None = None) -> Array:
     """The tutorial's binary cross-entropy, ``-mean(y log(p + 1e-8) + (1 - y) log(1 - p + 1e-8))``.
-
-    In at least float32; ``where`` (b,) says which images count.
 
     Example:
         >>> float(mean_error(jnp.array([1.0, 0.5]), jnp.array([1.0, 0.0]))).__round__(4)
@@ -159,36 +142,27 @@ def mean_error(p: jax.Array, y: jax.Array, where: jax.Array | None = None) -> ja
     return -jnp.mean(jnp.log(truth + TINY), where=where)
 
 
-def is_right(p: jax.Array, y: jax.Array) -> jax.Array:
-    """Whether the prediction, p rounded, is the label."""
+def is_right(p: Array, y: Array) -> Array:
     return jnp.round(p) == y
 
 
 @dataclass(frozen=True)
 class PatchTask:
-    """Half of the images get a patch, and the network says which: p is the probability that there is one.
+    """Half of the images get a patch, and the network says which: p is the probability that there is one."""
 
-    Attributes:
-        patches: their rule, "per_image" or "article".
-    """
-
-    patches: str
+    patches: str  # their rule, "per_image" or "article"
     error = staticmethod(mean_error)
     is_right = staticmethod(is_right)
 
     def open(self, data: str, progress: Progress | None = None) -> Source:
-        """Opens images."""
         return open_source(data, progress)
 
     def build(self, config: PatchConfig, source: Source) -> PatchNetwork:
-        """The network that ``config`` names, for images of this size."""
         return build_network(config, *source.shape)
 
-    def draw(self, inputs: jax.Array, labels: None, indices: jax.Array, key: jax.Array) -> Batch:
-        """Paints patches, which are the labels, on images, uint8 (b, h, w, 3)."""
+    def draw(self, inputs: Array, labels: None, indices: Array, key: Array) -> Batch:
         return draw_batch(inputs, indices, key, self.patches)
 
-    def answer(self, network: PatchNetwork, x: jax.Array) -> jax.Array:
-        """p, (b,)."""
+    def answer(self, network: PatchNetwork, x: Array) -> Array:
         p, _ = network(x)
         return p

@@ -8,7 +8,7 @@ import pytest
 from flax_attn import list_blocks
 from train.report.plan import ROWS, SHOWN, Options, check, check_same, plan, words
 from train.runs import CONFIG, write_whole
-from train.usage import parse as parse_training
+from train.training import parse as parse_training
 
 
 def test_every_row_has_every_protocol_seed_and_side_once():

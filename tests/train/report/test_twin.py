@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 from flax_attn.testing import tolerance
 from torch_ref.networks import patch as pt
 from train.config import PatchConfig
-from train.loop import NonFiniteError, Run, StoppedError
-from train.metrics import Tally
+from train.loop import NonFiniteError, Run, StoppedError, Tally
 from train.runs import RunFolder
 from train.twin import TwinRun
 
