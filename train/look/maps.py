@@ -1,7 +1,7 @@
 """From what a network records to maps (b, h, w) over the places of its attended map.
 
-A block takes part by recording its token weights (b, heads, n_query, n_key) under the name ``weights``, or its gate,
-which broadcasts against (b, h, w, c), under ``gate``. Nothing else is known about it.
+Any block takes part that records its token weights (b, heads, n_query, n_key) under the name ``weights``, or its gate,
+which broadcasts against (b, h, w, c), under ``gate``.
 """
 
 import jax
@@ -24,10 +24,10 @@ def kind_of(path: str) -> str:
 
 
 def detector_maps(recorded: dict[str, jax.Array], size: Size, token_order: str = "pixels") -> dict[str, jax.Array]:
-    """One map (b, h, w) for every record that has a value per place, by path.
+    """The maps (b, h, w) of all records with a value per place, by path.
 
-    Token weights become the attention that a place receives, averaged over queries and heads, where 1 is the average
-    place's; a gate its mean over channels. Channel gates, weights over other tokens and other records give no map.
+    Token weights become the attention that each place receives, averaged over queries and heads, relative to uniform
+    attention; a gate becomes its mean over channels.
 
     Example:
         >>> gates = {"a.gate": jnp.ones((2, 1, 1, 3)), "b.gate": jnp.ones((2, 5, 7, 1))}
@@ -57,11 +57,7 @@ def is_spatial_gate(path: str, array: jax.Array, size: Size) -> bool:
 
 
 def spread(values: jax.Array, size: Size, token_order: str) -> jax.Array:
-    """Values of tokens (b, h * w) as a map (b, h, w).
-
-    With ``pixels`` a token is a place. With ``article`` a token holds neighbouring values of one channel, so a place
-    takes the mean over its c tokens, one per channel; the map is as coarse as those tokens.
-    """
+    """Values of tokens (b, h * w) as a map (b, h, w); a place in several tokens (``article``) gets their mean."""
     b, h, w, c = size
     every = jnp.broadcast_to(values[..., None], (b, h * w, c))
     return jnp.mean(ops.tokens_to_map(every, h, w, token_order), axis=-1)
@@ -74,12 +70,7 @@ def gathered(places: jax.Array, size: Size, token_order: str) -> jax.Array:
 
 
 def class_activation(attended: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-    """The contribution of every place to the logit, ``attended . weight + bias``; its mean over the map is the logit.
-
-    Args:
-        attended: (b, h, w, c).
-        weight: (c,), of the classifier.
-        bias: a scalar, of the classifier.
+    """The contribution of every place to the logit; its mean over the map is the logit.
 
     Example:
         >>> class_activation(jnp.array([[[[1.0, 2.0], [3.0, 4.0]]]]), jnp.array([10.0, 1.0]), 0.5).tolist()

@@ -17,16 +17,18 @@ from matplotlib.ticker import MaxNLocator
 
 from flax_attn.networks.patch import PatchNetwork
 
-from ..tasks.patch import WHITE, Patches
+from ..data.source import PATCH
+from ..tasks.patch import WHITE
 from ..text import drawable
 from .maps import Size, detector_maps, gathered, is_over_places, kind_of, spread
-from .observe import Observed, at_once, observe
-from .scores import CELL, centres_inside
+from .observe import MOST_BYTES, Observed, at_once, observe
+from .scores import CELL, at_centres
 
 ATTENTION = "attention.png"  # in the folder of a run
 CHANNELS = (1, 2, 3)  # of the attended map, counted from zero: those that the tutorial shows
 BAR: dict[str, Any] = {"location": "bottom", "shrink": 0.85, "aspect": 25, "pad": 0.01}
 COLOURS = {"signed": "RdBu_r", "attention": "viridis", "range": "viridis"}
+SMALLEST = float(np.finfo(np.float32).tiny)
 EXTREME = 0.998  # quantile at which a scale ends, so that single places do not wash out the rest
 
 _detector_maps = jax.jit(detector_maps, static_argnames=("size", "token_order"))
@@ -39,22 +41,22 @@ class Column:
     Attributes:
         title: one line or two.
         values: maps (rows, h, w); or, for bars, (rows, c).
-        scale: signed, symmetric about zero; attention, from zero to at least 2, twice uniform attention; range, from
+        scale: signed, symmetric about zero; attention, from zero to at least twice uniform attention; range, from
             smallest to largest; bars, from 0 to 1.
         dots: a cell to mark in each row, (rows, 2), NaN in rows without one; or None.
-        least: lower bound for the end of a signed scale, so that rounding errors are not blown up into a map.
+        least: the smallest end of a signed scale, so that rounding errors do not look like a map.
     """
 
     title: str
     values: np.ndarray
     scale: Literal["signed", "attention", "range", "bars"]
     dots: np.ndarray | None = None
-    least: float = float(np.finfo(np.float32).tiny)
+    least: float = SMALLEST
 
 
-def look(network: PatchNetwork, x: np.ndarray) -> tuple[np.ndarray, list[Column]]:
+def look(network: PatchNetwork, x: np.ndarray, most_bytes: int = MOST_BYTES) -> tuple[np.ndarray, list[Column]]:
     """The probabilities (b,) of images (b, h, w, 3) and all columns beside them, in chunks that fit in memory."""
-    most = at_once(network, x.shape[1], x.shape[2], len(x))
+    most = at_once(network, x.shape[1], x.shape[2], len(x), most_bytes)
     p, parts = [], []
     for chunk in (x[start : start + most] for start in range(0, len(x), most)):
         seen = observe(network, jnp.asarray(chunk))
@@ -64,13 +66,10 @@ def look(network: PatchNetwork, x: np.ndarray) -> tuple[np.ndarray, list[Column]
 
 
 def _joined(parts: Sequence[Column]) -> Column:
+    values = np.concatenate([part.values for part in parts])
     dots = [part.dots for part in parts if part.dots is not None]
-    return replace(
-        parts[0],
-        values=np.concatenate([part.values for part in parts]),
-        dots=np.concatenate(dots) if dots else None,
-        least=max(part.least for part in parts),
-    )
+    least = max(part.least for part in parts)
+    return replace(parts[0], values=values, dots=np.concatenate(dots) if dots else None, least=least)
 
 
 def columns(x: np.ndarray, seen: Observed, token_order: str = "pixels") -> list[Column]:
@@ -81,36 +80,29 @@ def columns(x: np.ndarray, seen: Observed, token_order: str = "pixels") -> list[
     least = 100 * float(np.finfo(np.float32).eps * np.abs(attended).max())
     shown.append(Column(f"attended map\nmean of {attended.shape[-1]}", attended.mean(-1), "signed", least=least))
     shown.append(Column("class activation\n(its mean is the logit)", activation, "signed"))
-    return shown + token_columns(seen, *asked_about(x, activation), token_order) + gate_columns(seen, token_order)
+    return shown + token_columns(seen, *query_cells(x, activation), token_order) + gate_columns(seen, token_order)
 
 
-def asked_about(x: np.ndarray, activation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def query_cells(x: np.ndarray, activation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The cells whose attention is shown: those of the patch, or the peak of the class activation (b, h, w).
 
-    Returns:
-        The weight of each cell (b, h, w), 1 in all, and the peaks (b, 2), NaN where there is a patch.
+    Returns the weight of each cell (b, h, w), 1 in all, and the peaks (b, 2), NaN where there is a patch.
     """
     b, height, width = activation.shape
+    cells = at_centres(white_pixels(x))[:, :height, :width].astype(np.float32)
     peaks = np.stack(np.unravel_index(activation.reshape(b, -1).argmax(1), (height, width)), axis=1).astype(float)
-    shares = np.zeros(activation.shape, np.float32)
-    for share, peak, image in zip(shares, peaks, x, strict=True):
-        patched = outline(image)
-        if patched is None:
-            share[tuple(peak.astype(int))] = 1
+    for image, peak in zip(cells, peaks, strict=True):
+        if image.any():
+            peak[:] = np.nan
         else:
-            top, left, _, _ = patched
-            inside = centres_inside(Patches(*np.array([[1], [top], [left]])), height, width)[0]
-            share[inside], peak[:] = 1 / inside.sum(), np.nan
-    return shares, peaks
+            image[tuple(peak.astype(int))] = 1
+    return cells / cells.sum((1, 2), keepdims=True), peaks
 
 
-def outline(image: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Top, left, height and width of the patch in an image (h, w, 3), if there is one."""
-    patched = np.argwhere((image == WHITE).all(-1))  # no pixel of an image is as bright
-    if not len(patched):
-        return None
-    (top, left), (bottom, right) = patched.min(0), patched.max(0) + 1
-    return int(top), int(left), int(bottom - top), int(right - left)
+def white_pixels(x: np.ndarray) -> np.ndarray:
+    """Which pixels of images (..., 3) belong to a patch: no other is as bright."""
+    white: np.ndarray = (x == WHITE).all(-1)
+    return white
 
 
 def token_columns(seen: Observed, places: np.ndarray, dots: np.ndarray, token_order: str) -> list[Column]:
@@ -196,7 +188,7 @@ def limits(column: Column) -> dict[str, float]:
     if column.scale == "signed":
         high = max(float(np.quantile(np.abs(column.values), EXTREME)), column.least)
         low = -high
-    return {"vmin": low, "vmax": max(high, low + float(np.finfo(np.float32).tiny))}
+    return {"vmin": low, "vmax": max(high, low + SMALLEST)}
 
 
 def _draw_maps(figure: Figure, axes: np.ndarray, column: Column, x: np.ndarray) -> None:
@@ -222,7 +214,6 @@ def _draw_bars(axes: np.ndarray, column: Column) -> None:
 
 
 def _outline(ax: Axes, image: np.ndarray) -> None:
-    patched = outline(image)
-    if patched is not None:
-        top, left, height, width = patched
-        ax.add_patch(Rectangle((left, top), width, height, fill=False, color="gold", linewidth=1.5))
+    rows, columns = np.nonzero(white_pixels(image))
+    if len(rows):
+        ax.add_patch(Rectangle((columns.min(), rows.min()), PATCH, PATCH, fill=False, color="gold", linewidth=1.5))
