@@ -1,6 +1,7 @@
-"""What the networks of the channel and the sensor task make of the test records, class by class."""
+"""The end of a run of the channel or the sensor task: predictions and gates of the test records, class by class."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,53 +20,46 @@ from ..data.labelled import Labelled
 from ..devices import Layout
 from ..runs import write_whole
 from ..tasks import Task
-from ..text import data_title, drawable, printable
-from .observe import Named, record_all
-from .picture import ATTENTION, BAR
+from ..text import data_title
+from .observe import Named, call_recorded
+from .picture import ATTENTION, BAR, Caption, in_turn, new_figure, save
 
 CONFUSION, NORMALISATION = "confusion.json", "normalisation.json"
-ROWS = 6  # windows in the picture of the sensor task
 MOST_NAMES, MOST_LINES = 40, 12  # classes with a label, sensors in a legend
 EPS = float(np.finfo(np.float32).eps)
 
 
-def finish_channel(folder: Path, config: Config, task: Task, network: nnx.Module, source: Labelled) -> list[str]:
-    """Writes ``confusion.json``, ``normalisation.json`` and ``attention.png``, the mean gates of each class."""
-    logits, recorded = predict_all(task, network, source, config.batch_size)
-    (gates,) = recorded.values()
-    means = mean_gates(gates[:, 0, 0], source.labels[source.test.start :], source.classes)
-    title = f"channel attention on {data_title(config.data)}: the gates of the test arrays"
-    draw_gates(folder / ATTENTION, title, means, source.names)
-    return [save_confusion(folder, source, logits.argmax(-1))]
-
-
-def finish_sensor(folder: Path, config: Config, task: Task, network: nnx.Module, source: Labelled) -> list[str]:
-    """Writes ``confusion.json``, ``normalisation.json`` and ``attention.png``, gates beside the signal."""
-    logits, _ = predict_all(task, network, source, config.batch_size, gates=False)
-    predicted, labels = logits.argmax(-1), source.labels[source.test.start :]
-    chosen = choose(labels)
-    windows = source.records[source.test.start + chosen]
-    _, recorded = predict(*nnx.split(network), jnp.asarray(windows), task=task)
-    gates = [np.asarray(recorded[path])[..., 0] for path in sorted(recorded, key=_numbers)]
-    title = f"spatial attention on {data_title(config.data)}: test windows and the gates of each stage"
-    draw_windows(folder / ATTENTION, title, windows, gates, source.names, labels[chosen], predicted[chosen])
+def finish_classes(folder: Path, config: Config, task: Task, network: nnx.Module, source: Labelled) -> list[str]:
+    """Writes ``confusion.json``, ``normalisation.json`` and ``attention.png``; returns a line about the classes."""
+    logits, recorded = predict_all(task, network, source, config.batch_size, gates=config.task == "channel")
+    predicted, labels, data = logits.argmax(-1), source.labels[source.test.start :], data_title(config.data)
+    if config.task == "channel":
+        (gates,) = recorded.values()
+        means = mean_gates(gates[:, 0, 0], labels, source.classes)
+        title = f"channel attention on {data}: the gates of the test arrays"
+        draw_gates(folder / ATTENTION, title, means, source.names)
+    else:
+        chosen = in_turn(labels)
+        windows = source.records[source.test.start + chosen]
+        captions = [_caption(source.names, labels[place], predicted[place]) for place in chosen]
+        title = f"spatial attention on {data}: test windows and the gates of each stage"
+        draw_windows(folder / ATTENTION, title, windows, stage_gates(task, network, windows), captions)
     return [save_confusion(folder, source, predicted)]
 
 
 @partial(jax.jit, static_argnames="task")
 def predict(
-    graph: nnx.GraphDef[nnx.Module], state: nnx.State, inputs: jax.Array, *, task: Task
+    graph: nnx.GraphDef[nnx.Module], state: nnx.State[Any, Any], inputs: jax.Array, *, task: Task
 ) -> tuple[jax.Array, Named]:
     """The logits (b, classes) of records in eval mode, and what blocks record, by path, in float32."""
     nothing = jnp.zeros(len(inputs), jnp.int32)
     x, _ = task.draw(inputs, nothing, nothing, jax.random.key(0))
     network = nnx.merge(graph, state, copy=True)
-    results, recorded = record_all(network, lambda network, x: {"answer": task.answer(network, x)}, x)
-    return results["answer"], recorded
+    return call_recorded(network, task.answer, x)
 
 
 def predict_all(
-    task: Task, network: nnx.Module, source: Labelled, batch_size: int, *, gates: bool = True
+    task: Task, network: nnx.Module, source: Labelled, batch_size: int, *, gates: bool
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """`predict` over all test records in file order, with what blocks record only if ``gates``."""
     layout = Layout(batch_size)
@@ -84,9 +78,8 @@ def save_confusion(folder: Path, source: Labelled, predicted: np.ndarray) -> str
     """Writes the confusion of the test records and how inputs were normalised; returns a line about the worst class."""
     table = np.zeros((source.classes, source.classes), int)  # class i (row) predicted as class j (column)
     np.add.at(table, (source.labels[source.test.start :], predicted), 1)
-    correct, counts = np.diag(table), table.sum(1)
-    each = [int(n) / int(count) if count else None for n, count in zip(correct, counts, strict=True)]
-    accuracy = float(correct.sum() / table.sum())
+    accuracy = float(np.trace(table) / table.sum())
+    each = [row[place] / sum(row) if any(row) else None for place, row in enumerate(table.tolist())]
     found = {
         "classes": list(source.names),
         "accuracy": accuracy,
@@ -113,11 +106,10 @@ def mean_gates(gates: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarra
     return means
 
 
-def draw_gates(path: Path, title: str, means: np.ndarray, names: tuple[str, ...]) -> None:
+def draw_gates(path: Path, title: str, means: np.ndarray, names: tuple[str, ...]) -> Figure:
     """Draws the mean gates (classes, c), and their difference from the mean over the classes."""
     classes, channels = means.shape
-    figure = Figure(figsize=(min(5 + 0.1 * channels, 16), min(4 + 0.5 * classes, 16)), layout="constrained")
-    figure.suptitle(drawable(printable(title)), parse_math=False)
+    figure = new_figure(title, min(5 + 0.1 * channels, 16), min(4 + 0.5 * classes, 16))
     above, below = figure.subplots(2, 1, sharex=True)
     _draw_table(figure, above, means, names, {"cmap": "viridis", "vmin": 0, "vmax": 1})
     above.set_title("mean gate: 0 closes a channel, 1 lets it through", fontsize=10)
@@ -126,7 +118,8 @@ def draw_gates(path: Path, title: str, means: np.ndarray, names: tuple[str, ...]
     _draw_table(figure, below, difference, names, {"cmap": "RdBu_r", "vmin": -most, "vmax": most})
     below.set_title("difference from the mean over the classes", fontsize=10)
     below.set_xlabel("channel")
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    save(figure, path)
+    return figure
 
 
 def _draw_table(figure: Figure, ax: Axes, values: np.ndarray, names: tuple[str, ...], scale: dict[str, Any]) -> None:
@@ -138,37 +131,31 @@ def _draw_table(figure: Figure, ax: Axes, values: np.ndarray, names: tuple[str, 
     figure.colorbar(shown, ax=ax, pad=0.01)
 
 
-def choose(labels: np.ndarray) -> np.ndarray:
-    """The first windows of each class in turn, six in all.
+def stage_gates(task: Task, network: nnx.Module, windows: np.ndarray) -> list[np.ndarray]:
+    """The gates (b, steps, sensors) of each stage for windows (b, series, sensors)."""
+    _, recorded = predict(*nnx.split(network), jnp.asarray(windows), task=task)
 
-    Example:
-        >>> choose(np.array([2, 2, 0, 1, 1, 0, 2, 2])).tolist()
-        [2, 3, 0, 5, 4, 1]
-    """
-    turn = np.zeros(len(labels), int)
-    for label in np.unique(labels):
-        turn[labels == label] = np.arange((labels == label).sum())
-    return np.lexsort((labels, turn))[:ROWS]
+    def numbers(path: str) -> list[int]:
+        return [int(part) for part in path.split(".") if part.isdecimal()]
+
+    return [np.asarray(recorded[path])[..., 0] for path in sorted(recorded, key=numbers)]
+
+
+def _caption(names: tuple[str, ...], label: int, predicted: int) -> Caption:
+    wrong = bool(label != predicted)
+    return Caption(f"class {names[label]}" + (f", predicted {names[predicted]}" if wrong else ""), wrong)
 
 
 def draw_windows(
-    path: Path,
-    title: str,
-    windows: np.ndarray,
-    gates: list[np.ndarray],
-    names: tuple[str, ...],
-    labels: np.ndarray,
-    predicted: np.ndarray,
-) -> None:
+    path: Path, title: str, windows: np.ndarray, gates: Sequence[np.ndarray], captions: Sequence[Caption]
+) -> Figure:
     """Draws a row per window (rows, series, sensors): the signal, and the gate of each stage (rows, steps, sensors)."""
     count, series, sensors = windows.shape
-    figure = Figure(figsize=(4 + 2.6 * len(gates), 1.7 * count + 1.2), layout="constrained")
-    figure.suptitle(drawable(printable(title)), parse_math=False)
+    figure = new_figure(title, 4 + 2.6 * len(gates), 1.7 * count + 1.2)
     grid = figure.subplots(count, 1 + len(gates), squeeze=False, sharex=True, width_ratios=[1.5, *[1] * len(gates)])
-    for ax, window, label, guess in zip(grid[:, 0], windows, labels, predicted, strict=True):
+    for ax, window, caption in zip(grid[:, 0], windows, captions, strict=True):
         ax.plot(np.arange(series) + 0.5, window, linewidth=0.9)
-        caption = f"class {names[label]}" + ("" if guess == label else f", predicted {names[guess]}")
-        ax.set_title(caption, fontsize=10, parse_math=False, color="black" if guess == label else "tab:red")
+        caption.draw(ax)
         ax.set(xlim=(0, series), ylabel="signal")
     if sensors <= MOST_LINES:
         lines, numbers = grid[0, 0].lines, [str(sensor) for sensor in range(sensors)]
@@ -180,7 +167,8 @@ def draw_windows(
         ax.set_xlabel("time step")
     for ax in grid[:, 1]:
         ax.set_ylabel("sensor")
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    save(figure, path)
+    return figure
 
 
 def _draw_stage(figure: Figure, axes: np.ndarray, gates: np.ndarray, series: int) -> None:
@@ -192,8 +180,3 @@ def _draw_stage(figure: Figure, axes: np.ndarray, gates: np.ndarray, series: int
     bar = figure.colorbar(shown, ax=list(axes), **BAR)
     bar.ax.locator_params(nbins=4)
     bar.set_label("0 closed, 1 open", fontsize=8)
-
-
-def _numbers(path: str) -> list[int]:
-    """The numbers in a path, by which stages are ordered."""
-    return [int(part) for part in path.split(".") if part.isdecimal()]

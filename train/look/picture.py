@@ -19,12 +19,13 @@ from flax_attn.networks.patch import PatchNetwork
 
 from ..data.source import PATCH
 from ..tasks.patch import WHITE
-from ..text import drawable
+from ..text import drawable, printable
 from .maps import Size, detector_maps, gathered, is_over_places, kind_of, spread
 from .observe import MOST_BYTES, Observed, at_once, observe
 from .scores import CELL, at_centres
 
 ATTENTION = "attention.png"  # in the folder of a run
+ROWS = 6  # of that picture
 CHANNELS = (1, 2, 3)  # of the attended map, counted from zero: those that the tutorial shows
 BAR: dict[str, Any] = {"location": "bottom", "shrink": 0.85, "aspect": 25, "pad": 0.01}
 COLOURS = {"signed": "RdBu_r", "attention": "viridis", "range": "viridis"}
@@ -80,7 +81,7 @@ def columns(x: np.ndarray, seen: Observed, token_order: str = "pixels") -> list[
     least = 100 * float(np.finfo(np.float32).eps * np.abs(attended).max())
     shown.append(Column(f"attended map\nmean of {attended.shape[-1]}", attended.mean(-1), "signed", least=least))
     shown.append(Column("class activation\n(its mean is the logit)", activation, "signed"))
-    return shown + token_columns(seen, *query_cells(x, activation), token_order) + gate_columns(seen, token_order)
+    return shown + _token_columns(seen, *query_cells(x, activation), token_order) + _gate_columns(seen, token_order)
 
 
 def query_cells(x: np.ndarray, activation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -105,8 +106,8 @@ def white_pixels(x: np.ndarray) -> np.ndarray:
     return white
 
 
-def token_columns(seen: Observed, places: np.ndarray, dots: np.ndarray, token_order: str) -> list[Column]:
-    """For all token weights: where the places look, what looks at them, and what every place receives."""
+def _token_columns(seen: Observed, places: np.ndarray, dots: np.ndarray, token_order: str) -> list[Column]:
+    """For all token weights: attention from and to ``places``, and what every place receives."""
     size = seen.attended.shape
     weights = {path: array for path, array in seen.recorded.items() if is_over_places(path, array, size)}
     shown = []
@@ -130,7 +131,7 @@ def _at_places(weights: jax.Array, places: jax.Array, *, size: Size, token_order
     return spread(looks, size, token_order), spread(looked_at, size, token_order)
 
 
-def gate_columns(seen: Observed, token_order: str) -> list[Column]:
+def _gate_columns(seen: Observed, token_order: str) -> list[Column]:
     """Gates over places as maps, gates over channels as bars."""
     b, _, _, c = size = seen.attended.shape
     gates = {path: array for path, array in seen.recorded.items() if kind_of(path) == "gate"}
@@ -147,29 +148,50 @@ def gate_columns(seen: Observed, token_order: str) -> list[Column]:
     return shown
 
 
+def in_turn(labels: np.ndarray) -> np.ndarray:
+    """The first records of each label in turn, six in all.
+
+    Example:
+        >>> in_turn(np.array([2, 2, 0, 1, 1, 0, 2, 2])).tolist()
+        [2, 3, 0, 5, 4, 1]
+    """
+    turn = np.zeros(len(labels), int)
+    for label in np.unique(labels):
+        turn[labels == label] = np.arange((labels == label).sum())
+    return np.lexsort((labels, turn))[:ROWS]
+
+
 class Caption(NamedTuple):
-    """The text above an image, in red where the network is wrong."""
+    """The text above a record, in red where the network is wrong."""
 
     text: str
     wrong: bool = False
 
+    def draw(self, ax: Axes) -> None:
+        """Writes it above ``ax``, dollars as they are."""
+        colour = "tab:red" if self.wrong else "black"
+        ax.set_title(drawable(self.text), fontsize=10, parse_math=False, color=colour)
 
-def draw(path: Path, title: str, x: np.ndarray, captions: Sequence[Caption], columns: Sequence[Column]) -> None:
-    """Writes the picture that `compose` makes; the suffix of ``path`` decides the format."""
-    compose(title, x, captions, columns).savefig(path, dpi=110, bbox_inches="tight")
+
+def new_figure(title: str, width: float, height: float) -> Figure:
+    """An empty figure with a title."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(drawable(printable(title)), parse_math=False)
+    return figure
 
 
-def compose(title: str, x: np.ndarray, captions: Sequence[Caption], columns: Sequence[Column]) -> Figure:
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure in the format of the path's suffix."""
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def draw(path: Path, title: str, x: np.ndarray, captions: Sequence[Caption], columns: Sequence[Column]) -> Figure:
     """Draws a row per image (rows, h, w, 3), patches outlined; all rows of a column share its scale."""
-    rows = len(x)
-    figure = Figure(figsize=(2.2 * (len(columns) + 1), 2.0 * rows + 1.2), layout="constrained")
-    figure.suptitle(drawable(title), parse_math=False)
-    grid = figure.subplots(rows, len(columns) + 1, squeeze=False)
+    figure = new_figure(title, 2.2 * (len(columns) + 1), 2.0 * len(x) + 1.2)
+    grid = figure.subplots(len(x), len(columns) + 1, squeeze=False)
     for ax, image, caption in zip(grid[:, 0], x, captions, strict=True):
-        height, width, _ = image.shape
-        ax.imshow(np.clip(image * 0.5 + 0.5, 0, 1), extent=(0, width, height, 0))
-        colour = "tab:red" if caption.wrong else "black"
-        ax.set_title(drawable(caption.text), fontsize=10, parse_math=False, color=colour)
+        ax.imshow(np.clip(image * 0.5 + 0.5, 0, 1), extent=(0, image.shape[1], image.shape[0], 0))
+        caption.draw(ax)
         _outline(ax, image)
         ax.set_axis_off()
     # An invisible colour bar keeps the images level with their maps, which have one below.
@@ -177,6 +199,7 @@ def compose(title: str, x: np.ndarray, captions: Sequence[Caption], columns: Seq
     for axes, column in zip(grid.T[1:], columns, strict=True):
         _draw_bars(axes, column) if column.scale == "bars" else _draw_maps(figure, axes, column, x)
         axes[0].set_title(column.title, fontsize=10)
+    save(figure, path)
     return figure
 
 
@@ -202,8 +225,7 @@ def _draw_maps(figure: Figure, axes: np.ndarray, column: Column, x: np.ndarray) 
             y, x_ = column.dots[row] * CELL + CELL / 2
             ax.plot(x_, y, "o", color="white", markeredgecolor="black", markersize=4)
         ax.set_axis_off()
-    bar = figure.colorbar(shown, ax=list(axes), ticks=MaxNLocator(4), **BAR)
-    bar.ax.tick_params(labelsize=8)
+    figure.colorbar(shown, ax=list(axes), ticks=MaxNLocator(4), **BAR).ax.tick_params(labelsize=8)
 
 
 def _draw_bars(axes: np.ndarray, column: Column) -> None:
