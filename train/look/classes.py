@@ -15,13 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..config import Config
-from ..data.batches import eval_batches
 from ..data.labelled import Labelled
 from ..devices import Layout
 from ..runs import write_whole
 from ..tasks import Task
 from ..text import data_title
-from .observe import Named, call_recorded
+from .observe import Named, Split, call_recorded, over_batches
 from .picture import ATTENTION, BAR, Caption, in_turn, new_figure, save
 
 CONFUSION, NORMALISATION = "confusion.json", "normalisation.json"
@@ -41,51 +40,41 @@ def finish_classes(folder: Path, config: Config, task: Task, network: nnx.Module
     else:
         chosen = in_turn(labels)
         windows = source.records[source.test.start + chosen]
+        _, recorded = predict(nnx.split(network), jnp.asarray(windows), task=task)
         captions = [_caption(source.names, labels[place], predicted[place]) for place in chosen]
         title = f"spatial attention on {data}: test windows and the gates of each stage"
-        draw_windows(folder / ATTENTION, title, windows, stage_gates(task, network, windows), captions)
+        draw_windows(folder / ATTENTION, title, windows, stage_gates(recorded), captions)
     return [save_confusion(folder, source, predicted)]
 
 
 @partial(jax.jit, static_argnames="task")
-def predict(
-    graph: nnx.GraphDef[nnx.Module], state: nnx.State[Any, Any], inputs: jax.Array, *, task: Task
-) -> tuple[jax.Array, Named]:
+def predict(model: Split, inputs: jax.Array, *, task: Task) -> tuple[jax.Array, Named]:
     """The logits (b, classes) of records in eval mode, and what blocks record, by path, in float32."""
     nothing = jnp.zeros(len(inputs), jnp.int32)
     x, _ = task.draw(inputs, nothing, nothing, jax.random.key(0))
-    network = nnx.merge(graph, state, copy=True)
-    return call_recorded(network, task.answer, x)
+    return call_recorded(nnx.merge(*model, copy=True), lambda network: task.answer(network, x))
 
 
 def predict_all(
     task: Task, network: nnx.Module, source: Labelled, batch_size: int, *, gates: bool
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """`predict` over all test records in file order, with what blocks record only if ``gates``."""
-    layout = Layout(batch_size)
-    graph, state = nnx.split(network)
-    state = layout.copy(state)
-    parts: dict[str, list[np.ndarray]] = {}
-    for indices, real in eval_batches(source.test, batch_size):
-        logits, recorded = predict(graph, state, layout.cut(source.records[indices]), task=task)
-        for name, array in {"": logits, **(recorded if gates else {})}.items():
-            parts.setdefault(name, []).append(np.asarray(array)[real])
-    whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    return whole.pop(""), whole
+
+    def predict_batch(model: Split, indices: np.ndarray, layout: Layout) -> Named:
+        logits, recorded = predict(model, layout.cut(source.records[indices]), task=task)
+        return {"": logits, **(recorded if gates else {})}
+
+    found = over_batches(network, source.test, batch_size, predict_batch)
+    return found.pop(""), found
 
 
 def save_confusion(folder: Path, source: Labelled, predicted: np.ndarray) -> str:
     """Writes the confusion of the test records and how inputs were normalised; returns a line about the worst class."""
     table = np.zeros((source.classes, source.classes), int)  # class i (row) predicted as class j (column)
     np.add.at(table, (source.labels[source.test.start :], predicted), 1)
-    accuracy = float(np.trace(table) / table.sum())
-    each = [row[place] / sum(row) if any(row) else None for place, row in enumerate(table.tolist())]
-    found = {
-        "classes": list(source.names),
-        "accuracy": accuracy,
-        "accuracy_of_class": each,
-        "confusion": table.tolist(),
-    }
+    accuracy, confusion = float(np.trace(table) / table.sum()), table.tolist()
+    each = [row[place] / sum(row) if any(row) else None for place, row in enumerate(confusion)]
+    found = {"classes": list(source.names), "accuracy": accuracy, "accuracy_of_class": each, "confusion": confusion}
     write_whole(folder / CONFUSION, json.dumps(found, indent=1) + "\n")
     shift, scale = (values.tolist() for values in source.normalisation)
     write_whole(folder / NORMALISATION, json.dumps({"shift": shift, "scale": scale}, indent=1) + "\n")
@@ -94,12 +83,7 @@ def save_confusion(folder: Path, source: Labelled, predicted: np.ndarray) -> str
 
 
 def mean_gates(gates: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """The mean gate (classes, c) over the records of each class, from gates (n, c); NaN for a class without any.
-
-    Example:
-        >>> mean_gates(np.array([[0.2, 1.0], [0.4, 0.0], [0.6, 0.5]]), np.array([1, 1, 0]), 2).round(3).tolist()
-        [[0.6, 0.5], [0.3, 0.5]]
-    """
+    """The mean gate (classes, c) over the records of each class, from gates (n, c); NaN for a class without any."""
     means = np.full((classes, gates.shape[-1]), np.nan)
     for label in np.unique(labels):
         means[label] = gates[labels == label].mean(0)
@@ -131,9 +115,8 @@ def _draw_table(figure: Figure, ax: Axes, values: np.ndarray, names: tuple[str, 
     figure.colorbar(shown, ax=ax, pad=0.01)
 
 
-def stage_gates(task: Task, network: nnx.Module, windows: np.ndarray) -> list[np.ndarray]:
-    """The gates (b, steps, sensors) of each stage for windows (b, series, sensors)."""
-    _, recorded = predict(*nnx.split(network), jnp.asarray(windows), task=task)
+def stage_gates(recorded: Named) -> list[np.ndarray]:
+    """The gates (b, steps, sensors), ordered by the numbers of their stages."""
 
     def numbers(path: str) -> list[int]:
         return [int(part) for part in path.split(".") if part.isdecimal()]

@@ -1,17 +1,20 @@
 """Loads a trained network, and gets its outputs and all that its blocks record in one pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 import flax_attn
 from flax_attn.networks.patch import PatchNetwork
 
 from ..config import PatchConfig
+from ..data.batches import eval_batches
+from ..devices import Layout
 from ..runs import DATA, read_config, read_json
 from ..tasks.patch import build_network
 from .maps import class_activation
@@ -21,6 +24,7 @@ MOST_BYTES = 2**29
 SIZE = (96, 96)  # of the images of a run whose folder does not say
 
 Named = dict[str, jax.Array]
+Split = tuple[nnx.GraphDef[Any], nnx.State[Any, Any]]  # of a network
 
 
 class Observed(NamedTuple):
@@ -34,28 +38,17 @@ class Observed(NamedTuple):
 
 def observe(network: PatchNetwork, x: jax.Array) -> Observed:
     """Applies ``network`` in eval mode to images (b, h, w, 3); the network itself is left unchanged."""
-    seen: Observed = _observe(*nnx.split(network), x)
+    seen: Observed = observe_split(nnx.split(network), x)
     return seen
 
 
-def observe_inside(network: PatchNetwork, x: jax.Array) -> Observed:
-    """`observe` inside a compiled function; switches ``network`` to eval mode."""
-    (p, attended), recorded = call_recorded(network, lambda network, x: network(x), x)
-    final: Any = network.final
-    return Observed(p, attended, class_activation(attended, final.kernel[:, 0], final.bias[0]), recorded)
-
-
 @jax.jit
-def _observe(graph: nnx.GraphDef[PatchNetwork], state: nnx.State[Any, Any], x: jax.Array) -> Observed:
-    return observe_inside(nnx.merge(graph, state, copy=True), x)
-
-
-def at_once(network: PatchNetwork, height: int, width: int, most: int, most_bytes: int = MOST_BYTES) -> int:
-    """How many images of a size, from 1 to ``most``, can be observed together with their records in so much memory."""
-    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-    recorded: Named = jax.eval_shape(_observe, *nnx.split(network), image).recorded
-    each = sum(array.nbytes for array in recorded.values())
-    return max(1, min(most, most_bytes // max(each, 1)))
+def observe_split(model: Split, x: jax.Array) -> Observed:
+    """`observe` for a network from `nnx.split`."""
+    network: Any = nnx.merge(*model, copy=True)
+    (p, attended), recorded = call_recorded(network, lambda network: network(x))
+    activation = class_activation(attended, network.final.kernel[:, 0], network.final.bias[0])
+    return Observed(p, attended, activation, recorded)
 
 
 class _Caller(nnx.Module):
@@ -68,13 +61,38 @@ class _Caller(nnx.Module):
         call(self.network)
 
 
-def call_recorded(network: nnx.Module, call: Callable[[Any, jax.Array], Any], x: jax.Array) -> tuple[Any, Named]:
-    """The result of ``call(network, x)`` in eval mode and what blocks record meanwhile, by path; all in float32."""
+def call_recorded(network: nnx.Module, call: Callable[[Any], Any]) -> tuple[Any, Named]:
+    """The result of ``call(network)`` in eval mode and what blocks record meanwhile, by path; all in float32."""
     network.eval()
     results: list[Any] = []
-    maps = flax_attn.attention_maps(_Caller(network), lambda network: results.append(call(network, x)))
+    maps = flax_attn.attention_maps(_Caller(network), lambda network: results.append(call(network)))
     recorded = {path.removeprefix("network."): array.astype(jnp.float32) for path, array in maps.items()}
     return jax.tree.map(lambda array: array.astype(jnp.float32), results[0]), recorded
+
+
+def at_once(network: PatchNetwork, height: int, width: int, most: int, most_bytes: int) -> int:
+    """How many images of a size, from 1 to ``most``, can be observed together with their records in so much memory."""
+    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    recorded: Named = jax.eval_shape(observe_split, nnx.split(network), image).recorded
+    each = sum(array.size * array.dtype.itemsize for array in recorded.values())
+    return max(1, min(most, most_bytes // max(each, 1)))
+
+
+def over_batches(
+    network: nnx.Module,
+    records: range,
+    batch_size: int,
+    call: Callable[[Split, np.ndarray, Layout], Mapping[str, Any]],
+) -> dict[str, np.ndarray]:
+    """The arrays (n, ...) of all records by name, from ``call(model, indices, layout)`` for each batch."""
+    layout = Layout(batch_size)
+    graph, state = nnx.split(network)
+    model = graph, layout.copy(state)
+    parts: dict[str, list[np.ndarray]] = {}
+    for indices, real in eval_batches(records, batch_size):
+        for name, array in call(model, indices, layout).items():
+            parts.setdefault(name, []).append(np.asarray(array)[real])
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
 class TrainedRun(NamedTuple):
@@ -87,12 +105,7 @@ class TrainedRun(NamedTuple):
 
 
 def load_run(folder: str | Path) -> TrainedRun:
-    """Loads a finished run of the patch task.
-
-    Raises:
-        FileNotFoundError: no such folder, or no run in it.
-        ValueError: an unfinished run, another task's, or a file that does not fit.
-    """
+    """Loads a finished run of the patch task; raises OSError or ValueError for anything else."""
     folder = Path(folder)
     config = read_config(folder)
     if not isinstance(config, PatchConfig):

@@ -1,7 +1,6 @@
 """The picture of the patch task: images, and beside each the maps of a network, a column per map."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -35,24 +34,14 @@ EXTREME = 0.998  # quantile at which a scale ends, so that single places do not 
 _detector_maps = jax.jit(detector_maps, static_argnames=("size", "token_order"))
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of the picture, on one scale.
-
-    Attributes:
-        title: one line or two.
-        values: maps (rows, h, w); or, for bars, (rows, c).
-        scale: signed, symmetric about zero; attention, from zero to at least twice uniform attention; range, from
-            smallest to largest; bars, from 0 to 1.
-        dots: a cell to mark in each row, (rows, 2), NaN in rows without one; or None.
-        least: the smallest end of a signed scale, so that rounding errors do not look like a map.
-    """
+class Column(NamedTuple):
+    """A column of the picture, on one scale."""
 
     title: str
-    values: np.ndarray
+    values: np.ndarray  # maps (rows, h, w), or (rows, c) for bars
     scale: Literal["signed", "attention", "range", "bars"]
-    dots: np.ndarray | None = None
-    least: float = SMALLEST
+    dots: np.ndarray | None = None  # a cell to mark in each row (rows, 2), NaN in rows without one
+    least: float = SMALLEST  # end of a signed scale, so that rounding errors do not look like a map
 
 
 def look(network: PatchNetwork, x: np.ndarray, most_bytes: int = MOST_BYTES) -> tuple[np.ndarray, list[Column]]:
@@ -70,18 +59,21 @@ def _joined(parts: Sequence[Column]) -> Column:
     values = np.concatenate([part.values for part in parts])
     dots = [part.dots for part in parts if part.dots is not None]
     least = max(part.least for part in parts)
-    return replace(parts[0], values=values, dots=np.concatenate(dots) if dots else None, least=least)
+    return parts[0]._replace(values=values, dots=np.concatenate(dots) if dots else None, least=least)
 
 
 def columns(x: np.ndarray, seen: Observed, token_order: str = "pixels") -> list[Column]:
     """All columns beside images (b, h, w, 3)."""
     attended, activation = np.asarray(seen.attended), np.asarray(seen.activation)
-    shown = [Column(f"attended map\nchannel {channel}", attended[..., channel], "signed") for channel in CHANNELS]
     # Behind an untrained LayerNorm the mean is zero but for rounding.
     least = 100 * float(np.finfo(np.float32).eps * np.abs(attended).max())
-    shown.append(Column(f"attended map\nmean of {attended.shape[-1]}", attended.mean(-1), "signed", least=least))
-    shown.append(Column("class activation\n(its mean is the logit)", activation, "signed"))
-    return shown + _token_columns(seen, *query_cells(x, activation), token_order) + _gate_columns(seen, token_order)
+    return [
+        *(Column(f"attended map\nchannel {channel}", attended[..., channel], "signed") for channel in CHANNELS),
+        Column(f"attended map\nmean of {attended.shape[-1]}", attended.mean(-1), "signed", least=least),
+        Column("class activation\n(its mean is the logit)", activation, "signed"),
+        *_token_columns(seen, *query_cells(x, activation), token_order),
+        *_gate_columns(seen, token_order),
+    ]
 
 
 def query_cells(x: np.ndarray, activation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,13 +104,13 @@ def _token_columns(seen: Observed, places: np.ndarray, dots: np.ndarray, token_o
     weights = {path: array for path, array in seen.recorded.items() if is_over_places(path, array, size)}
     shown = []
     for path, array in weights.items():
-        prefix = f"{path}\n" if len(weights) > 1 else ""
+        name = f"{path}\n" if len(weights) > 1 else ""
         if array.shape[2] == array.shape[3]:
             looks, looked_at = map(np.asarray, _at_places(array, places, size=size, token_order=token_order))
-            shown.append(Column(f"{prefix}where the patch looks\n(or the dot)", looks, "attention", dots))
-            shown.append(Column(f"{prefix}what looks at the patch\n(or at the dot)", looked_at, "attention", dots))
+            shown.append(Column(f"{name}where the patch looks\n(or the dot)", looks, "attention", dots))
+            shown.append(Column(f"{name}what looks at the patch\n(or at the dot)", looked_at, "attention", dots))
         received = np.asarray(_detector_maps({path: array}, size=size, token_order=token_order)[path])
-        shown.append(Column(f"{prefix}attention received\n(1: uniform)", received, "attention"))
+        shown.append(Column(f"{name}attention received\n(1: uniform)", received, "attention"))
     return shown
 
 
@@ -138,13 +130,11 @@ def _gate_columns(seen: Observed, token_order: str) -> list[Column]:
     maps = _detector_maps(gates, size=size, token_order=token_order)
     shown = []
     for path, array in gates.items():
-        prefix = f"{path}\n" if len(gates) > 1 else ""
+        name, mean = f"{path}\n" if len(gates) > 1 else "", "\nmean over channels" if array.shape[-1] > 1 else ""
         if path in maps:
-            per = "\nmean over channels" if array.shape[-1] > 1 else ""
-            shown.append(Column(f"{prefix}spatial gate{per}", np.asarray(maps[path]), "range"))
+            shown.append(Column(f"{name}spatial gate{mean}", np.asarray(maps[path]), "range"))
         elif array.ndim == 4 and array.shape[1:] == (1, 1, c):
-            bars = np.broadcast_to(np.asarray(array)[:, 0, 0], (b, c))
-            shown.append(Column(f"{prefix}gate of {c} channels", bars, "bars"))
+            shown.append(Column(f"{name}gate of {c} channels", np.broadcast_to(array[:, 0, 0], (b, c)), "bars"))
     return shown
 
 
@@ -168,7 +158,6 @@ class Caption(NamedTuple):
     wrong: bool = False
 
     def draw(self, ax: Axes) -> None:
-        """Writes it above ``ax``, dollars as they are."""
         colour = "tab:red" if self.wrong else "black"
         ax.set_title(drawable(self.text), fontsize=10, parse_math=False, color=colour)
 

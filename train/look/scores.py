@@ -1,21 +1,21 @@
 """How well the maps of a network find the patches of test images."""
 
+import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 
 from flax_attn.networks.patch import PatchNetwork
 
 from ..config import PatchConfig
-from ..data.batches import eval_batches
 from ..data.source import PATCH
 from ..devices import Layout
 from ..tasks.patch import TEST, Patches, article_patches, paint, per_image_patches, split_key
 from .maps import detector_maps
-from .observe import MOST_BYTES, at_once, observe_inside
+from .observe import MOST_BYTES, Named, Split, at_once, observe_split, over_batches
 
 CELL = 4  # pixels along a side of a map's cell: the attended map lies behind two poolings
 ACTIVATION, MEAN = "class_activation", "attended_mean"  # maps that every network has
@@ -56,43 +56,36 @@ def localise(
         raise ValueError(f"images must be {len(patches.label)}, one for each patch, got {len(images)}")
     _, height, width, _ = images[np.array([0])].shape
     batch_size = at_once(network, height, width, batch_size, most_bytes)
-    layout = Layout(batch_size)
-    graph, state = nnx.split(network)
-    state = layout.copy(state)
-    scored: dict[str, list[np.ndarray]] = {}
-    for indices, real in eval_batches(range(len(images)), batch_size):
+
+    def score_batch(model: Split, indices: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
         here = Patches(*(np.asarray(values)[indices] for values in patches))
-        maps = _maps(graph, state, layout.cut(images[indices]), jax.tree.map(layout.cut, here))
-        for name, values in maps.items():
-            scored.setdefault(name, []).append(score(np.asarray(values), here)[:, real])
-    return {name: combine(np.concatenate(parts, axis=1), patches.label) for name, parts in scored.items()}
+        maps = _maps(model, layout.cut(images[indices]), jax.tree.map(layout.cut, here), network.token_order)
+        return {name: score(np.asarray(values), here) for name, values in maps.items()}
+
+    scores = over_batches(network, range(len(images)), batch_size, score_batch)
+    return {name: combine(each, patches.label) for name, each in scores.items()}
 
 
-@jax.jit
-def _maps(
-    graph: nnx.GraphDef[PatchNetwork], state: nnx.State[Any, Any], images: jax.Array, patches: Patches
-) -> dict[str, jax.Array]:
-    network = nnx.merge(graph, state, copy=True)
-    seen = observe_inside(network, paint(images, patches))
+@partial(jax.jit, static_argnames="token_order")
+def _maps(model: Split, images: jax.Array, patches: Patches, token_order: str) -> Named:
+    seen = observe_split(model, paint(images, patches))
     maps = {ACTIVATION: seen.activation, MEAN: seen.attended.mean(-1)}
-    return maps | detector_maps(seen.recorded, seen.attended.shape, network.token_order)
+    return maps | detector_maps(seen.recorded, seen.attended.shape, token_order)
 
 
 def score(maps: np.ndarray, patches: Patches) -> np.ndarray:
-    """Pointing, energy and peak (3, n) of maps (n, h, w), as if every image had its patch."""
+    """Pointing, energy and peak (n, 3) of maps (n, h, w), as if every image had its patch."""
     n, height, width = maps.shape
     pixels = patch_pixels(patches, height * CELL, width * CELL)
     covered = pixels.reshape(n, height, CELL, width, CELL).mean((2, 4))
-    return np.stack([pointing(maps, at_centres(pixels)), relative_energy(maps, covered), maps.max((1, 2))])
+    return np.stack([pointing(maps, at_centres(pixels)), relative_energy(maps, covered), maps.max((1, 2))], axis=1)
 
 
 def combine(scores: np.ndarray, label: Any) -> Localisation:
-    """The scores of a split from those of its images (3, n); label (n,) is 1 where there is a patch."""
+    """The scores of a split from those of its images (n, 3); label (n,) is 1 where there is a patch."""
     patched = np.asarray(label) == 1
-    hits, energy, peak = scores
-    pointing = float(hits[patched].mean()) if patched.any() else float("nan")
-    relative = float(energy[patched].mean()) if patched.any() else float("nan")
-    return Localisation(pointing, relative, average_precision(peak, patched), int(patched.sum()), len(patched))
+    hits, energy = (float(each[patched].mean()) if patched.any() else math.nan for each in scores.T[:2])
+    return Localisation(hits, energy, average_precision(scores[:, 2], patched), int(patched.sum()), len(patched))
 
 
 def pointing(maps: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -133,7 +126,7 @@ def average_precision(score: np.ndarray, label: np.ndarray) -> float:
     order = np.argsort(-score, kind="stable")
     score, found = score[order], np.cumsum(np.asarray(label)[order] == 1)
     if not len(found) or not found[-1]:
-        return float("nan")
+        return math.nan
     last = np.append(score[1:] != score[:-1], True)  # of each group of equal scores
     precision = (found / np.arange(1, len(found) + 1))[last]
     recall = found[last] / found[-1]
