@@ -89,5 +89,5 @@ def _patches(corner: Sequence[int] | None, photos: np.ndarray) -> Patches:
     return Patches(*np.full((len(photos), 3), [1, row, column], np.int32).T)
 
 
-def _short(name: str, most: int = 26) -> str:
-    return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2) :]}"
+def _short(name: str) -> str:
+    return name if len(name) <= 26 else f"{name[:13]}…{name[-13:]}"

@@ -17,11 +17,12 @@ from matplotlib.ticker import MaxNLocator
 from ..config import Config
 from ..data.labelled import Labelled
 from ..devices import Layout
+from ..plots import new_figure
 from ..runs import write_whole
 from ..tasks import Task
 from ..text import data_title
 from .observe import Named, Split, call_recorded, over_batches
-from .picture import ATTENTION, BAR, Caption, in_turn, new_figure, save
+from .picture import ATTENTION, BAR, SAVED, Caption, in_turn
 
 CONFUSION, NORMALISATION = "confusion.json", "normalisation.json"
 MOST_NAMES, MOST_LINES = 40, 12  # classes with a label, sensors in a legend
@@ -38,12 +39,8 @@ def finish_classes(folder: Path, config: Config, task: Task, network: nnx.Module
         title = f"channel attention on {data}: the gates of the test arrays"
         draw_gates(folder / ATTENTION, title, means, source.names)
     else:
-        chosen = in_turn(labels)
-        windows = source.records[source.test.start + chosen]
-        _, recorded = predict(nnx.split(network), jnp.asarray(windows), task=task)
-        captions = [_caption(source.names, labels[place], predicted[place]) for place in chosen]
         title = f"spatial attention on {data}: test windows and the gates of each stage"
-        draw_windows(folder / ATTENTION, title, windows, stage_gates(recorded), captions)
+        draw_chosen(folder / ATTENTION, title, task, network, source, predicted)
     return [save_confusion(folder, source, predicted)]
 
 
@@ -102,7 +99,7 @@ def draw_gates(path: Path, title: str, means: np.ndarray, names: tuple[str, ...]
     _draw_table(figure, below, difference, names, {"cmap": "RdBu_r", "vmin": -most, "vmax": most})
     below.set_title("difference from the mean over the classes", fontsize=10)
     below.set_xlabel("channel")
-    save(figure, path)
+    figure.savefig(path, **SAVED)
     return figure
 
 
@@ -115,18 +112,22 @@ def _draw_table(figure: Figure, ax: Axes, values: np.ndarray, names: tuple[str, 
     figure.colorbar(shown, ax=ax, pad=0.01)
 
 
-def stage_gates(recorded: Named) -> list[np.ndarray]:
-    """The gates (b, steps, sensors), ordered by the numbers of their stages."""
-
-    def numbers(path: str) -> list[int]:
-        return [int(part) for part in path.split(".") if part.isdecimal()]
-
-    return [np.asarray(recorded[path])[..., 0] for path in sorted(recorded, key=numbers)]
-
-
-def _caption(names: tuple[str, ...], label: int, predicted: int) -> Caption:
-    wrong = bool(label != predicted)
-    return Caption(f"class {names[label]}" + (f", predicted {names[predicted]}" if wrong else ""), wrong)
+def draw_chosen(
+    path: Path, title: str, task: Task, network: nnx.Module, source: Labelled, predicted: np.ndarray
+) -> Figure:
+    """Draws test windows of each class in turn; ``predicted`` (n,) is for all of them."""
+    labels = source.labels[source.test.start :]
+    chosen = in_turn(labels)
+    windows = source.records[source.test.start + chosen]
+    _, recorded = predict(nnx.split(network), jnp.asarray(windows), task=task)
+    stages = sorted(recorded, key=lambda path: [int(part) for part in path.split(".") if part.isdecimal()])
+    captions = []
+    for label, guess in zip(labels[chosen], predicted[chosen], strict=True):
+        wrong = bool(label != guess)
+        text = f"class {source.names[label]}" + (f", predicted {source.names[guess]}" if wrong else "")
+        captions.append(Caption(text, wrong))
+    gates = [np.asarray(recorded[stage])[..., 0] for stage in stages]
+    return draw_windows(path, title, windows, gates, captions)
 
 
 def draw_windows(
@@ -143,14 +144,14 @@ def draw_windows(
     if sensors <= MOST_LINES:
         lines, numbers = grid[0, 0].lines, [str(sensor) for sensor in range(sensors)]
         figure.legend(lines, numbers, title="sensor", ncols=6, fontsize=8, title_fontsize=8, loc="outside lower left")
-    for stage, gate in enumerate(gates):
-        _draw_stage(figure, grid[:, 1 + stage], gate, series)
-        grid[0, 1 + stage].set_title(f"gate of stage {stage + 1}", fontsize=10)
+    for stage, (axes, gate) in enumerate(zip(grid.T[1:], gates, strict=True), start=1):
+        _draw_stage(figure, axes, gate, series)
+        axes[0].set_title(f"gate of stage {stage}", fontsize=10)
     for ax in grid[-1]:
         ax.set_xlabel("time step")
     for ax in grid[:, 1]:
         ax.set_ylabel("sensor")
-    save(figure, path)
+    figure.savefig(path, **SAVED)
     return figure
 
 

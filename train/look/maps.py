@@ -28,32 +28,20 @@ def detector_maps(recorded: dict[str, jax.Array], size: Size, token_order: str =
 
     Token weights become the attention that each place receives, averaged over queries and heads, relative to uniform
     attention; a gate becomes its mean over channels.
-
-    Example:
-        >>> gates = {"a.gate": jnp.ones((2, 1, 1, 3)), "b.gate": jnp.ones((2, 5, 7, 1))}
-        >>> {path: values.shape for path, values in detector_maps(gates, (2, 5, 7, 3)).items()}
-        {'b.gate': (2, 5, 7)}
     """
+    b, h, w, _ = size
     maps = {}
     for path, array in recorded.items():
-        if is_over_places(path, array, size):
-            maps[path] = spread(jnp.mean(array, axis=(1, 2)) * array.shape[-1], size, token_order)
-        elif is_spatial_gate(path, array, size):
-            maps[path] = jnp.broadcast_to(jnp.mean(array, axis=-1), size[:3])
+        kind, shape = kind_of(path), array.shape
+        if kind == "weights" and len(shape) == 4 and (shape[0], shape[3]) == (b, h * w):
+            maps[path] = spread(jnp.mean(array, axis=(1, 2)) * shape[3], size, token_order)
+        elif kind == "gate" and len(shape) == 4 and shape[1:3] != (1, 1) and _broadcasts(shape, size):
+            maps[path] = jnp.broadcast_to(jnp.mean(array, axis=-1), (b, h, w))
     return maps
 
 
-def is_over_places(path: str, array: jax.Array, size: Size) -> bool:
-    """Whether these are token weights whose keys are all tokens of the map."""
-    b, h, w, _ = size
-    return kind_of(path) == "weights" and array.ndim == 4 and (array.shape[0], array.shape[3]) == (b, h * w)
-
-
-def is_spatial_gate(path: str, array: jax.Array, size: Size) -> bool:
-    """Whether this is a gate that varies over the map."""
-    if kind_of(path) != "gate" or array.ndim != 4 or array.shape[1:3] == (1, 1):
-        return False
-    return all(got in (1, want) for got, want in zip(array.shape, size, strict=True))
+def _broadcasts(shape: Size, size: Size) -> bool:
+    return all(got in (1, want) for got, want in zip(shape, size, strict=True))
 
 
 def spread(values: jax.Array, size: Size, token_order: str) -> jax.Array:
@@ -70,10 +58,5 @@ def gathered(places: jax.Array, size: Size, token_order: str) -> jax.Array:
 
 
 def class_activation(attended: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-    """The contribution of every place to the logit; its mean over the map is the logit.
-
-    Example:
-        >>> class_activation(jnp.array([[[[1.0, 2.0], [3.0, 4.0]]]]), jnp.array([10.0, 1.0]), 0.5).tolist()
-        [[[12.5, 34.5]]]
-    """
+    """The contribution of every place to the logit; its mean over the map is the logit."""
     return jnp.sum(attended * weight, axis=-1) + bias  # not a matrix product: some devices round those

@@ -17,14 +17,15 @@ from matplotlib.ticker import MaxNLocator
 from flax_attn.networks.patch import PatchNetwork
 
 from ..data.source import PATCH
-from ..tasks.patch import WHITE
-from ..text import drawable, printable
-from .maps import Size, detector_maps, gathered, is_over_places, kind_of, spread
+from ..plots import new_figure
+from ..text import drawable
+from .maps import Size, detector_maps, gathered, kind_of, spread
 from .observe import MOST_BYTES, Observed, at_once, observe
-from .scores import CELL, at_centres
+from .scores import CELL, at_centres, white_pixels
 
 ATTENTION = "attention.png"  # in the folder of a run
 ROWS = 6  # of that picture
+SAVED: dict[str, Any] = {"dpi": 110, "bbox_inches": "tight"}
 CHANNELS = (1, 2, 3)  # of the attended map, counted from zero: those that the tutorial shows
 BAR: dict[str, Any] = {"location": "bottom", "shrink": 0.85, "aspect": 25, "pad": 0.01}
 COLOURS = {"signed": "RdBu_r", "attention": "viridis", "range": "viridis"}
@@ -52,14 +53,12 @@ def look(network: PatchNetwork, x: np.ndarray, most_bytes: int = MOST_BYTES) -> 
         seen = observe(network, jnp.asarray(chunk))
         p.append(np.asarray(seen.p))
         parts.append(columns(chunk, seen, network.token_order))
-    return np.concatenate(p), [_joined(same) for same in zip(*parts, strict=True)]
-
-
-def _joined(parts: Sequence[Column]) -> Column:
-    values = np.concatenate([part.values for part in parts])
-    dots = [part.dots for part in parts if part.dots is not None]
-    least = max(part.least for part in parts)
-    return parts[0]._replace(values=values, dots=np.concatenate(dots) if dots else None, least=least)
+    joined = []
+    for same in zip(*parts, strict=True):
+        titles, values, scales, dots, least = zip(*same, strict=True)
+        all_dots = None if dots[0] is None else np.concatenate(dots)
+        joined.append(Column(titles[0], np.concatenate(values), scales[0], all_dots, max(least)))
+    return np.concatenate(p), joined
 
 
 def columns(x: np.ndarray, seen: Observed, token_order: str = "pixels") -> list[Column]:
@@ -92,25 +91,19 @@ def query_cells(x: np.ndarray, activation: np.ndarray) -> tuple[np.ndarray, np.n
     return cells / cells.sum((1, 2), keepdims=True), peaks
 
 
-def white_pixels(x: np.ndarray) -> np.ndarray:
-    """Which pixels of images (..., 3) belong to a patch: no other is as bright."""
-    white: np.ndarray = (x == WHITE).all(-1)
-    return white
-
-
 def _token_columns(seen: Observed, places: np.ndarray, dots: np.ndarray, token_order: str) -> list[Column]:
     """For all token weights: attention from and to ``places``, and what every place receives."""
     size = seen.attended.shape
-    weights = {path: array for path, array in seen.recorded.items() if is_over_places(path, array, size)}
+    weights = {path: array for path, array in seen.recorded.items() if kind_of(path) == "weights"}
+    maps = _detector_maps(weights, size=size, token_order=token_order)
     shown = []
-    for path, array in weights.items():
-        name = f"{path}\n" if len(weights) > 1 else ""
+    for path, received in maps.items():
+        name, array = f"{path}\n" if len(maps) > 1 else "", weights[path]
         if array.shape[2] == array.shape[3]:
             looks, looked_at = map(np.asarray, _at_places(array, places, size=size, token_order=token_order))
             shown.append(Column(f"{name}where the patch looks\n(or the dot)", looks, "attention", dots))
             shown.append(Column(f"{name}what looks at the patch\n(or at the dot)", looked_at, "attention", dots))
-        received = np.asarray(_detector_maps({path: array}, size=size, token_order=token_order)[path])
-        shown.append(Column(f"{name}attention received\n(1: uniform)", received, "attention"))
+        shown.append(Column(f"{name}attention received\n(1: uniform)", np.asarray(received), "attention"))
     return shown
 
 
@@ -162,16 +155,16 @@ class Caption(NamedTuple):
         ax.set_title(drawable(self.text), fontsize=10, parse_math=False, color=colour)
 
 
+def draw(self, ax: Axes) -> None:
+    colour = "tab:red" if self.wrong else "black"
+    ax.set_title(drawable(self.text), fontsize=10, parse_math=False, color=colour)
+
+
 def new_figure(title: str, width: float, height: float) -> Figure:
     """An empty figure with a title."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(drawable(printable(title)), parse_math=False)
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure in the format of the path's suffix."""
-    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def draw(path: Path, title: str, x: np.ndarray, captions: Sequence[Caption], columns: Sequence[Column]) -> Figure:
@@ -188,7 +181,7 @@ def draw(path: Path, title: str, x: np.ndarray, captions: Sequence[Caption], col
     for axes, column in zip(grid.T[1:], columns, strict=True):
         _draw_bars(axes, column) if column.scale == "bars" else _draw_maps(figure, axes, column, x)
         axes[0].set_title(column.title, fontsize=10)
-    save(figure, path)
+    figure.savefig(path, **SAVED)
     return figure
 
 

@@ -11,9 +11,8 @@ import numpy as np
 from flax_attn.networks.patch import PatchNetwork
 
 from ..config import PatchConfig
-from ..data.source import PATCH
 from ..devices import Layout
-from ..tasks.patch import TEST, Patches, article_patches, paint, per_image_patches, split_key
+from ..tasks.patch import TEST, WHITE, Patches, article_patches, paint, painted, per_image_patches, split_key
 from .maps import detector_maps
 from .observe import MOST_BYTES, Named, Split, at_once, observe_split, over_batches
 
@@ -23,20 +22,12 @@ ACTIVATION, MEAN = "class_activation", "attended_mean"  # maps that every networ
 
 @dataclass(frozen=True)
 class Localisation:
-    """The scores of one kind of map on a test split; NaN where nothing can be scored.
+    """The scores of one kind of map on a test split; NaN where nothing can be scored."""
 
-    Attributes:
-        pointing: share of patches that hold their map's peak. Chance is a patch's share of the area, 0.028 at 96x96.
-        energy: share of a map's positive part in the patch, relative to the patch's share of the area. Chance is 1.
-        average_precision: of telling images with a patch by the height of their map's peak. Chance is their share.
-        patched: number of images with a patch.
-        images: number of images.
-    """
-
-    pointing: float
-    energy: float
-    average_precision: float
-    patched: int
+    pointing: float  # share of patches that hold the map's peak; chance: a patch's share of the area
+    energy: float  # share of the map's positive part in the patch, over the patch's share of the area; chance: 1
+    average_precision: float  # of finding images with a patch by the height of the peak; chance: their share
+    patched: int  # images with a patch
     images: int
 
 
@@ -45,12 +36,8 @@ def localise(
 ) -> dict[str, Localisation]:
     """Scores every map of ``network``: class activation, the attended map's mean over channels, and recorded maps.
 
-    Args:
-        network: any network of the patch task; applied in eval mode and left unchanged.
-        images: uint8 (n, h, w, 3), or anything that gives such an array for an array of indices.
-        patches: of these images, (n,).
-        batch_size: images at a time; fewer where their records would take more than ``most_bytes``.
-        most_bytes: of memory.
+    ``images`` are uint8 (n, h, w, 3), or anything that gives such an array for an array of indices. Batches are smaller
+    than ``batch_size`` where their records would take more than ``most_bytes``.
     """
     if not len(images) or len(images) != len(patches.label):
         raise ValueError(f"images must be {len(patches.label)}, one for each patch, got {len(images)}")
@@ -76,7 +63,8 @@ def _maps(model: Split, images: jax.Array, patches: Patches, token_order: str) -
 def score(maps: np.ndarray, patches: Patches) -> np.ndarray:
     """Pointing, energy and peak (n, 3) of maps (n, h, w), as if every image had its patch."""
     n, height, width = maps.shape
-    pixels = patch_pixels(patches, height * CELL, width * CELL)
+    black = np.zeros((n, height * CELL, width * CELL, 1), np.uint8)
+    pixels = white_pixels(np.asarray(painted(black, Patches(np.ones(n, int), *patches[1:]))))
     covered = pixels.reshape(n, height, CELL, width, CELL).mean((2, 4))
     return np.stack([pointing(maps, at_centres(pixels)), relative_energy(maps, covered), maps.max((1, 2))], axis=1)
 
@@ -89,13 +77,7 @@ def combine(scores: np.ndarray, label: Any) -> Localisation:
 
 
 def pointing(maps: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """The pointing game: 1 where the peak of a map (n, h, w) is ``inside`` (n, h, w), else 0; of equal peaks the share.
-
-    Example:
-        >>> maps = np.array([[[1, 9, 2]], [[9, 9, 2]], [[9, 1, 2]]])
-        >>> pointing(maps, np.array([[[0, 1, 1]]] * 3) == 1).tolist()
-        [1.0, 0.5, 0.0]
-    """
+    """The pointing game: 1 where the peak of a map (n, h, w) is ``inside`` (n, h, w), else 0; of ties the share."""
     peaks = maps == maps.max((1, 2), keepdims=True)
     share: np.ndarray = (peaks & inside).sum((1, 2)) / peaks.sum((1, 2))
     return share
@@ -105,10 +87,6 @@ def relative_energy(maps: np.ndarray, covered: np.ndarray) -> np.ndarray:
     """The share of the energy of maps (n, h, w) that is ``covered`` (n, h, w), over the covered share of the area.
 
     Energy is the positive part, as in the energy-based pointing game (Wang et al., "Score-CAM", 2020).
-
-    Example:
-        >>> relative_energy(np.array([[[3.0, 1.0, -5.0, 0.0]]]), np.array([[[1.0, 0.0, 0.0, 0.0]]])).tolist()
-        [3.0]
     """
     energy = np.maximum(maps.astype(np.float64), 0)
     total, within = energy.sum((1, 2)), (energy * covered).sum((1, 2))
@@ -117,12 +95,7 @@ def relative_energy(maps: np.ndarray, covered: np.ndarray) -> np.ndarray:
 
 
 def average_precision(score: np.ndarray, label: np.ndarray) -> float:
-    """The sum over thresholds of precision times recall gained, without interpolation; NaN where no label is 1.
-
-    Example:
-        >>> average_precision(np.array([0.9, 0.8, 0.7, 0.1]), np.array([1, 0, 1, 0])).__round__(4)
-        0.8333
-    """
+    """The sum over thresholds of precision times recall gained, without interpolation; NaN where no label is 1."""
     order = np.argsort(-score, kind="stable")
     score, found = score[order], np.cumsum(np.asarray(label)[order] == 1)
     if not len(found) or not found[-1]:
@@ -148,15 +121,10 @@ def fixed_patches(config: PatchConfig, indices: np.ndarray, height: int, width: 
     return Patches(*arrays)
 
 
-def patch_pixels(patches: Patches, height: int, width: int) -> np.ndarray:
-    """Which pixels (n, height, width) are of the patch; labels are ignored."""
-
-    def along(start: Any, length: int) -> Any:
-        from_start = np.arange(length) - np.asarray(start)[:, None]
-        return (from_start >= 0) & (from_start < PATCH)
-
-    pixels: np.ndarray = along(patches.row, height)[:, :, None] & along(patches.column, width)[:, None, :]
-    return pixels
+def white_pixels(x: np.ndarray) -> np.ndarray:
+    """Which pixels of images (n, h, w, c) belong to a patch: no other is as bright."""
+    white: np.ndarray = (x == WHITE).all(-1)
+    return white
 
 
 def at_centres(pixels: np.ndarray) -> np.ndarray:
