@@ -78,10 +78,9 @@ def save_attention(path: Path, config: PatchConfig, network: PatchNetwork, image
     title = f"{config.network}: test images and the maps of the network"
     if network.token_order == "article":
         title += " (tokens in article order)"
-    captions = [_caption(each, label) for each, label in zip(p, patches.label[chosen], strict=True)]
+    captions = []
+    for each, label in zip(p, patches.label[chosen], strict=True):
+        wrong = bool(np.round(each) != label)
+        text = f"{'patch' if label else 'no patch'}, p = {each:.3f}" + (", wrong" if wrong else "")
+        captions.append(Caption(text, wrong))
     draw(path, title, x, captions, columns)
-
-
-def _caption(p: float, label: int) -> Caption:
-    wrong = bool(np.round(p) != label)
-    return Caption(f"{'patch' if label else 'no patch'}, p = {p:.3f}" + (", wrong" if wrong else ""), wrong)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -27,6 +26,7 @@ from .picture import ATTENTION, BAR, SAVED, Caption, in_turn
 CONFUSION, NORMALISATION = "confusion.json", "normalisation.json"
 MOST_NAMES, MOST_LINES = 40, 12  # classes with a label, sensors in a legend
 EPS = float(np.finfo(np.float32).eps)
+TABLE: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest"}
 
 
 def finish_classes(folder: Path, config: Config, task: Task, network: nnx.Module, source: Labelled) -> list[str]:
@@ -91,25 +91,24 @@ def draw_gates(path: Path, title: str, means: np.ndarray, names: tuple[str, ...]
     """Draws the mean gates (classes, c), and their difference from the mean over the classes."""
     classes, channels = means.shape
     figure = new_figure(title, min(5 + 0.1 * channels, 16), min(4 + 0.5 * classes, 16))
-    above, below = figure.subplots(2, 1, sharex=True)
-    _draw_table(figure, above, means, names, {"cmap": "viridis", "vmin": 0, "vmax": 1})
-    above.set_title("mean gate: 0 closes a channel, 1 lets it through", fontsize=10)
     difference = means - np.nanmean(means, 0)
     most = float(np.nanmax(np.abs(difference))) or 1.0
-    _draw_table(figure, below, difference, names, {"cmap": "RdBu_r", "vmin": -most, "vmax": most})
+    above, below = figure.subplots(2, 1, sharex=True)
+    shown = {
+        above: above.imshow(means, cmap="viridis", vmin=0, vmax=1, **TABLE),
+        below: below.imshow(difference, cmap="RdBu_r", vmin=-most, vmax=most, **TABLE),
+    }
+    above.set_title("mean gate: 0 closes a channel, 1 lets it through", fontsize=10)
     below.set_title("difference from the mean over the classes", fontsize=10)
     below.set_xlabel("channel")
+    for ax, image in shown.items():
+        ax.set_ylabel("class")
+        ax.xaxis.set_major_locator(MaxNLocator(16, integer=True))
+        if classes <= MOST_NAMES:
+            ax.set_yticks(range(classes), names)
+        figure.colorbar(image, ax=ax, pad=0.01)
     figure.savefig(path, **SAVED)
     return figure
-
-
-def _draw_table(figure: Figure, ax: Axes, values: np.ndarray, names: tuple[str, ...], scale: dict[str, Any]) -> None:
-    shown = ax.imshow(values, aspect="auto", interpolation="nearest", **scale)
-    ax.set_ylabel("class")
-    ax.xaxis.set_major_locator(MaxNLocator(16, integer=True))
-    if len(names) <= MOST_NAMES:
-        ax.set_yticks(range(len(names)), names)
-    figure.colorbar(shown, ax=ax, pad=0.01)
 
 
 def draw_chosen(
@@ -145,22 +144,18 @@ def draw_windows(
         lines, numbers = grid[0, 0].lines, [str(sensor) for sensor in range(sensors)]
         figure.legend(lines, numbers, title="sensor", ncols=6, fontsize=8, title_fontsize=8, loc="outside lower left")
     for stage, (axes, gate) in enumerate(zip(grid.T[1:], gates, strict=True), start=1):
-        _draw_stage(figure, axes, gate, series)
         axes[0].set_title(f"gate of stage {stage}", fontsize=10)
+        low, high = gate.min(), max(gate.max(), gate.min() + EPS)
+        for ax, values in zip(axes, gate, strict=True):
+            extent = (0, series, sensors - 0.5, -0.5)
+            shown = ax.imshow(values.T, vmin=low, vmax=high, extent=extent, **TABLE)
+            ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        bar = figure.colorbar(shown, ax=list(axes), **BAR)
+        bar.ax.locator_params(nbins=4)
+        bar.set_label("0 closed, 1 open", fontsize=8)
     for ax in grid[-1]:
         ax.set_xlabel("time step")
     for ax in grid[:, 1]:
         ax.set_ylabel("sensor")
     figure.savefig(path, **SAVED)
     return figure
-
-
-def _draw_stage(figure: Figure, axes: np.ndarray, gates: np.ndarray, series: int) -> None:
-    scale = {"vmin": gates.min(), "vmax": max(gates.max(), gates.min() + EPS)}
-    for ax, gate in zip(axes, gates, strict=True):
-        extent = (0, series, gate.shape[1] - 0.5, -0.5)
-        shown = ax.imshow(gate.T, aspect="auto", interpolation="nearest", extent=extent, **scale)
-        ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    bar = figure.colorbar(shown, ax=list(axes), **BAR)
-    bar.ax.locator_params(nbins=4)
-    bar.set_label("0 closed, 1 open", fontsize=8)

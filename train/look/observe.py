@@ -25,6 +25,7 @@ SIZE = (96, 96)  # of the images of a run whose folder does not say
 
 Named = dict[str, jax.Array]
 Split = tuple[nnx.GraphDef[Any], nnx.State[Any, Any]]  # of a network
+Call = Callable[[Split, np.ndarray, Layout], Mapping[str, Any]]
 
 
 class Observed(NamedTuple):
@@ -78,12 +79,7 @@ def at_once(network: PatchNetwork, height: int, width: int, most: int, most_byte
     return max(1, min(most, most_bytes // max(each, 1)))
 
 
-def over_batches(
-    network: nnx.Module,
-    records: range,
-    batch_size: int,
-    call: Callable[[Split, np.ndarray, Layout], Mapping[str, Any]],
-) -> dict[str, np.ndarray]:
+def over_batches(network: nnx.Module, records: range, batch_size: int, call: Call) -> dict[str, np.ndarray]:
     """The arrays (n, ...) of all records by name, from ``call(model, indices, layout)`` for each batch."""
     layout = Layout(batch_size)
     graph, state = nnx.split(network)

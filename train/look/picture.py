@@ -155,18 +155,6 @@ class Caption(NamedTuple):
         ax.set_title(drawable(self.text), fontsize=10, parse_math=False, color=colour)
 
 
-def draw(self, ax: Axes) -> None:
-    colour = "tab:red" if self.wrong else "black"
-    ax.set_title(drawable(self.text), fontsize=10, parse_math=False, color=colour)
-
-
-def new_figure(title: str, width: float, height: float) -> Figure:
-    """An empty figure with a title."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(drawable(printable(title)), parse_math=False)
-    return figure
-
-
 def draw(path: Path, title: str, x: np.ndarray, captions: Sequence[Caption], columns: Sequence[Column]) -> Figure:
     """Draws a row per image (rows, h, w, 3), patches outlined; all rows of a column share its scale."""
     figure = new_figure(title, 2.2 * (len(columns) + 1), 2.0 * len(x) + 1.2)

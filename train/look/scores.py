@@ -117,8 +117,7 @@ def fixed_patches(config: PatchConfig, indices: np.ndarray, height: int, width: 
     else:
         key = split_key(jax.random.key(config.seed), TEST, 0)
         patches = _per_image_patches(key, np.asarray(indices, np.int32), height, width)
-    arrays: Any = map(np.asarray, patches)
-    return Patches(*arrays)
+    return Patches(*map(np.asarray, patches))
 
 
 def white_pixels(x: np.ndarray) -> np.ndarray:
