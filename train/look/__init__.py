@@ -75,9 +75,8 @@ def save_attention(path: Path, config: PatchConfig, network: PatchNetwork, image
     chosen = start + (np.arange(len(label))[:ROWS] if config.patches == "article" else in_turn(label == 0))
     x = np.asarray(painted(images[chosen], Patches(*(values[chosen] for values in patches))))
     p, columns = look(network, x)
-    title = f"{config.network}: test images and the maps of the network"
-    if network.token_order == "article":
-        title += " (tokens in article order)"
+    order = " (tokens in article order)" if network.token_order == "article" else ""
+    title = f"{config.network}: test images and the maps of the network{order}"
     captions = []
     for each, label in zip(p, patches.label[chosen], strict=True):
         wrong = bool(np.round(each) != label)

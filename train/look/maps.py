@@ -13,12 +13,7 @@ Size = tuple[int, ...]  # of the attended map, (b, h, w, c)
 
 
 def kind_of(path: str) -> str:
-    """The name under which something was recorded.
-
-    Example:
-        >>> kind_of("attn1.attention.weights"), kind_of("attn1.gate.1"), kind_of("gate")
-        ('weights', 'gate', 'gate')
-    """
+    """The name under which something was recorded, for ``attn1.gate`` and ``attn1.gate.1`` alike ``gate``."""
     *before, last = path.split(".")
     return before[-1] if before and last.isdecimal() else last
 
@@ -33,15 +28,12 @@ def detector_maps(recorded: dict[str, jax.Array], size: Size, token_order: str =
     maps = {}
     for path, array in recorded.items():
         kind, shape = kind_of(path), array.shape
+        fits = len(shape) == 4 and all(got in (1, want) for got, want in zip(shape, size, strict=True))
         if kind == "weights" and len(shape) == 4 and (shape[0], shape[3]) == (b, h * w):
             maps[path] = spread(jnp.mean(array, axis=(1, 2)) * shape[3], size, token_order)
-        elif kind == "gate" and len(shape) == 4 and shape[1:3] != (1, 1) and _broadcasts(shape, size):
+        elif kind == "gate" and fits and shape[1:3] != (1, 1):
             maps[path] = jnp.broadcast_to(jnp.mean(array, axis=-1), (b, h, w))
     return maps
-
-
-def _broadcasts(shape: Size, size: Size) -> bool:
-    return all(got in (1, want) for got, want in zip(shape, size, strict=True))
 
 
 def spread(values: jax.Array, size: Size, token_order: str) -> jax.Array:
@@ -55,8 +47,3 @@ def gathered(places: jax.Array, size: Size, token_order: str) -> jax.Array:
     """The weights of places (b, h, w) as weights of tokens (b, h * w): the transpose of `spread`."""
     here = jnp.broadcast_to(places[..., None] / size[-1], size)
     return jnp.sum(ops.map_to_tokens(here, token_order), axis=-1)
-
-
-def class_activation(attended: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-    """The contribution of every place to the logit; its mean over the map is the logit."""
-    return jnp.sum(attended * weight, axis=-1) + bias  # not a matrix product: some devices round those

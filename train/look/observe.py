@@ -17,7 +17,6 @@ from ..data.batches import eval_batches
 from ..devices import Layout
 from ..runs import DATA, read_config, read_json
 from ..tasks.patch import build_network
-from .maps import class_activation
 
 # Token weights grow with the fourth power of an image's side: those of one 256x256 image in 4 heads take 256 MiB.
 MOST_BYTES = 2**29
@@ -33,7 +32,7 @@ class Observed(NamedTuple):
 
     p: jax.Array  # (b,), of a patch
     attended: jax.Array  # (b, h, w, c)
-    activation: jax.Array  # (b, h, w), the class activation map
+    activation: jax.Array  # (b, h, w), the contribution of every place to the logit, which is its mean
     recorded: Named  # by path, see `flax_attn.attention_maps`
 
 
@@ -48,7 +47,8 @@ def observe_split(model: Split, x: jax.Array) -> Observed:
     """`observe` for a network from `nnx.split`."""
     network: Any = nnx.merge(*model, copy=True)
     (p, attended), recorded = call_recorded(network, lambda network: network(x))
-    activation = class_activation(attended, network.final.kernel[:, 0], network.final.bias[0])
+    # Not a matrix product: some devices round those.
+    activation = jnp.sum(attended * network.final.kernel[:, 0], axis=-1) + network.final.bias[0]
     return Observed(p, attended, activation, recorded)
 
 
@@ -92,7 +92,7 @@ def over_batches(network: nnx.Module, records: range, batch_size: int, call: Cal
 
 
 class TrainedRun(NamedTuple):
-    """A run's configuration, its network in eval mode, and the size of its images."""
+    """A finished run of the patch task: its network is in eval mode, height and width are the images'."""
 
     config: PatchConfig
     network: PatchNetwork
@@ -101,7 +101,7 @@ class TrainedRun(NamedTuple):
 
 
 def load_run(folder: str | Path) -> TrainedRun:
-    """Loads a finished run of the patch task; raises OSError or ValueError for anything else."""
+    """Loads a run; raises OSError or ValueError where there is none, or none that has finished."""
     folder = Path(folder)
     config = read_config(folder)
     if not isinstance(config, PatchConfig):

@@ -53,12 +53,13 @@ def look(network: PatchNetwork, x: np.ndarray, most_bytes: int = MOST_BYTES) -> 
         seen = observe(network, jnp.asarray(chunk))
         p.append(np.asarray(seen.p))
         parts.append(columns(chunk, seen, network.token_order))
-    joined = []
-    for same in zip(*parts, strict=True):
-        titles, values, scales, dots, least = zip(*same, strict=True)
-        all_dots = None if dots[0] is None else np.concatenate(dots)
-        joined.append(Column(titles[0], np.concatenate(values), scales[0], all_dots, max(least)))
-    return np.concatenate(p), joined
+    return np.concatenate(p), [_joined(*same) for same in zip(*parts, strict=True)]
+
+
+def _joined(*parts: Column) -> Column:
+    titles, values, scales, dots, least = zip(*parts, strict=True)
+    all_dots = None if dots[0] is None else np.concatenate(dots)
+    return Column(titles[0], np.concatenate(values), scales[0], all_dots, max(least))
 
 
 def columns(x: np.ndarray, seen: Observed, token_order: str = "pixels") -> list[Column]:
@@ -70,8 +71,7 @@ def columns(x: np.ndarray, seen: Observed, token_order: str = "pixels") -> list[
         *(Column(f"attended map\nchannel {channel}", attended[..., channel], "signed") for channel in CHANNELS),
         Column(f"attended map\nmean of {attended.shape[-1]}", attended.mean(-1), "signed", least=least),
         Column("class activation\n(its mean is the logit)", activation, "signed"),
-        *_token_columns(seen, *query_cells(x, activation), token_order),
-        *_gate_columns(seen, token_order),
+        *_recorded_columns(seen, *query_cells(x, activation), token_order),
     ]
 
 
@@ -91,19 +91,27 @@ def query_cells(x: np.ndarray, activation: np.ndarray) -> tuple[np.ndarray, np.n
     return cells / cells.sum((1, 2), keepdims=True), peaks
 
 
-def _token_columns(seen: Observed, places: np.ndarray, dots: np.ndarray, token_order: str) -> list[Column]:
-    """For all token weights: attention from and to ``places``, and what every place receives."""
-    size = seen.attended.shape
-    weights = {path: array for path, array in seen.recorded.items() if kind_of(path) == "weights"}
-    maps = _detector_maps(weights, size=size, token_order=token_order)
+def _recorded_columns(seen: Observed, places: np.ndarray, dots: np.ndarray, token_order: str) -> list[Column]:
+    """Token weights as attention from and to ``places`` and received; gates as maps, or over channels as bars."""
+    b, _, _, c = size = seen.attended.shape
+    maps = _detector_maps(seen.recorded, size=size, token_order=token_order)
+    weights = {path: array for path, array in seen.recorded.items() if kind_of(path) == "weights" and path in maps}
+    gates = {path: array for path, array in seen.recorded.items() if kind_of(path) == "gate"}
     shown = []
-    for path, received in maps.items():
-        name, array = f"{path}\n" if len(maps) > 1 else "", weights[path]
+    for path, array in weights.items():
+        name = f"{path}\n" if len(weights) > 1 else ""
         if array.shape[2] == array.shape[3]:
             looks, looked_at = map(np.asarray, _at_places(array, places, size=size, token_order=token_order))
             shown.append(Column(f"{name}where the patch looks\n(or the dot)", looks, "attention", dots))
             shown.append(Column(f"{name}what looks at the patch\n(or at the dot)", looked_at, "attention", dots))
-        shown.append(Column(f"{name}attention received\n(1: uniform)", np.asarray(received), "attention"))
+        shown.append(Column(f"{name}attention received\n(1: uniform)", np.asarray(maps[path]), "attention"))
+    for path, array in gates.items():
+        name = f"{path}\n" if len(gates) > 1 else ""
+        if path in maps:
+            mean = "\nmean over channels" if array.shape[-1] > 1 else ""
+            shown.append(Column(f"{name}spatial gate{mean}", np.asarray(maps[path]), "range"))
+        elif array.ndim == 4 and array.shape[1:] == (1, 1, c):
+            shown.append(Column(f"{name}gate of {c} channels", np.broadcast_to(array[:, 0, 0], (b, c)), "bars"))
     return shown
 
 
@@ -116,28 +124,8 @@ def _at_places(weights: jax.Array, places: jax.Array, *, size: Size, token_order
     return spread(looks, size, token_order), spread(looked_at, size, token_order)
 
 
-def _gate_columns(seen: Observed, token_order: str) -> list[Column]:
-    """Gates over places as maps, gates over channels as bars."""
-    b, _, _, c = size = seen.attended.shape
-    gates = {path: array for path, array in seen.recorded.items() if kind_of(path) == "gate"}
-    maps = _detector_maps(gates, size=size, token_order=token_order)
-    shown = []
-    for path, array in gates.items():
-        name, mean = f"{path}\n" if len(gates) > 1 else "", "\nmean over channels" if array.shape[-1] > 1 else ""
-        if path in maps:
-            shown.append(Column(f"{name}spatial gate{mean}", np.asarray(maps[path]), "range"))
-        elif array.ndim == 4 and array.shape[1:] == (1, 1, c):
-            shown.append(Column(f"{name}gate of {c} channels", np.broadcast_to(array[:, 0, 0], (b, c)), "bars"))
-    return shown
-
-
 def in_turn(labels: np.ndarray) -> np.ndarray:
-    """The first records of each label in turn, six in all.
-
-    Example:
-        >>> in_turn(np.array([2, 2, 0, 1, 1, 0, 2, 2])).tolist()
-        [2, 3, 0, 5, 4, 1]
-    """
+    """The first records of each label in turn, six in all: 2, 3, 0, 5, 4 and 1 for labels 2 2 0 1 1 0 2 2."""
     turn = np.zeros(len(labels), int)
     for label in np.unique(labels):
         turn[labels == label] = np.arange((labels == label).sum())

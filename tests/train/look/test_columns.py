@@ -6,7 +6,7 @@ import pytest
 from flax_attn.testing import relative_error, tolerance
 from train.config import PatchConfig
 from train.look.observe import Observed
-from train.look.picture import Caption, Column, columns, draw, limits, look, query_cells
+from train.look.picture import Caption, Column, columns, draw, in_turn, limits, look, query_cells
 from train.tasks.patch import build_network
 
 CLOSE = tolerance("output", "float32")
@@ -31,6 +31,10 @@ def seen(**recorded):
 
 def by_title(shown):
     return {column.title.replace("\n", " "): column for column in shown}
+
+
+def test_records_of_each_label_are_chosen_in_turn():
+    assert in_turn(np.array([2, 2, 0, 1, 1, 0, 2, 2])).tolist() == [2, 3, 0, 5, 4, 1]
 
 
 def test_the_cells_of_the_patch_are_asked_about_or_the_peak():
