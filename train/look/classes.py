@@ -28,10 +28,12 @@ MOST_NAMES, MOST_LINES = 40, 12  # classes with a label, sensors in a legend
 EPS = float(np.finfo(np.float32).eps)
 TABLE: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest"}
 
+Arrays = dict[str, np.ndarray]  # of all test records, by path
+
 
 def finish_classes(folder: Path, config: Config, task: Task, network: nnx.Module, source: Labelled) -> list[str]:
     """Writes ``confusion.json``, ``normalisation.json`` and ``attention.png``; returns a line about the classes."""
-    logits, recorded = predict_all(task, network, source, config.batch_size, gates=config.task == "channel")
+    logits, recorded = predict_all(task, network, source, config.batch_size)
     predicted, labels, data = logits.argmax(-1), source.labels[source.test.start :], data_title(config.data)
     if config.task == "channel":
         (gates,) = recorded.values()
@@ -40,7 +42,7 @@ def finish_classes(folder: Path, config: Config, task: Task, network: nnx.Module
         draw_gates(folder / ATTENTION, title, means, source.names)
     else:
         title = f"spatial attention on {data}: test windows and the gates of each stage"
-        draw_chosen(folder / ATTENTION, title, task, network, source, predicted)
+        draw_chosen(folder / ATTENTION, title, source, recorded, predicted)
     return [save_confusion(folder, source, predicted)]
 
 
@@ -52,14 +54,12 @@ def predict(model: Split, inputs: jax.Array, *, task: Task) -> tuple[jax.Array, 
     return call_recorded(nnx.merge(*model, copy=True), lambda network: task.answer(network, x))
 
 
-def predict_all(
-    task: Task, network: nnx.Module, source: Labelled, batch_size: int, *, gates: bool
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """`predict` over all test records in file order, with what blocks record only if ``gates``."""
+def predict_all(task: Task, network: nnx.Module, source: Labelled, batch_size: int) -> tuple[np.ndarray, Arrays]:
+    """`predict` over all test records in file order."""
 
     def predict_batch(model: Split, indices: np.ndarray, layout: Layout) -> Named:
         logits, recorded = predict(model, layout.cut(source.records[indices]), task=task)
-        return {"": logits, **(recorded if gates else {})}
+        return {"": logits, **recorded}
 
     found = over_batches(network, source.test, batch_size, predict_batch)
     return found.pop(""), found
@@ -111,22 +111,18 @@ def draw_gates(path: Path, title: str, means: np.ndarray, names: tuple[str, ...]
     return figure
 
 
-def draw_chosen(
-    path: Path, title: str, task: Task, network: nnx.Module, source: Labelled, predicted: np.ndarray
-) -> Figure:
-    """Draws test windows of each class in turn; ``predicted`` (n,) is for all of them."""
+def draw_chosen(path: Path, title: str, source: Labelled, recorded: Arrays, predicted: np.ndarray) -> Figure:
+    """Draws test windows of each class in turn, from the gates and predictions (n,) of all of them."""
     labels = source.labels[source.test.start :]
     chosen = in_turn(labels)
-    windows = source.records[source.test.start + chosen]
-    _, recorded = predict(nnx.split(network), jnp.asarray(windows), task=task)
     stages = sorted(recorded, key=lambda path: [int(part) for part in path.split(".") if part.isdecimal()])
     captions = []
     for label, guess in zip(labels[chosen], predicted[chosen], strict=True):
         wrong = bool(label != guess)
         text = f"class {source.names[label]}" + (f", predicted {source.names[guess]}" if wrong else "")
         captions.append(Caption(text, wrong))
-    gates = [np.asarray(recorded[stage])[..., 0] for stage in stages]
-    return draw_windows(path, title, windows, gates, captions)
+    gates = [recorded[stage][chosen, ..., 0] for stage in stages]
+    return draw_windows(path, title, source.records[source.test.start + chosen], gates, captions)
 
 
 def draw_windows(
