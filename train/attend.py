@@ -1,4 +1,4 @@
-"""``python -m train attend RUN IMAGE...``: the maps of a trained network for images of one's own."""
+"""``python -m train attend RUN IMAGE...``: draws the attention of a trained network on one's own images."""
 
 import argparse
 import sys
@@ -21,54 +21,43 @@ FORMATS = (".png", ".jpg", ".webp", ".pdf", ".svg")
 
 def main(argv: Sequence[str]) -> int:
     """Draws the picture and prints the predictions; returns 0, or 2 for bad input."""
-    options = _parser().parse_args(argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m train attend",
+        description="Draws images beside the maps of a trained network: the attended map, the class activation map "
+        "and its attention.",
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", help="the folder of a finished run")
+    add("image", metavar="IMAGE", nargs="+", help="any format and size; the central square is resized to the network's")
+    add("--patch", metavar=("ROW", "COLUMN"), nargs=2, type=int, help="paint a white patch with this upper left corner")
+    add("--out", metavar="FILE", help=f"the picture (default: RUN/{PICTURE}); overwritten if it exists")
+    options = parser.parse_args(argv)
     try:
-        path, lines = attend(options.run, options.image, options.out, options.patch)
+        lines = attend(options.run, options.image, options.out, options.patch)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("\n".join([*lines, printable(path)]))
+    print("\n".join(lines))
     return 0
 
 
-def attend(
-    run: str, images: Sequence[str], out: str | None = None, patch: Sequence[int] | None = None
-) -> tuple[Path, list[str]]:
-    """Draws images and the maps of a run's network.
-
-    Args:
-        run: folder of a finished run of the patch task.
-        images: paths, of any format and size.
-        out: the picture; ``attend.png`` in ``run`` by default.
-        patch: row and column of the corner of a white patch to paint.
-
-    Returns:
-        The path of the picture, and a line per image.
-
-    Raises:
-        ValueError: unreadable images, too many of them, a run or a place for the picture that cannot be used.
-        FileNotFoundError: no such run.
-    """
+def attend(run: str, images: Sequence[str], out: str | None = None, corner: Sequence[int] | None = None) -> list[str]:
+    """Draws images and the maps of a run's network, with a white patch at ``corner`` if one is given."""
     path = Path(run) / PICTURE if out is None else _check_out(Path(out))
     if len(images) > MOST:
         raise ValueError(f"IMAGE must be at most {MOST} images, got {len(images)}")
     trained = load_run(run)
     photos = read_photos(images, trained.height, trained.width)
-    x = np.asarray(painted(photos, _patches(patch, photos)))
+    x = np.asarray(painted(photos, _patches(corner, photos)))
     p, columns = look(trained.network, x)
-    captions = [
-        Caption(f"{_short(printable(Path(name).name))}\np = {each:.3f}") for name, each in zip(images, p, strict=True)
-    ]
-    draw(path, f"{trained.config.network} of {printable(run)}", x, captions, columns)
-    return path, [f"{printable(name)}: p = {each:.4f}" for name, each in zip(images, p, strict=True)]
+    shown = list(zip(map(printable, images), p, strict=True))
+    captions = [Caption(f"{_short(Path(name).name)}\np = {each:.3f}") for name, each in shown]
+    draw(path, f"{trained.config.network} of {run}", x, captions, columns)
+    return [*(f"{name}: p = {each:.4f}" for name, each in shown), printable(path)]
 
 
 def read_photos(paths: Sequence[str], height: int, width: int) -> np.ndarray:
-    """Images of any format and size as uint8 (n, height, width, 3).
-
-    Raises:
-        ValueError: some cannot be read; all of them are named.
-    """
+    """Reads images of any format and size as uint8 (n, height, width, 3); an error names all that are unreadable."""
     images, problems = [], []
     for path in paths:
         try:
@@ -78,23 +67,6 @@ def read_photos(paths: Sequence[str], height: int, width: int) -> np.ndarray:
     if problems:
         raise ValueError("IMAGE must be a readable image, got " + "; ".join(problems))
     return np.stack(images)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train attend",
-        description="Draws images beside the maps of a trained network: the attended map, the class activation map "
-        "and its attention.",
-    )
-    parser.add_argument("run", metavar="RUN", help="the folder of a finished run")
-    parser.add_argument(
-        "image", metavar="IMAGE", nargs="+", help="any format and size; the central square is resized to the network's"
-    )
-    parser.add_argument(
-        "--patch", metavar=("ROW", "COLUMN"), nargs=2, type=int, help="paint a white patch with this upper left corner"
-    )
-    parser.add_argument("--out", metavar="FILE", help=f"the picture (default: RUN/{PICTURE}); overwritten if it exists")
-    return parser
 
 
 def _check_out(path: Path) -> Path:
@@ -110,13 +82,12 @@ def _check_out(path: Path) -> Path:
 def _patches(corner: Sequence[int] | None, photos: np.ndarray) -> Patches:
     if corner is None:
         return Patches(*np.zeros((3, len(photos)), np.int32))
-    most = tuple(length - PATCH for length in photos.shape[1:3])
-    if not all(0 <= place <= last for place, last in zip(corner, most, strict=True)):
-        raise ValueError(
-            f"--patch must have its corner between 0 0 and {most[0]} {most[1]}, got {corner[0]} {corner[1]}"
-        )
-    return Patches(*np.full((len(photos), 3), [1, *corner], np.int32).T)
+    row, column = corner
+    last_row, last_column = (length - PATCH for length in photos.shape[1:3])
+    if not (0 <= row <= last_row and 0 <= column <= last_column):
+        raise ValueError(f"--patch must have its corner between 0 0 and {last_row} {last_column}, got {row} {column}")
+    return Patches(*np.full((len(photos), 3), [1, row, column], np.int32).T)
 
 
-def _short(name: str, most: int = 26) -> str:
-    return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2) :]}"
+def _short(name: str) -> str:
+    return name if len(name) <= 26 else f"{name[:13]}…{name[-13:]}"

@@ -8,19 +8,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from .config import Config
+from .config import Config, PatchConfig
 from .runs import EpochMetrics
-from .text import data_title, drawable
+from .text import data_title, drawable, printable
 
 COLOURS = {"train": "tab:blue", "test": "tab:orange"}
 
 
+def new_figure(title: str, width: float, height: float) -> Figure:
+    """An empty figure with a title, whose dollars are no formula."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(drawable(printable(title)), parse_math=False)
+    return figure
+
+
 def save_curves(path: Path, config: Config, history: Sequence[EpochMetrics], step_errors: Sequence[float] = ()) -> None:
-    """Draws error and accuracy over the epochs, and behind the error that of every training step."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    patches = f"{config.patches} patches, " if config.task == "patch" else ""
-    title = f"{config.title} on {data_title(config.data)}, {patches}preset {config.preset}"
-    figure.suptitle(drawable(title), parse_math=False)  # a path may hold dollars
+    """Draws error and accuracy over the epochs, and the error of every training step behind."""
+    patches = f"{config.patches} patches, " if isinstance(config, PatchConfig) else ""
+    figure = new_figure(f"{config.title} on {data_title(config.data)}, {patches}preset {config.preset}", 11, 4.2)
     errors, accuracies = figure.subplots(1, 2, sharex=True)
     at = (np.arange(len(step_errors)) + 1) * len(history) / max(len(step_errors), 1)
     errors.plot(at, step_errors, color=COLOURS["train"], alpha=0.25, linewidth=0.8, label="train, each step")
@@ -29,17 +34,16 @@ def save_curves(path: Path, config: Config, history: Sequence[EpochMetrics], ste
     plain_log(errors)
     errors.set_ylabel("cross-entropy")
     _draw_curves(accuracies, "accuracy", max, history)
-    accuracies.set_ylabel("share that is judged rightly")
+    accuracies.set_ylabel("share classified correctly")
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
 def plain_log(ax: Axes) -> None:
-    """Makes the y axis of what has been drawn logarithmic, with numbers as one writes them: 0.02 and not 2x10^-2."""
+    """Makes the y axis logarithmic, after drawing, with plain numbers: 0.02 and not 2x10^-2."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     decades = np.log10(high / low)
-    steps = (1,) if decades > 4 else (1, 2, 5)
-    ax.yaxis.set_major_locator(LogLocator(subs=steps) if decades > 1 else MaxNLocator(6))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1,) if decades > 4 else (1, 2, 5)) if decades > 1 else MaxNLocator(6))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter("")
 

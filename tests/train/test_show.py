@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from train.config import PatchConfig
-from train.look import classes
+from train.look.classes import draw_gates, draw_windows
 from train.look.picture import Caption, draw
 from train.plots import save_curves
 from train.runs import EpochMetrics
@@ -67,7 +67,7 @@ def test_letters_that_pictures_lack_give_no_warning(tmp_path):
 
 def draw_all(folder, name):
     save_curves(folder / "curves.png", PatchConfig(data=f"npz:{name}"), [METRICS])
-    classes.draw_gates(folder / "gates.png", name, np.array([[0.2, 0.7], [0.5, 0.1]]), ("0", "1"))
-    gates, names = [np.ones((1, 5, 2)), np.zeros((1, 3, 2))], (r"$\nothing$", "b")
-    classes.draw_windows(folder / "windows.png", name, np.zeros((1, 5, 2)), gates, names, np.array([0]), np.array([1]))
+    draw_gates(folder / "gates.png", name, np.array([[0.2, 0.7], [0.5, 0.1]]), ("0", "1"))
+    gates = [np.ones((1, 5, 2)), np.zeros((1, 3, 2))]
+    draw_windows(folder / "windows.png", name, np.zeros((1, 5, 2)), gates, [Caption(r"class $\nothing$")])
     draw(folder / "attention.png", name, np.zeros((1, 16, 16, 3)), [Caption(name)], [])

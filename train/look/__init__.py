@@ -1,7 +1,7 @@
-"""Looking at a trained network: where its maps point, in pictures and in numbers.
+"""Shows and scores where a trained network attends.
 
-`maps` turns whatever an attention block records into maps over places; `scores` scores them, `picture` draws them,
-`classes` does both for the tasks with classes. Nothing here knows one block from another.
+`maps` turns whatever a block records into maps over places; `scores` scores them, `picture` draws them, and `classes`
+does both for the tasks with classes. Nothing here knows one block from another.
 """
 
 import dataclasses
@@ -14,33 +14,35 @@ import numpy as np
 
 from flax_attn.networks.patch import PatchNetwork
 
-from ..config import Config
+from ..config import Config, PatchConfig
 from ..data import Source
 from ..data.feed import as_data_errors
 from ..data.source import PATCH
 from ..runs import write_whole
 from ..tasks import Task
 from ..tasks.patch import Patches, painted
-from .classes import finish_channel, finish_sensor
-from .picture import ATTENTION, Caption, draw, look
+from .classes import finish_classes
+from .picture import ATTENTION, ROWS, Caption, draw, in_turn, look
 from .scores import ACTIVATION, Localisation, fixed_patches, localise
 
-ROWS = 6  # images in the picture
 SCORES = "localisation.json"
 
 
 def finish(folder: Path, config: Config, task: Task, network: Any, source: Any) -> list[str]:
     """Writes scores and pictures of a trained network into its run folder; returns lines about them."""
-    if config.task == "channel":
-        return finish_channel(folder, config, task, network, source)
-    if config.task == "sensor":
-        return finish_sensor(folder, config, task, network, source)
+    if not isinstance(config, PatchConfig):
+        return finish_classes(folder, config, task, network, source)
     height, width = source.shape
     images, patches = HeldOutImages(source), fixed_patches(config, np.asarray(source.test), height, width)
     scores = localise(network, images, patches, batch_size=config.batch_size)
     save_scores(folder / SCORES, scores, height, width)
     save_attention(folder / ATTENTION, config, network, images, patches)
-    return [in_a_line(scores[ACTIVATION], PATCH * PATCH / (height * width))]
+    found = scores[ACTIVATION]
+    return [
+        f"class activation map: peak in the patch in {found.pointing:.3f} of {found.patched} test images with one "
+        f"(chance: {PATCH * PATCH / (height * width):.3f}), energy there {found.energy:.1f} times its share of the "
+        f"area, average precision {found.average_precision:.3f}"
+    ]
 
 
 class HeldOutImages:
@@ -66,43 +68,18 @@ def save_scores(path: Path, scores: dict[str, Localisation], height: int, width:
     write_whole(path, json.dumps({"image_size": [height, width], "maps": plain}, indent=2) + "\n")
 
 
-def in_a_line(scores: Localisation, chance: float) -> str:
-    """The scores of the class activation map, as a run prints them at its end."""
-    return (
-        f"class activation map: peak in the patch in {scores.pointing:.3f} of {scores.patched} test images with one "
-        f"(chance: {chance:.3f}), energy there {scores.energy:.1f} times its share of the area, "
-        f"average precision {scores.average_precision:.3f}"
-    )
-
-
-def save_attention(path: Path, config: Config, network: PatchNetwork, images: Any, patches: Patches) -> None:
+def save_attention(path: Path, config: PatchConfig, network: PatchNetwork, images: Any, patches: Patches) -> None:
     """Draws six images of the last full test batch: the tutorial's choice, or with a patch and without in turn."""
     start = max(len(images) // config.batch_size - 1, 0) * config.batch_size
-    chosen = start + choose(
-        np.asarray(patches.label)[start : start + config.batch_size], in_order=config.patches == "article"
-    )
+    label = np.asarray(patches.label)[start : start + config.batch_size]
+    chosen = start + (np.arange(len(label))[:ROWS] if config.patches == "article" else in_turn(label == 0))
     x = np.asarray(painted(images[chosen], Patches(*(values[chosen] for values in patches))))
     p, columns = look(network, x)
-    title = f"{config.network}: test images and the maps of the network"
-    if network.token_order == "article":
-        title += " (tokens in article order)"
-    captions = [_caption(each, label) for each, label in zip(p, patches.label[chosen], strict=True)]
+    order = " (tokens in article order)" if network.token_order == "article" else ""
+    title = f"{config.network}: test images and the maps of the network{order}"
+    captions = []
+    for each, label in zip(p, patches.label[chosen], strict=True):
+        wrong = bool(np.round(each) != label)
+        text = f"{'patch' if label else 'no patch'}, p = {each:.3f}" + (", wrong" if wrong else "")
+        captions.append(Caption(text, wrong))
     draw(path, title, x, captions, columns)
-
-
-def choose(label: np.ndarray, *, in_order: bool) -> np.ndarray:
-    """The images of a batch that are shown, by label (b,).
-
-    Example:
-        >>> choose(np.array([0, 0, 1, 1, 0, 1, 1, 0]), in_order=False).tolist()
-        [2, 0, 3, 1, 5, 4]
-    """
-    if in_order:
-        return np.arange(len(label))[:ROWS]
-    turn = np.where(label == 1, np.cumsum(label == 1), np.cumsum(label == 0))
-    return np.lexsort((label == 0, turn))[:ROWS]
-
-
-def _caption(p: float, label: int) -> Caption:
-    wrong = bool(np.round(p) != label)
-    return Caption(f"{'patch' if label else 'no patch'}, p = {p:.3f}" + (", wrong" if wrong else ""), wrong)

@@ -1,115 +1,116 @@
-"""What a trained network computes and records for a batch, in one pass; and a trained network from its run folder."""
+"""Loads a trained network, and gets its outputs and all that its blocks record in one pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 import flax_attn
-from flax_attn import ops
 from flax_attn.networks.patch import PatchNetwork
 
-from ..config import Config
+from ..config import PatchConfig
+from ..data.batches import eval_batches
+from ..devices import Layout
 from ..runs import DATA, read_config, read_json
 from ..tasks.patch import build_network
-from .maps import class_activation
 
 # Token weights grow with the fourth power of an image's side: those of one 256x256 image in 4 heads take 256 MiB.
 MOST_BYTES = 2**29
 SIZE = (96, 96)  # of the images of a run whose folder does not say
 
 Named = dict[str, jax.Array]
+Split = tuple[nnx.GraphDef[Any], nnx.State[Any, Any]]  # of a network
+Call = Callable[[Split, np.ndarray, Layout], Mapping[str, Any]]
 
 
 class Observed(NamedTuple):
-    """What a network makes of a batch, in float32.
+    """What a network of the patch task computes for a batch, in float32."""
 
-    Attributes:
-        p: (b,), the probability of a patch.
-        attended: (b, h, w, c), the attended map.
-        activation: (b, h, w), the class activation map.
-        recorded: what blocks recorded, by path; see `flax_attn.attention_maps`.
-    """
-
-    p: jax.Array
-    attended: jax.Array
-    activation: jax.Array
-    recorded: Named
+    p: jax.Array  # (b,), of a patch
+    attended: jax.Array  # (b, h, w, c)
+    activation: jax.Array  # (b, h, w), the contribution of every place to the logit, which is its mean
+    recorded: Named  # by path, see `flax_attn.attention_maps`
 
 
 def observe(network: PatchNetwork, x: jax.Array) -> Observed:
     """Applies ``network`` in eval mode to images (b, h, w, 3); the network itself is left unchanged."""
-    return _observe(*nnx.split(network), x)
-
-
-def observe_inside(network: PatchNetwork, x: jax.Array) -> Observed:
-    """`observe` inside a compiled function; switches ``network`` to eval mode."""
-    results, recorded = record_all(network, lambda network, x: dict(zip(("p", "attended"), network(x), strict=True)), x)
-    activation = class_activation(results["attended"], network.final.kernel[:, 0], network.final.bias[0])
-    return Observed(results["p"], results["attended"], activation, recorded)
+    seen: Observed = observe_split(nnx.split(network), x)
+    return seen
 
 
 @jax.jit
-def _observe(graph: nnx.GraphDef[PatchNetwork], state: nnx.State, x: jax.Array) -> Observed:
-    return observe_inside(nnx.merge(graph, state, copy=True), x)
+def observe_split(model: Split, x: jax.Array) -> Observed:
+    """`observe` for a network from `nnx.split`."""
+    network: Any = nnx.merge(*model, copy=True)
+    (p, attended), recorded = call_recorded(network, lambda network: network(x))
+    # Not a matrix product: some devices round those.
+    activation = jnp.sum(attended * network.final.kernel[:, 0], axis=-1) + network.final.bias[0]
+    return Observed(p, attended, activation, recorded)
 
 
-def at_once(network: PatchNetwork, height: int, width: int, most: int) -> int:
-    """How many images of a size, up to ``most``, can be observed together before their records take too much memory."""
-    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-    recorded = jax.eval_shape(_observe, *nnx.split(network), image).recorded
-    each = sum(array.size * array.dtype.itemsize for array in recorded.values())
-    return max(1, min(most, MOST_BYTES // max(each, 1)))
+class _Caller(nnx.Module):
+    """Lets `attention_maps` run any call of a network."""
+
+    def __init__(self, network: nnx.Module) -> None:
+        self.network = network
+
+    def __call__(self, call: Callable[[Any], None]) -> None:
+        call(self.network)
 
 
-class _Recorder(nnx.Module):
-    """Records a function's results beside what the blocks of a network record."""
-
-    def __init__(self, network: nnx.Module, function: Callable[[Any, jax.Array], Named]) -> None:
-        self.network, self.function = network, function
-
-    def __call__(self, x: jax.Array) -> None:
-        for name, result in self.function(self.network, x).items():
-            ops.record(self, name, result)
-
-
-def record_all(network: nnx.Module, function: Callable[[Any, jax.Array], Named], x: jax.Array) -> tuple[Named, Named]:
-    """The results of ``function(network, x)`` in eval mode and what blocks record meanwhile, all in float32."""
+def call_recorded(network: nnx.Module, call: Callable[[Any], Any]) -> tuple[Any, Named]:
+    """The result of ``call(network)`` in eval mode and what blocks record meanwhile, by path; all in float32."""
     network.eval()
-    maps = flax_attn.attention_maps(_Recorder(network, function), x)
-    seen = {path: array.astype(jnp.float32) for path, array in maps.items()}
-    recorded = {path.removeprefix("network."): seen.pop(path) for path in list(seen) if path.startswith("network.")}
-    return seen, recorded
+    results: list[Any] = []
+    maps = flax_attn.attention_maps(_Caller(network), lambda network: results.append(call(network)))
+    recorded = {path.removeprefix("network."): array.astype(jnp.float32) for path, array in maps.items()}
+    return jax.tree.map(lambda array: array.astype(jnp.float32), results[0]), recorded
+
+
+def at_once(network: PatchNetwork, height: int, width: int, most: int, most_bytes: int) -> int:
+    """How many images of a size, from 1 to ``most``, can be observed together with their records in so much memory."""
+    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    recorded: Named = jax.eval_shape(observe_split, nnx.split(network), image).recorded
+    each = sum(array.size * array.dtype.itemsize for array in recorded.values())
+    return max(1, min(most, most_bytes // max(each, 1)))
+
+
+def over_batches(network: nnx.Module, records: range, batch_size: int, call: Call) -> dict[str, np.ndarray]:
+    """The arrays (n, ...) of all records by name, from ``call(model, indices, layout)`` for each batch."""
+    layout = Layout(batch_size)
+    graph, state = nnx.split(network)
+    model = graph, layout.copy(state)
+    parts: dict[str, list[np.ndarray]] = {}
+    for indices, real in eval_batches(records, batch_size):
+        for name, array in call(model, indices, layout).items():
+            parts.setdefault(name, []).append(np.asarray(array)[real])
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
 class TrainedRun(NamedTuple):
-    """The configuration of a run, its network in eval mode, and the size of its images."""
+    """A finished run of the patch task: its network is in eval mode, height and width are the images'."""
 
-    config: Config
+    config: PatchConfig
     network: PatchNetwork
     height: int
     width: int
 
 
 def load_run(folder: str | Path) -> TrainedRun:
-    """Loads a finished run of the patch task.
-
-    Raises:
-        FileNotFoundError: no such folder, or no run in it.
-        ValueError: an unfinished run, another task's, or a file that does not fit.
-    """
+    """Loads a run; raises OSError or ValueError where there is none, or none that has finished."""
     folder = Path(folder)
     config = read_config(folder)
-    if config.task != "patch":
+    if not isinstance(config, PatchConfig):
         raise ValueError(f"{folder} must hold a run of --task patch, got one of --task {config.task}")
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise ValueError(f"{folder} must hold a finished run, got one without {weights.name}")
     height, width = _image_size(folder / DATA)
-    network = build_network(config, height, width)
+    network: Any = build_network(config, height, width)
     try:
         flax_attn.from_torch(network, weights)
     except (ValueError, OSError) as error:

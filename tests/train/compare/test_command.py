@@ -119,7 +119,7 @@ BAD_VALUES = {
     "--batch-size 0": "--batch-size must be at least 1, got 0",
     "--batch-size 24": "--batch-size must be at most the number of training images, 23, got 24",
     "--learning-rate nan": "--learning-rate must be a positive number, got nan",
-    "--position sine": "--position belongs to ",
+    "--position sine": "--position needs --network ",
     "--network cbma": "did you mean 'cbam'?",
     "--data npz:missing.npz": "npz:missing.npz: no such file",
 }

@@ -11,8 +11,8 @@ from flax_attn import attention_maps
 from flax_attn.testing import relative_error, tolerance
 from train.config import ChannelConfig, SensorConfig
 from train.data.labelled import Labelled
-from train.look import classes, finish
-from train.look.classes import predict_all, save_confusion
+from train.look import finish
+from train.look.classes import draw_chosen, draw_gates, mean_gates, predict_all, save_confusion
 from train.tasks import task_of
 from train.tasks.labelled import ARRAYS, WINDOWS
 
@@ -54,46 +54,56 @@ def test_each_test_record_is_watched_once_and_alone(watched):
     assert recorded.keys() == expected[0][1].keys()
     for path, arrays in recorded.items():
         assert relative_error(arrays, np.concatenate([maps[path] for _, maps in expected])) <= CLOSE
-    assert predict_all(task, network, source, config.batch_size, gates=False)[1] == {}
 
 
-def drawn(watched, tmp_path, monkeypatch, draw):
-    """What the picture is made of."""
-    config, task, source, network, _ = watched
-    calls = []
-    monkeypatch.setattr(classes, draw, lambda *arguments: calls.append(arguments))
-    finish(tmp_path, config, task, network, source)
-    (arguments,) = calls
-    return arguments
+def test_the_pictures_show_what_was_recorded(watched, tmp_path):
+    show = {"channel": a_class_shows_the_mean_gate_of_its_records, "sensor": a_row_is_a_window_and_its_gates}
+    show[watched[0].task](watched, tmp_path)
 
 
-def test_what_is_drawn_is_what_was_watched(watched, tmp_path, monkeypatch):
-    check = {"channel": a_class_shows_the_mean_gate_of_its_records, "sensor": a_row_is_a_window_and_its_gates}
-    check[watched[0].task](watched, tmp_path, monkeypatch)
-
-
-def a_class_shows_the_mean_gate_of_its_records(watched, tmp_path, monkeypatch):
-    path, _, means, names = drawn(watched, tmp_path, monkeypatch, "draw_gates")
-    each = np.stack([np.asarray(next(iter(maps.values()))).ravel() for _, maps in watched[4]])
+def a_class_shows_the_mean_gate_of_its_records(watched, tmp_path):
+    config, task, source, network, expected = watched
+    _, recorded = predict_all(task, network, source, config.batch_size)
+    (gates,) = recorded.values()
+    means = mean_gates(gates[:, 0, 0], LABELS[18:], 3)
+    each = np.stack([np.asarray(next(iter(maps.values()))).ravel() for _, maps in expected])
     assert each.shape == (TEST, 11)
-    expected = np.stack([each[LABELS[18:] == label].mean(0) for label in range(3)])
-    assert relative_error(means, expected) <= CLOSE
-    assert (path, names) == (tmp_path / "attention.png", NAMES)
+    assert relative_error(means, np.stack([each[LABELS[18:] == label].mean(0) for label in range(3)])) <= CLOSE
+    above, below = draw_gates(tmp_path / "gates.png", "title", means, NAMES).axes[:2]
+    assert np.array_equal(above.images[0].get_array(), means)
+    assert np.array_equal(below.images[0].get_array(), means - means.mean(0))
+    assert [label.get_text() for label in above.get_yticklabels()] == list(NAMES)
 
 
-def a_row_is_a_window_and_its_gates(watched, tmp_path, monkeypatch):
-    path, _, windows, gates, names, labels, predicted = drawn(watched, tmp_path, monkeypatch, "draw_windows")
-    assert path == tmp_path / "attention.png"
-    order = [1, 3, 0, 2, 4]  # the first of each class, then the second
-    assert (len(windows), names) == (TEST, NAMES)
-    for row, place in enumerate(order):
-        logits, maps = watched[4][place]
-        np.testing.assert_array_equal(windows[row], watched[2].records[18 + place])
-        assert [gate[row].shape for gate in gates] == [(10, 3), (5, 3), (3, 3), (2, 3)]
-        stages = sorted(maps.values(), key=lambda gate: -gate.shape[1])
-        for gate, expected in zip(gates, stages, strict=True):
-            assert relative_error(gate[row], np.asarray(expected)[0, ..., 0]) <= CLOSE
-        assert (labels[row], predicted[row]) == (LABELS[18 + place], logits.argmax())
+def a_row_is_a_window_and_its_gates(watched, tmp_path):
+    config, task, source, network, expected = watched
+    _, recorded = predict_all(task, network, source, config.batch_size)
+    predicted = np.array([logits.argmax() for logits, _ in expected])
+    axes = draw_chosen(tmp_path / "windows.png", "title", source, recorded, predicted).axes
+    for row, place in enumerate([1, 3, 0, 2, 4]):  # the first of each class, then the second
+        signal, *stages = axes[row * 5 : row * 5 + 5]
+        shown = np.stack([line.get_ydata() for line in signal.lines], 1)
+        np.testing.assert_array_equal(shown, source.records[18 + place])
+        gates = sorted(expected[place][1].values(), key=lambda gate: -gate.shape[1])
+        assert [gate.shape[1:3] for gate in gates] == [(10, 3), (5, 3), (3, 3), (2, 3)]
+        for ax, gate in zip(stages, gates, strict=True):
+            assert relative_error(np.asarray(ax.images[0].get_array()).T, np.asarray(gate)[0, ..., 0]) <= CLOSE
+        label, answer = LABELS[18 + place], predicted[place]
+        wrong = "" if label == answer else f", predicted {NAMES[answer]}"
+        assert signal.get_title() == f"class {NAMES[label]}{wrong}"
+
+
+def test_a_run_ends_with_predictions_normalisation_and_a_picture(watched, tmp_path):
+    config, task, source, network, expected = watched
+    (line,) = finish(tmp_path, config, task, network, source)
+    table = np.zeros((3, 3), int)
+    np.add.at(table, (LABELS[18:], [logits.argmax() for logits, _ in expected]), 1)
+    assert json.loads((tmp_path / "confusion.json").read_text())["confusion"] == table.tolist()
+    found = json.loads((tmp_path / "normalisation.json").read_text())
+    assert np.array_equal(np.float32(found["shift"]), source.normalisation[0])
+    assert np.array_equal(np.float32(found["scale"]), source.normalisation[1])
+    assert f"{np.trace(table) / TEST:.3f}" in line
+    assert (tmp_path / "attention.png").stat().st_size > 10_000
 
 
 def test_the_class_that_is_known_least_is_told_with_its_share(tmp_path):

@@ -5,9 +5,8 @@ import pytest
 
 from flax_attn.testing import relative_error, tolerance
 from train.config import PatchConfig
-from train.look import observe
 from train.look.observe import Observed
-from train.look.picture import Caption, Column, asked_about, columns, compose, limits, look, outline
+from train.look.picture import Caption, Column, columns, draw, in_turn, limits, look, query_cells
 from train.tasks.patch import build_network
 
 CLOSE = tolerance("output", "float32")
@@ -34,14 +33,12 @@ def by_title(shown):
     return {column.title.replace("\n", " "): column for column in shown}
 
 
-def test_the_outline_is_the_patch():
-    x = image_pair()
-    assert outline(x[0]) == (4, 9, 16, 16)
-    assert outline(x[1]) is None
+def test_records_of_each_label_are_chosen_in_turn():
+    assert in_turn(np.array([2, 2, 0, 1, 1, 0, 2, 2])).tolist() == [2, 3, 0, 5, 4, 1]
 
 
 def test_the_cells_of_the_patch_are_asked_about_or_the_peak():
-    shares, dots = asked_about(image_pair(), seen().activation)
+    shares, dots = query_cells(image_pair(), seen().activation)
     expected = np.zeros((B, H, W))
     expected[0][PATCH], expected[1][PEAK] = 1 / 16, 1
     assert np.array_equal(shares, expected)
@@ -86,12 +83,11 @@ def test_gates_show_their_values():
     assert alone.title == "spatial gate\nmean over channels"
 
 
-def test_a_picture_of_many_large_images_is_computed_in_parts(images, monkeypatch):
+def test_a_picture_of_many_large_images_is_computed_in_parts(images):
     network, x = build_network(PatchConfig(network="multi_head"), 20, 28), (images(5) / 128 - 1).astype(np.float32)
     x[1, 3:19, 2:18] = 1
     p, whole = look(network, x)
-    monkeypatch.setattr(observe, "MOST_BYTES", 3 * 4 * 35 * 35 * 4)  # weights of three
-    again, parts = look(network, x)
+    again, parts = look(network, x, most_bytes=3 * 4 * 35 * 35 * 4)  # the weights of three
     assert relative_error(again, p) <= CLOSE
     assert [column.title for column in parts] == [column.title for column in whole]
     for part, column in zip(parts, whole, strict=True):
@@ -132,9 +128,9 @@ def shown():
     return columns(image_pair(), seen(a__weights=weights, b__gate=channel))
 
 
-def test_the_figure_draws_the_columns_in_their_places(shown):
+def test_the_figure_draws_the_columns_in_their_places(shown, tmp_path):
     x, captions = image_pair(), [Caption("first"), Caption("second", wrong=True)]
-    figure = compose("both", x, captions, shown)
+    figure = draw(tmp_path / "both.png", "both", x, captions, shown)
     axes = figure.axes
     assert [axes[len(shown) + 1].get_title(), axes[0].get_title()] == ["second", "first"]
     for number, column in enumerate(shown, start=1):

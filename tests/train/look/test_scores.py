@@ -9,9 +9,7 @@ from flax_attn.testing import relative_error, tolerance
 from train.look.scores import (
     Localisation,
     average_precision,
-    centres_inside,
     combine,
-    coverage,
     pointing,
     relative_energy,
     score,
@@ -37,38 +35,34 @@ def painted():
     return image
 
 
-def test_coverage_counts_pixels():
-    expected = painted()[..., :28].reshape(-1, 6, 4, 7, 4).mean((2, 4))
-    assert np.array_equal(coverage(EVERYWHERE, HEIGHT, WIDTH), expected)
-
-
-def test_a_centre_is_inside_if_the_pixel_below_and_right_of_it_is():
-    expected = painted()[:, 2::4, 2::4] == 1
-    inside = centres_inside(EVERYWHERE, HEIGHT, WIDTH)
-    assert np.array_equal(inside, expected)
+def test_scores_count_the_pixels_of_the_patch():
+    maps = np.random.default_rng(0).normal(size=(len(EVERYWHERE.row), HEIGHT, WIDTH))
+    maps[::2] = np.round(maps[::2])  # with several peaks
+    inside = painted()[:, 2::4, 2::4] == 1  # the centre of a cell is the pixel below and right of its middle
     assert set(inside.sum((1, 2))) == {16}
+    covered = painted()[..., :28].reshape(-1, 6, 4, 7, 4).mean((2, 4))
+    hits, energy, peaks = score(maps, EVERYWHERE).T
+    assert np.array_equal(hits, pointing(maps, inside))
+    assert np.array_equal(energy, relative_energy(maps, covered))
+    assert np.array_equal(peaks, maps.max((1, 2)))
 
 
 def test_the_pointing_game():
     maps = np.zeros((4, HEIGHT, WIDTH))
     maps[0, 1, 2] = 0.5  # in the patch
     maps[1, 0, 2] = 0.5  # above it
-    maps[2, 1, 2] = maps[2, 4, 5] = maps[2, 5, 6] = 3.0  # two of three
+    maps[2, 1, 2] = maps[2, 4, 5] = maps[2, 5, 6] = 3.0  # one of three
     maps[3] = -1.0  # no peak at all: chance
-    inside = centres_inside(patches_at(*[(3, 5)] * 4), HEIGHT, WIDTH)
-    assert inside[0, 1:5, 1:5].all()
-    assert pointing(maps, inside).tolist() == [1, 0, 2 / 3 - 1 / 3, 16 / 42]
+    assert score(maps, patches_at(*[(3, 5)] * 4))[:, 0].tolist() == [1, 0, 1 / 3, 16 / 42]
 
 
 def test_energy_of_the_positive_part():
     maps = np.full((3, HEIGHT, WIDTH), -7.0)
     maps[0, 1, 1], maps[0, 5, 5] = 3.0, 1.0
     maps[2] = 2.0
-    covered = coverage(patches_at(*[(2, 4)] * 3), HEIGHT, WIDTH)
-    assert covered[0, 0, 1] == 0.5
     share = 16 / 42
-    expected = np.array([3 / 4 / share, 0, 1])
-    assert relative_error(relative_energy(maps, covered), expected) <= CLOSE
+    energy = score(maps, patches_at(*[(2, 4)] * 3))[:, 1]
+    assert relative_error(energy, np.array([3 / 4 / share, 0, 1])) <= CLOSE
 
 
 def by_thresholds(score, label):
