@@ -4,15 +4,14 @@ import dataclasses
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import tyro
 
 from flax_attn import list_blocks
 from flax_attn.registry import find_block
 
-from ..config import PRESETS, Config, PatchConfig, flag, told_default
-from ..config import check as check_config
+from ..config import PRESETS, Config, PatchConfig, check, flag, told_default
 from ..runs import CONFIG, read_config
 
 PROGRAM = "python -m train report"
@@ -22,13 +21,13 @@ PROTOCOLS: tuple[Protocol, ...] = ("per_image", "article")
 
 
 class Row(NamedTuple):
-    """A network with its options, and the smallest training and test error that the tutorial printed for it."""
+    """A row of the tables: a network with its options."""
 
     title: str
     network: str
     token_order: Literal["pixels", "article"] = "pixels"
     position: Literal["none", "sine", "learned"] = "none"
-    tutorial: tuple[float, float] | None = None
+    tutorial: tuple[float, float] | None = None  # the smallest training and test error that the tutorial printed
 
 
 SHOWN = {
@@ -102,8 +101,7 @@ class Key(NamedTuple):
     seed: int
 
 
-@dataclass(frozen=True)
-class Planned:
+class Planned(NamedTuple):
     """A run of a report, with all of its options."""
 
     key: Key
@@ -120,36 +118,34 @@ class Planned:
         return "/".join(self.path.parts[-4:])
 
 
-def check(options: Options) -> None:
-    """Raises ``ValueError`` where an option makes no sense."""
+def plan(options: Options) -> list[Planned]:
+    """All runs of a report, a seed of all rows before the next; raises ``ValueError`` for an option out of range."""
     for name in ("rows", "protocols", "seeds"):
         given = getattr(options, name)
         if not given or len(set(given)) < len(given):
             raise ValueError(f"--{name} must be at least one, none of them twice, got {' '.join(map(str, given))!r}")
-    for name in options.rows:
-        if name not in ROWS and options.rows != (ALL,):
+    rows = tuple(ROWS) if options.rows == (ALL,) else options.rows
+    for name in rows:
+        if name not in ROWS:
             near = difflib.get_close_matches(name, ROWS, cutoff=0.5) or [ALL, *ROWS]
             raise ValueError(f"--rows must be all or rows of the tables, got {name!r}; near it: {', '.join(near)}")
     if options.article_epochs is not None and options.article_epochs < 1:
         raise ValueError(f"--article-epochs must be at least 1, got {options.article_epochs}")
-    for run in plan(options):
-        check_config(run.config)
-
-
-def plan(options: Options) -> list[Planned]:
-    """All runs of a report, a seed of all rows before the next seed."""
-    return [
-        Planned(key, config_of(options, key))
+    sides: tuple[Side, ...] = ("ours", "pytorch")
+    keys = [
+        Key(row, protocol, side, seed)
         for seed in options.seeds
         for protocol in options.protocols
-        for row in (ROWS if options.rows == (ALL,) else options.rows)
-        for key in (Key(row, protocol, "ours", seed), Key(row, protocol, "pytorch", seed))
-        if key.side == "ours" or protocol in options.twins
+        for row in rows
+        for side in (sides if protocol in options.twins else sides[:1])
     ]
+    runs = [Planned(key, _config(options, key)) for key in keys]
+    for run in runs:
+        check(run.config)
+    return runs
 
 
-def config_of(options: Options, key: Key) -> PatchConfig:
-    """The options of a run."""
+def _config(options: Options, key: Key) -> PatchConfig:
     row, article = ROWS[key.row], key.protocol == "article"
     changes: dict[str, Any] = {"network": row.network, "data": options.data, "seed": key.seed, "keep": 1}
     changes["epochs"] = (options.article_epochs if article else None) or options.epochs
@@ -158,9 +154,8 @@ def config_of(options: Options, key: Key) -> PatchConfig:
         changes |= {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
     if row.network != "cnn" and find_block(row.network).kind == "tokens":
         changes |= {"token_order": row.token_order, "position": row.position}
-    preset: Any = PRESETS["patch"]["article" if article else "quick"]
-    config: PatchConfig = dataclasses.replace(preset, **changes)
-    return config
+    preset = cast(PatchConfig, PRESETS["patch"]["article" if article else "quick"])
+    return dataclasses.replace(preset, **changes)
 
 
 def words(config: Config) -> list[str]:
@@ -185,11 +180,10 @@ def check_same(run: Planned) -> None:
         return
     stored = read_config(run.path)
     differing = [
-        f"{flag(name)} is {getattr(stored, name, None)} there, {value} in the report"
+        f"{flag(name)} is {there} there, {value} in the report"
         for name, value in vars(run.config).items()
-        if value != getattr(stored, name, None) and name not in (*Config.FREE, "run_dir")
+        if value != (there := getattr(stored, name, None)) and name not in (*Config.FREE, "run_dir")
     ]
     if differing:
-        raise ValueError(
-            f"{run.path} holds a run with another configuration: {'; '.join(differing)}; choose another --runs"
-        )
+        found = "; ".join(differing)
+        raise ValueError(f"{run.path} holds a run with another configuration: {found}; choose another --runs")

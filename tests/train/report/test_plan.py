@@ -6,7 +6,7 @@ import json
 import pytest
 
 from flax_attn import list_blocks
-from train.report.plan import ROWS, SHOWN, Options, check, check_same, plan, words
+from train.report.plan import ROWS, SHOWN, Options, check_same, plan, words
 from train.runs import CONFIG, write_whole
 from train.usage import parse as parse_training
 
@@ -61,7 +61,7 @@ def test_the_epochs_of_the_article_protocol():
 )
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
-        check(options)
+        plan(options)
 
 
 def test_a_run_with_other_options_is_refused(tmp_path):
