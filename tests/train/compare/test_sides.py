@@ -8,93 +8,90 @@ import pytest
 import torch
 
 from flax_attn.testing import tolerance
-from train.compare import twin
-from train.compare.options import Options
-from train.compare.ours import train_ours
-from train.compare.problem import Problem, settings
-from train.compare.result import make_result, to_dict
-from train.compare.twin import OurMasks, train_twin
-from train.compare.verdict import judge
+from train.compare import Options, result, settings, start, train_ours, train_twin
 from train.data import Source
-from train.tasks.patch import TRAIN, draw_batch, mean_error, split_key
-from train.twin import error_of, twin_of
+from train.tasks.patch import mean_error
+from train.twin import Order, OurMasks, Twin, error_of, twin_of
+from train.verdict import judge
 
 from ..conftest import small_images
 
-STEPS = 6
-OPTIONS = Options(
-    network="multi_head", position="learned", batch_size=7, steps=STEPS, dtype="float64", schedule="one_cycle"
-)
-
-
-def quietly(run):
-    """No progress."""
+STEPS = 6  # of 3 in an epoch
+OPTIONS = Options(network="multi_head", position="learned", batch_size=7, steps=STEPS, dtype="float64")
 
 
 @pytest.fixture(scope="module")
-def problem():
-    with settings(OPTIONS):
-        yield Problem(OPTIONS, Source("small", small_images(29, 20, 24)))
+def source():
+    return Source("small", small_images(29, 20, 24))
 
 
 @pytest.fixture(scope="module")
-def ours(problem):
-    return train_ours(problem, quietly)
+def sides(source):
+    """A run of ours, and its network as it was before."""
+    with settings(OPTIONS.dtype):
+        yield start(OPTIONS, source)
 
 
 @pytest.fixture(scope="module")
-def reference(problem):
-    return train_twin(problem, 0, quietly)
+def ours(sides):
+    return train_ours(sides[0], STEPS, lambda: None)
 
 
-def agree(ours, theirs):
-    return judge("float64", "cpu", ours.losses, theirs.losses, []).holds
+def twin_for(sides, number=0, kind=Twin, masks=OurMasks):
+    run, network = sides
+    return kind(run, network, order=Order(number, OPTIONS.seed), masks=masks(network))
 
 
-def test_losses_parameters_and_buffers_agree_in_float64(problem, ours, reference):
+def trained(twin):
+    return train_twin(twin, STEPS, lambda: None)
+
+
+@pytest.fixture(scope="module")
+def reference(sides, ours):
+    return trained(twin_for(sides))
+
+
+def compared(ours, theirs, *others):
+    return judge("float64", "cpu", ours.losses, theirs.losses, *(other.losses for other in others))
+
+
+def test_losses_parameters_and_buffers_agree_in_float64(sides, ours, reference):
     assert ours.losses.dtype == np.float64
     assert len(ours.losses) == len(reference.losses) == STEPS
-    assert agree(ours, reference)
-    result = make_result(problem, ours, reference, [])
-    assert {"conv.c1a.weight", "attn1.w_qs.weight", "final.bias"} < set(result.parameters)
-    assert set(result.buffers) == {f"conv.bn{n}a.running_{what}" for n in (1, 2) for what in ("mean", "var")}
-    assert max(result.parameters.values()) <= tolerance("trained parameter", "float64")
-    assert max(result.buffers.values()) <= tolerance("trained buffer", "float64")
+    verdict = compared(ours, reference, reference)
+    assert verdict.holds
+    found = result(OPTIONS, sides[1], [ours, reference, reference], verdict)
+    assert {"conv.c1a.weight", "attn1.w_qs.weight", "final.bias"} < set(found["parameters"])
+    assert set(found["buffers"]) == {f"conv.bn{n}a.running_{what}" for n in (1, 2) for what in ("mean", "var")}
+    assert max(found["parameters"].values()) <= tolerance("trained parameter", "float64")
+    assert max(found["buffers"].values()) <= tolerance("trained buffer", "float64")
+    assert found["options"]["network"] == "multi_head"
+    assert found["loss"]["pytorch_in_other_orders"] == [reference.losses]
+    assert len(found["loss"]["band"]) == len(found["seconds"]["ours"]["steps"]) == STEPS
+    assert found["seconds"]["pytorch"]["median"] == np.median(reference.seconds[1:])
 
 
 def test_two_hundred_steps_agree_in_float64():
     options = Options(network="cbam", batch_size=5, dtype="float64")
-    with settings(options):
-        problem = Problem(options, Source("small", small_images(23, 16, 20)))
-        ours, theirs = train_ours(problem, quietly), train_twin(problem, 0, quietly)
-    assert len(ours.losses) == 200
+    with settings("float64"):
+        run, network = start(options, Source("small", small_images(23, 16, 20)))
+        ours = train_ours(run, 200, lambda: None)
+        theirs = train_twin(Twin(run, network, masks=OurMasks(network)), 200, lambda: None)
     assert len(np.unique(ours.losses)) == 200
-    assert agree(ours, theirs)
+    assert compared(ours, theirs).holds
 
 
-def test_every_parameter_has_been_trained(problem, ours):
-    start = twin_of(problem.network, problem.options.config, *problem.size).state_dict()
-    moved = [not np.array_equal(start[name], array) for name, array in ours.state_dict.items() if "num_" not in name]
+def test_every_parameter_has_been_trained(sides, ours):
+    before = twin_of(sides[1], OPTIONS.config, *sides[0].source.shape).state_dict()
+    moved = [not np.array_equal(before[name], array) for name, array in ours.state_dict.items() if "num_" not in name]
     assert all(moved)
 
 
-@pytest.mark.parametrize("run", [1, 2, 3, 4])
-def test_another_order_of_sums_is_the_same_training(reference, problem, run):
-    other = train_twin(problem, run, quietly)
-    assert agree(other, reference)
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_another_order_of_sums_is_the_same_training(reference, sides, number):
+    other = trained(twin_for(sides, number))
+    assert compared(other, reference).holds
     assert not np.array_equal(other.losses, reference.losses)
-
-
-def test_batches_are_those_of_the_training_loop(problem):
-    seen = [(epoch, np.asarray(fed.indices)) for epoch, fed in problem.batches()]
-    assert [epoch for epoch, _ in seen] == [0, 0, 0, 1, 1, 1]  # 23 training images
-    assert not np.array_equal(np.sort(seen[0][1]), np.sort(seen[3][1]))
-    for (epoch, indices), (x, y) in zip(seen, problem.painted(), strict=True):
-        with jax.enable_x64(False):
-            images = np.asarray(next(problem.batches())[1].inputs)[indices]
-            batch = draw_batch(images, indices, split_key(jax.random.key(0), TRAIN, epoch), "per_image")
-        assert np.array_equal(x, batch.x)
-        assert np.array_equal(y, batch.y)
 
 
 def test_the_losses_are_one_formula():
@@ -105,48 +102,50 @@ def test_the_losses_are_one_formula():
     assert abs(ours - theirs) < tolerance("output", "float64") * theirs
 
 
-def other_masks(monkeypatch):
-    draw = OurMasks.draw
-    monkeypatch.setattr(OurMasks, "draw", lambda *arguments: draw(*arguments)[::-1].copy())
+class OtherMasks(OurMasks):
+    def draw(self, path, rate, shape):
+        return super().draw(path, rate, shape)[::-1].copy()
 
 
-def no_dropout(monkeypatch):
-    monkeypatch.setattr(OurMasks, "draw", lambda self, path, rate, shape: np.ones(shape, bool))
+class NoDropout(OurMasks):
+    def draw(self, path, rate, shape):
+        return np.ones(shape, bool)
 
 
-def other_epsilon(monkeypatch):
-    monkeypatch.setattr(torch.optim, "Adam", partial(torch.optim.Adam, eps=1.1e-8))
+class OtherRate(Twin):
+    def take_step(self, loss, rate):
+        super().take_step(loss, rate * (1 + 1e-5))
 
 
-def weight_decay(monkeypatch):
-    monkeypatch.setattr(torch.optim, "Adam", torch.optim.AdamW)
+class OtherLoss(Twin):
+    def error_of(self, p, y):
+        return -torch.mean(y * torch.log(p + 2e-8) + (1 - y) * torch.log(1 - p + 2e-8))
 
 
-def other_rate(monkeypatch):
-    take_step = twin.take_step
-    monkeypatch.setattr(twin, "take_step", lambda *given: take_step(*given[:-1], given[-1] * (1 + 1e-5)))
+class OtherAdam(Twin):
+    adam = partial(torch.optim.Adam, eps=1.1e-8)
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.optimizer = self.adam(self.network.parameters())
 
 
-def other_loss(monkeypatch):
-    monkeypatch.setattr("train.twin.TINY", 2e-8)
+class WeightDecay(OtherAdam):
+    adam = torch.optim.AdamW
 
 
-@pytest.mark.parametrize("fault", [other_masks, no_dropout, other_epsilon, weight_decay, other_rate, other_loss])
-def test_what_the_twin_does_otherwise_shows(problem, ours, monkeypatch, fault):
-    fault(monkeypatch)
-    assert not agree(ours, train_twin(problem, 0, quietly))
+@pytest.mark.parametrize("masks", [OtherMasks, NoDropout])
+def test_other_masks_show(sides, ours, masks):
+    assert not compared(ours, trained(twin_for(sides, masks=masks))).holds
 
 
-def test_a_dropout_that_ours_does_not_have_is_named(problem):
-    masks = OurMasks(problem.network)
+@pytest.mark.parametrize("kind", [OtherAdam, WeightDecay, OtherRate, OtherLoss])
+def test_what_the_twin_does_otherwise_shows(sides, ours, kind):
+    assert not compared(ours, trained(twin_for(sides, kind=kind))).holds
+
+
+def test_a_dropout_that_ours_does_not_have_is_named(sides):
+    masks = OurMasks(sides[1])
     for path, rate in (("attn1.other", 0.1), ("attn1.dropout", 0.2)):
         with pytest.raises(ValueError, match=f"our network must have a dropout '{path}' with rate {rate}"):
             masks.draw(path, rate, (7, 30, 32))
-
-
-def test_all_numbers_are_kept(problem, ours, reference):
-    found = to_dict(make_result(problem, ours, reference, [reference]))
-    assert found["options"]["network"] == "multi_head"
-    assert found["loss"]["pytorch_in_other_orders"] == [reference.losses]
-    assert len(found["loss"]["band"]) == len(found["seconds"]["ours"]["steps"]) == STEPS
-    assert found["seconds"]["pytorch"]["median"] == np.median(reference.seconds[1:])
