@@ -190,7 +190,7 @@ def run(options: Options, source: Source, folder: Path) -> int:
         bar.note(f"ours: {options.steps} steps done")
         for number in range(1 + options.runs):
             name = f"PyTorch, order {number}" if number else "PyTorch"
-            twin = Twin(ours, network, order=Order(number, options.seed), masks=OurMasks(network))
+            twin = Twin(ours, network, Order(number, options.seed), OurMasks(network))
             trajectories.append(train_twin(twin, options.steps, partial(bar.advance, name)))
             bar.note(f"{name}: {options.steps} steps done")
         verdict = judge(options.dtype, jax.default_backend(), *(one.losses for one in trajectories))

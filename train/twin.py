@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import torch
 from flax import nnx
@@ -51,12 +51,7 @@ def twin_of(network: PatchNetwork, config: PatchConfig, height: int, width: int)
 
 
 def error_of(p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The tutorial's loss, as it writes it.
-
-    Example:
-        >>> error_of(torch.tensor([1.0, 0.5]), torch.tensor([1.0, 0.0])).item().__round__(4)
-        0.3466
-    """
+    """The tutorial's loss, as it writes it."""
     return -torch.mean(y * torch.log(p + TINY) + (1 - y) * torch.log(1 - p + TINY))
 
 
@@ -129,35 +124,23 @@ class OurMasks:
 class Twin:
     """The twin of a network in training, on the batches of a run; `train_epoch` and `test` correspond to `Run`'s.
 
-    Args:
-        run: its feed, patches and learning rates are used, its state is neither read nor changed.
-        network: ours with the initial weights.
-        order: of the twin's sums; its state_dict has the channels in this order.
-        memory_format: of images and weights, by default the order's.
-        device: where the twin computes.
-        masks: for its dropouts, by default PyTorch's own.
+    It uses the run's feed, patches and learning rates, and begins with the weights of ``network``. ``masks`` are those
+    of its dropouts, by default PyTorch's own; ``fast`` takes the faster memory format, and a GPU where there is one.
     """
 
     error_of = staticmethod(error_of)
 
     def __init__(
-        self,
-        run: Run,
-        network: PatchNetwork,
-        *,
-        order: Order | None = None,
-        memory_format: torch.memory_format | None = None,
-        device: str = "cpu",
-        masks: OurMasks | None = None,
+        self, run: Run, network: PatchNetwork, order: Order, masks: OurMasks | None = None, *, fast: bool = False
     ) -> None:
         assert isinstance(run.config, PatchConfig)
-        self.run, self.rule, self.masks, self.device = run, run.config.patches, masks, device
-        self.order = order or Order()
-        self.memory_format = memory_format or self.order.memory_format
+        self.run, self.rule, self.order, self.masks = run, run.config.patches, order, masks
+        self.device = "cuda" if fast and torch.cuda.is_available() else "cpu"
+        self.memory_format = torch.channels_last if fast else order.memory_format
         self.network = twin_of(network, run.config, *run.source.shape)
         self.dtype = self.network.final.weight.dtype
-        self.order.channels(self.network)
-        self.network.to(device, memory_format=self.memory_format)
+        order.channels(self.network)
+        self.network.to(self.device, memory_format=self.memory_format)
         if masks is not None:
             share_dropout(self.network, masks, None)
         self.optimizer = torch.optim.Adam(self.network.parameters())
@@ -166,12 +149,13 @@ class Twin:
     def train_epoch(self, epoch: int) -> Iterator[Losses]:
         """Takes the training steps of an epoch, counted from 0; the losses are those before each step."""
         self.network.train()
-        for step, fed in enumerate(self.run.feed.train(epoch, 0), epoch * self.run.steps):
+        steps = np.arange(self.run.steps, dtype=np.int32) + epoch * self.run.steps
+        rates = np.asarray(jax.vmap(self.run.rate)(steps), np.float64)  # each alone rounds otherwise
+        for step, rate, fed in zip(steps.tolist(), rates.tolist(), self.run.feed.train(epoch, 0), strict=True):
             places = self.order.images(step, len(fed.real))
             if self.masks is not None:
                 self.masks.order = places
             images, labels = self._draw(fed, TRAIN, epoch, places)
-            rate = float(self.run.rate(jnp.int32(step)))
             began = time.perf_counter()
             loss, losses = self.score(images, labels)
             self.take_step(loss, rate)
@@ -222,11 +206,19 @@ def train(config: PatchConfig, source: Source, stop: Stop) -> Iterator[EpochMetr
             folder.check_data(source)
         run = stack.enter_context(contextlib.closing(Run(config, source)))
         torch.manual_seed(config.seed)
-        network, device = build_network(config, *source.shape), "cuda" if torch.cuda.is_available() else "cpu"
-        twin = Twin(run, network, memory_format=torch.channels_last, device=device)  # PyTorch's faster format
+        network = build_network(config, *source.shape)
+        twin = Twin(run, network, Order(), fast=True)
         for epoch in range(_restore(twin, folder), config.epochs):
-            scores, speed = _train_epoch(twin, epoch, folder, stop)
-            test = Tally()
+            scores, test, began, untimed = Tally(), Tally(), time.perf_counter(), 0
+            for step, losses in enumerate(twin.train_epoch(epoch), 1):
+                done = epoch * run.steps + step
+                _add(scores, losses, f"epoch {epoch + 1}, step {step}, {run.at_rate(done - 1)}")
+                folder.add_step(done, losses[0])
+                if stop:
+                    raise StoppedError
+                if step == 1 < run.steps:  # which allocates memory; on our side the first one compiles
+                    began, untimed = time.perf_counter(), 1
+            speed = (run.steps - untimed) * config.batch_size / max(time.perf_counter() - began, 1e-9)
             for losses in twin.test():
                 _add(test, losses, f"the test after epoch {epoch + 1}")
             metrics = EpochMetrics(epoch + 1, scores.error, scores.accuracy, test.error, test.accuracy, speed)
@@ -238,20 +230,6 @@ def train(config: PatchConfig, source: Source, stop: Stop) -> Iterator[EpochMetr
         to_torch(network, path / "model.safetensors")
         save_curves(path / "curves.png", config, folder.history(), folder.step_errors())
         finish(path, config, task_of(config), network, source)
-
-
-def _train_epoch(twin: Twin, epoch: int, folder: RunFolder, stop: Stop) -> tuple[Tally, float]:
-    """Trains an epoch, and returns its scores and the images per second."""
-    steps, tally, began = twin.run.steps, Tally(), time.perf_counter()
-    for step, losses in enumerate(twin.train_epoch(epoch), 1):
-        done = epoch * steps + step
-        _add(tally, losses, f"epoch {epoch + 1}, step {step}, {twin.run.at_rate(done - 1)}")
-        folder.add_step(done, losses[0])
-        if stop:
-            raise StoppedError
-        if step == 1 < steps:  # which allocates memory; on our side the first one compiles
-            began = time.perf_counter()
-    return tally, max(steps - 1, 1) * twin.run.config.batch_size / max(time.perf_counter() - began, 1e-9)
 
 
 def _add(tally: Tally, losses: Losses, where: str) -> None:

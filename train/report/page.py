@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, StrMethodFormatter
@@ -85,12 +84,7 @@ def summary(report: Report) -> str:
 
 
 def error(values: Sequence[float]) -> str:
-    """The mean over seeds, with the sample's standard deviation to two digits.
-
-    Example:
-        >>> error([0.1, 0.3]), error([0.3, 0.3]), error([0.03121]), error([])
-        ('0.20 ± 0.14', '0.300 ± 0', '0.0312', '')
-    """
+    """The mean over seeds, with the sample's standard deviation to two digits, as in 0.20 ± 0.14."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0
     if deviation:
         decimals = max(0, 1 - math.floor(math.log10(deviation)))
@@ -99,18 +93,13 @@ def error(values: Sequence[float]) -> str:
 
 
 def share(values: Sequence[float]) -> str:
-    """A share, likewise.
-
-    Example:
-        >>> share([0.97, 0.99]), share([0.98])
-        ('0.980 ± 0.014', '0.980')
-    """
+    """The mean and the standard deviation of a share."""
     deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.3f}{deviation}" if values else ""
 
 
 def whole(values: Sequence[float]) -> str:
-    """A mean without decimals."""
+    """The mean without decimals."""
     return f"{statistics.fmean(values):,.0f}"
 
 
@@ -158,9 +147,9 @@ def results_table(report: Report, protocol: Protocol) -> str:
     lines = []
     for name, row in ROWS.items():
         if runs := report.of(name, protocol):
-            printed = [f"{value:.3g}" for value in row.tutorial or ()] or [""] * len(tutorial)
+            printed = [f"{value:.3g}" for value in row.tutorial] if row.tutorial else ["", ""]
             figures = [column.of(runs) for column in COLUMNS]
-            lines.append([row.title, *figures, str(len(runs)), *printed[: len(tutorial)]])
+            lines.append([row.title, *figures, str(len(runs)), *(printed if tutorial else [])])
     return markdown(["network", *(column.title for column in COLUMNS), "seeds", *tutorial], lines)
 
 
@@ -217,13 +206,12 @@ def compose(report: Report) -> Figure:
     protocols = [protocol for protocol in PROTOCOLS if any(run.protocol == protocol for run in report.outcomes)]
     names = [name for name in ROWS if any(run.row == name for run in report.outcomes)]
     figure = Figure(figsize=(13, 1.4 + len(protocols) * (0.9 + 0.36 * len(names))), layout="constrained")
-    parts = figure.subfigures(len(protocols), 1, squeeze=False)[:, 0]
-    for protocol, part in zip(protocols, parts, strict=True):
-        part.suptitle(TITLES[protocol])
-        axes = part.subplots(1, len(COMPARED), sharey=True)
+    grid = figure.subplots(len(protocols), len(COMPARED), sharex="col", sharey=True, squeeze=False)
+    for protocol, axes in zip(protocols, grid, strict=True):
         for column, ax in zip(COMPARED, axes, strict=True):
             ax.set_title(column.title)
             ax.grid(alpha=0.3)
+            ax.tick_params(labelbottom=True)
             for place, name in enumerate(names):
                 for side, (_, colour, shift) in SIDES.items():
                     if values := column.values(report.of(name, protocol, side)):
@@ -231,10 +219,17 @@ def compose(report: Report) -> Figure:
                         ax.plot(values, [y] * len(values), "o", color=colour, alpha=0.55, markersize=5)
                         ax.plot([mean], [y], "|", color=colour, markersize=13, markeredgewidth=2)
         axes[0].set_yticks(range(len(names)), [ROWS[name].title for name in names])
-        axes[0].set_ylim(len(names) - 0.5, -0.5)
+        axes[0].set(ylabel=TITLES[protocol], ylim=(len(names) - 0.5, -0.5))
         axes[2].axvline(chance(report), color="grey", linestyle=":")
         axes[2].set_title("pointing game: class activation map")
-        _scale(axes, report)
+    errors = [min(run.test_errors) for run in report.outcomes]
+    limits = min(min(errors) / 1.2, max(errors) / 10), max(errors) * 1.2  # at least a decade
+    grid[0, 0].set(xscale="log", xlim=limits)
+    grid[0, 0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    grid[0, 0].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    grid[0, 0].xaxis.set_minor_formatter("")
+    grid[0, 1].set_xlim(right=1.005)
+    grid[0, 2].set_xlim(-0.03, 1.03)
     handles = [
         Line2D([], [], marker="o", linestyle="", color=colour, label=f"{title}, a dot for each seed")
         for side, (title, colour, _) in SIDES.items()
@@ -244,15 +239,3 @@ def compose(report: Report) -> Figure:
     handles.append(Line2D([], [], color="grey", linestyle=":", label="chance"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     return figure
-
-
-def _scale(axes: Sequence[Axes], report: Report) -> None:
-    """The same scales under all protocols, at least a decade of errors."""
-    errors = [min(run.test_errors) for run in report.outcomes]
-    lowest = min(run.test_accuracy for run in report.outcomes)
-    axes[0].set(xscale="log", xlabel="logarithmic", xlim=(min(min(errors) / 1.2, max(errors) / 10), max(errors) * 1.2))
-    axes[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes[0].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes[0].xaxis.set_minor_formatter("")
-    axes[1].set_xlim(lowest - 0.05 * (1 - lowest) - 0.005, 1.005)
-    axes[2].set_xlim(-0.03, 1.03)

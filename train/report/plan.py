@@ -12,7 +12,7 @@ from flax_attn import list_blocks
 from flax_attn.registry import find_block
 
 from ..config import PRESETS, Config, PatchConfig, check, flag, told_default
-from ..runs import CONFIG, read_config
+from ..runs import CONFIG, differences, read_config
 
 PROGRAM = "python -m train report"
 Protocol = Literal["per_image", "article"]
@@ -108,14 +108,14 @@ class Planned(NamedTuple):
     config: PatchConfig
 
     @property
-    def path(self) -> Path:
-        """Its run folder."""
-        return Path(str(self.config.run_dir))
+    def name(self) -> str:
+        """The run folder within that of the report."""
+        return f"{self.key.protocol}/{self.key.row}/{self.key.side}/seed-{self.key.seed}"
 
     @property
-    def name(self) -> str:
-        """Its folder within that of the report."""
-        return "/".join(self.path.parts[-4:])
+    def path(self) -> Path:
+        """The run folder."""
+        return Path(str(self.config.run_dir))
 
 
 def plan(options: Options) -> list[Planned]:
@@ -159,12 +159,7 @@ def _config(options: Options, key: Key) -> PatchConfig:
 
 
 def words(config: Config) -> list[str]:
-    """The arguments of ``python -m train`` for these options: what differs from the preset's.
-
-    Example:
-        >>> " ".join(words(PatchConfig(network="cnn", shuffle=False, run_dir="runs/mine")))
-        '--preset quick --no-shuffle --run-dir runs/mine --network cnn'
-    """
+    """The arguments of ``python -m train`` for these options: what differs from the preset's."""
     given = ["--preset", config.preset]
     for name, value in vars(config).items():
         if value == getattr(PRESETS[config.task][config.preset], name):
@@ -176,14 +171,7 @@ def words(config: Config) -> list[str]:
 
 def check_same(run: Planned) -> None:
     """Raises ``ValueError`` where the run's folder holds a run with other options, naming them."""
-    if not (run.path / CONFIG).is_file():
-        return
-    stored = read_config(run.path)
-    differing = [
-        f"{flag(name)} is {there} there, {value} in the report"
-        for name, value in vars(run.config).items()
-        if value != (there := getattr(stored, name, None)) and name not in (*Config.FREE, "run_dir")
-    ]
-    if differing:
-        found = "; ".join(differing)
-        raise ValueError(f"{run.path} holds a run with another configuration: {found}; choose another --runs")
+    if (run.path / CONFIG).is_file():
+        mine = {name: value for name, value in vars(run.config).items() if name not in (*Config.FREE, "run_dir")}
+        if found := differences(vars(read_config(run.path)), mine):
+            raise ValueError(f"{run.path} holds a run with another configuration: {found}; choose another --runs")

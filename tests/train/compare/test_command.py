@@ -74,7 +74,7 @@ BAD_VALUES = {
     "--batch-size 0": "--batch-size must be at least 1, got 0",
     "--batch-size 24": "--batch-size must be at most the number of training images, 23, got 24",
     "--learning-rate nan": "--learning-rate must be a positive number, got nan",
-    "--position sine": "--position belongs to the network multi_head, got --network cnn",
+    "--position sine": "--position needs --network multi_head or additive, got --network cnn",
     "--data npz:missing.npz": "npz:missing.npz: no such file",
 }
 
@@ -89,7 +89,7 @@ def test_bad_input_gets_one_line_and_no_folder(archive, tmp_path, capsys, option
 def test_results_are_never_overwritten(archive, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     assert compare(archive, tmp_path) == 2
-    assert capsys.readouterr().err.startswith("error: --run-dir must be new or an empty folder, got ")
+    assert capsys.readouterr().err.startswith("error: --run-dir must be a new or empty folder, got ")
 
 
 STOPS = {

@@ -39,7 +39,7 @@ def ours(sides):
 
 def twin_for(sides, number=0, kind=Twin, masks=OurMasks):
     run, network = sides
-    return kind(run, network, order=Order(number, OPTIONS.seed), masks=masks(network))
+    return kind(run, network, Order(number, OPTIONS.seed), masks(network))
 
 
 def trained(twin):
@@ -76,7 +76,7 @@ def test_two_hundred_steps_agree_in_float64():
     with settings("float64"):
         run, network = start(options, Source("small", small_images(23, 16, 20)))
         ours = train_ours(run, 200, lambda: None)
-        theirs = train_twin(Twin(run, network, masks=OurMasks(network)), 200, lambda: None)
+        theirs = train_twin(Twin(run, network, Order(), OurMasks(network)), 200, lambda: None)
     assert len(np.unique(ours.losses)) == 200
     assert compared(ours, theirs).holds
 
@@ -118,7 +118,8 @@ class OtherRate(Twin):
 
 
 class OtherLoss(Twin):
-    def error_of(self, p, y):
+    @staticmethod
+    def error_of(p, y):
         return -torch.mean(y * torch.log(p + 2e-8) + (1 - y) * torch.log(1 - p + 2e-8))
 
 

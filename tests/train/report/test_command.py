@@ -173,7 +173,7 @@ def test_other_images_are_noticed_before_anything_is_trained(finished, tmp_path,
 def test_another_configuration_in_the_folder_is_refused(finished, small_archive, capsys):
     before = log_of(finished)
     assert report(small_archive, finished, "--epochs", "2") == 2
-    assert "holds a run with another configuration: --epochs is 1 there, 2 in the report" in capsys.readouterr().err
+    assert "holds a run with another configuration: epochs 1 then, 2 now" in capsys.readouterr().err
     assert log_of(finished) == before
 
 
