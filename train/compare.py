@@ -43,7 +43,7 @@ from .step import network_of
 from .tasks.patch import build_network
 from .text import EXHAUSTED, data_title, first_line, printable
 from .usage import read_options
-from .verdict import FIRST, Verdict, findings, judge, save_picture
+from .verdict import FIRST, findings, judge, save_picture
 
 if TYPE_CHECKING:  # PyTorch need not be installed
     from .twin import Twin
@@ -193,29 +193,25 @@ def run(options: Options, source: Source, folder: Path) -> int:
             twin = Twin(ours, network, Order(number, options.seed), OurMasks(network))
             trajectories.append(train_twin(twin, options.steps, partial(bar.advance, name)))
             bar.note(f"{name}: {options.steps} steps done")
-        verdict = judge(options.dtype, jax.default_backend(), *(one.losses for one in trajectories))
-        found = result(options, network, trajectories, verdict)
+        found = result(options, network, trajectories)
     write_whole(folder / JSON, json.dumps(_plain(found), indent=1, allow_nan=False) + "\n")
-    named = f"{title(options)}, {options.steps} steps on {data_title(options.data)}"
-    save_picture(folder / PICTURE, named, options.dtype, verdict, found["loss"])
+    save_picture(folder / PICTURE, f"{title(options)}, {options.steps} steps on {data_title(options.data)}", found)
     say(console, table(options, found))
-    for line in (*findings(verdict, found["loss"]), f"run folder: {printable(folder)}"):
+    for line in (*findings(found), f"run folder: {printable(folder)}"):
         say(console, line)
-    if verdict.holds:
+    if found["verdict"]["holds"]:
         return 0
     print(f"error: ours and PyTorch's {options.network} do not agree in {options.dtype}", file=sys.stderr)
     return 1
 
 
-def result(
-    options: Options, network: PatchNetwork, trajectories: Sequence[Trajectory], verdict: Verdict
-) -> dict[str, Any]:
+def result(options: Options, network: PatchNetwork, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     """All numbers of a comparison by name; ``trajectories`` are ours, PyTorch's reference and its other runs."""
     import torch
 
     from torch_ref.cases import CASES
 
-    ours, reference, *others = trajectories
+    ours, reference = trajectories[:2]
     learned, block = parameter_paths(network), type(network.attn1).__name__
     endings = tuple(ending for case in CASES if case.class_name == block for ending in case.zero_gradients)
     groups: dict[str, dict[str, float]] = {"parameters": {}, "parameters_with_zero_gradient": {}, "buffers": {}}
@@ -232,21 +228,7 @@ def result(
             "PyTorch": f"cpu, {torch.get_num_threads()} threads",
             "versions": ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
         },
-        "verdict": {
-            "holds": verdict.holds,
-            "tolerance": verdict.tolerance,
-            "worst": verdict.worst,
-            "share_within_band": verdict.share,
-            "share_wanted": verdict.wanted,
-            "share_of_each_pytorch_run": verdict.yardsticks,
-        },
-        "loss": {
-            "ours": ours.losses,
-            "pytorch": reference.losses,
-            "pytorch_in_other_orders": [other.losses for other in others],
-            "difference": verdict.difference,
-            "band": verdict.band,
-        },
+        **judge(options.dtype, jax.default_backend(), *(one.losses for one in trajectories)),
         "seconds": {
             side: {"median": float(np.median(seconds[seconds.size > 1 :])), "steps": seconds}  # the first step compiles
             for side, seconds in (("ours", ours.seconds), ("pytorch", reference.seconds))

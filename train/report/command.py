@@ -102,8 +102,7 @@ def run(options: Options, trainers: dict[Side, Trainer], docs: Path) -> int:
     for each in runs:
         check_same(each)
     if options.train:
-        held = outcomes_of(known)
-        missing = [each for each in runs if each.key not in held]
+        missing = [each for each in runs if each.key not in outcomes_of(known)]
         code = work(missing, prepare(runs, missing, known), Path(options.runs), trainers)
         if code:
             print(STOPPED, file=sys.stderr)

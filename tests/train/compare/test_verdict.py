@@ -1,14 +1,21 @@
 """The criterion, on curves made by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from flax_attn.testing import tolerance
-from train.verdict import FIRST, band_of, differences, judge, share_within
+from train import verdict as criterion
+from train.verdict import FIRST, band_of, differences, share_within
 
 STEPS = 37
 REFERENCE = np.linspace(0.7, 0.3, STEPS)
 LIMITS = {dtype: tolerance("step loss", dtype) for dtype in ("float64", "float32")}
+
+
+def judge(*arguments):
+    return SimpleNamespace(**criterion.judge(*arguments)["verdict"])
 
 
 def off_by(relative, at=slice(None)):
@@ -31,7 +38,7 @@ def test_in_float64_every_step_is_held_to_the_tolerance(step):
 def test_in_float64_a_wide_band_excuses_nothing():
     others = [off_by(0.1), off_by(-0.1)]
     verdict = judge("float64", "cpu", off_by(0.01), REFERENCE, *others)
-    assert verdict.share == 1
+    assert verdict.share_within_band == 1
     assert not verdict.holds
 
 
@@ -46,8 +53,8 @@ def test_later_steps_may_leave_the_band_as_often_as_one_more_pytorch_run_would()
     others = [off_by(1e-6), off_by(-2e-6)]  # R = 2: a third of the 27 later steps, 9
     for outside, holds in ((9, True), (10, False)):
         verdict = judge("float32", "cpu", off_by(3e-6, slice(STEPS - outside, None)), REFERENCE, *others)
-        assert verdict.share == (27 - outside) / 27
-        assert verdict.wanted == 2 / 3
+        assert verdict.share_within_band == (27 - outside) / 27
+        assert verdict.share_wanted == 2 / 3
         assert verdict.holds == holds
 
 
@@ -57,8 +64,8 @@ def test_the_band_reaches_as_far_as_any_run_has_been():
 
 def test_pytorchs_own_runs_are_measured_by_one_another():
     verdict = judge("float32", "cpu", REFERENCE, REFERENCE, off_by(1e-6), off_by(2e-6), off_by(3e-6, slice(20, None)))
-    assert verdict.yardsticks == [1, 17 / 27, 10 / 27]
-    assert judge("float32", "cpu", REFERENCE, REFERENCE, off_by(1e-6)).yardsticks == []
+    assert verdict.share_of_each_pytorch_run == [1, 17 / 27, 10 / 27]
+    assert judge("float32", "cpu", REFERENCE, REFERENCE, off_by(1e-6)).share_of_each_pytorch_run == []
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -73,7 +80,7 @@ def test_a_later_loss_that_is_no_number_lies_outside_of_any_band():
     broken = off_by(np.nan, slice(20, None))
     for reference in (broken, REFERENCE):
         verdict = judge("float32", "cpu", broken, reference, off_by(0.1), off_by(0.1))
-        assert verdict.share == 10 / 27
+        assert verdict.share_within_band == 10 / 27
         assert not verdict.holds
 
 
