@@ -152,26 +152,25 @@ def start(options: Options, source: Source) -> tuple[Run, PatchNetwork]:
 
 def train_ours(run: Run, steps: int, progress: Progress) -> Trajectory:
     """Trains our network, for so many steps."""
-    losses, seconds, began = [], [], time.perf_counter()
+    taken, began = [], time.perf_counter()
     for _, scores in _steps(run.train_epoch, steps):
-        losses.append(float(scores.error))
         jax.block_until_ready(run.state.params)  # they may be on their way
-        seconds.append(time.perf_counter() - began)
+        taken.append((float(scores.error), time.perf_counter() - began))
         progress()
         began = time.perf_counter()
-    return Trajectory(np.array(losses), np.array(seconds), to_torch(network_of(run.state)))
+    losses, seconds = np.transpose(taken)
+    return Trajectory(losses, seconds, to_torch(network_of(run.state)))
 
 
 def train_twin(twin: "Twin", steps: int, progress: Progress) -> Trajectory:
     """Trains the twin."""
-    losses, seconds = [], []
+    taken = []
     with twin.order.kernels():
         for loss, _, _ in _steps(twin.train_epoch, steps):
-            losses.append(loss)
-            seconds.append(twin.seconds)
+            taken.append((loss, twin.seconds))
             progress()
-    state_dict = {name: tensor.numpy() for name, tensor in twin.network.state_dict().items()}
-    return Trajectory(np.array(losses), np.array(seconds), state_dict)
+    losses, seconds = np.transpose(taken)
+    return Trajectory(losses, seconds, {name: tensor.numpy() for name, tensor in twin.network.state_dict().items()})
 
 
 def _steps(train_epoch: Callable[[int], Iterator[Any]], steps: int) -> Iterator[Any]:
@@ -212,6 +211,7 @@ def result(options: Options, network: PatchNetwork, trajectories: Sequence[Traje
     from torch_ref.cases import CASES
 
     ours, reference = trajectories[:2]
+    devices = Layout(options.batch_size).devices
     learned, block = parameter_paths(network), type(network.attn1).__name__
     endings = tuple(ending for case in CASES if case.class_name == block for ending in case.zero_gradients)
     groups: dict[str, dict[str, float]] = {"parameters": {}, "parameters_with_zero_gradient": {}, "buffers": {}}
@@ -223,8 +223,7 @@ def result(options: Options, network: PatchNetwork, trajectories: Sequence[Traje
     return {
         "options": dataclasses.asdict(options),
         "where": {
-            "ours": f"{Layout(options.batch_size).devices} x {jax.devices()[0].device_kind}, products at {PRECISION!r} "
-            "precision",
+            "ours": f"{devices} x {jax.devices()[0].device_kind}, products at {PRECISION!r} precision",
             "PyTorch": f"cpu, {torch.get_num_threads()} threads",
             "versions": ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
         },
@@ -248,8 +247,9 @@ def _plain(value: Any) -> Any:
 
 def heading(options: Options) -> str:
     """What is about to happen, in a line."""
-    orders = f", PyTorch, and PyTorch in {options.runs} other order{'s' * (options.runs != 1)} of sums"
-    runs = f"ours{orders}" if options.runs else "ours and PyTorch"
+    runs = "ours and PyTorch"
+    if options.runs:
+        runs = f"ours, PyTorch, and PyTorch in {options.runs} other order{'s' * (options.runs > 1)} of sums"
     return f"{options.network} in {options.dtype}: {options.steps} steps of batches of {options.batch_size}, {runs}"
 
 

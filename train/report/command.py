@@ -25,17 +25,7 @@ from ..text import first_line
 from ..training import main as train
 from ..training import open_data
 from ..usage import read_options
-from .outcomes import (
-    Report,
-    check_images,
-    collect,
-    is_done,
-    log_attempt,
-    outcomes_of,
-    read_known,
-    read_log,
-    read_report,
-)
+from .outcomes import Known, collect, is_done, log_attempt, read_known, read_log, read_report
 from .page import NUMBERS, write_docs, write_report
 from .plan import PROGRAM, Options, Planned, Side, check_same, plan, words
 
@@ -102,7 +92,7 @@ def run(options: Options, trainers: dict[Side, Trainer], docs: Path) -> int:
     for each in runs:
         check_same(each)
     if options.train:
-        missing = [each for each in runs if each.key not in outcomes_of(known)]
+        missing = [each for each in runs if each.key not in known.outcomes]
         code = work(missing, prepare(runs, missing, known), Path(options.runs), trainers)
         if code:
             print(STOPPED, file=sys.stderr)
@@ -122,12 +112,12 @@ def tell(paths: Sequence[Path]) -> int:
     return 0
 
 
-def prepare(runs: Sequence[Planned], missing: Sequence[Planned], known: Sequence[Report]) -> Source:
+def prepare(runs: Sequence[Planned], missing: Sequence[Planned], known: Known) -> Source:
     """Opens the images, and validates everything before the first run."""
     if any(each.key.side == "pytorch" for each in missing) and importlib.util.find_spec("torch") is None:
         raise ImportError("twins need PyTorch: pip install -e '.[torch]'; --twins without a protocol trains none")
     source = open_data(runs[0].config)
-    check_images(known, source.identity)
+    known.check_images(source.identity)
     for each in runs:
         check_batch_size(each.config.batch_size, source.train)
         if (each.path / CONFIG).is_file():

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -76,25 +76,28 @@ def read_report(file: Path) -> Report:
         raise ValueError(f"expected the results.json of a report, got {file}: {error}") from error
 
 
-def read_known(options: Options) -> list[Report]:
+class Known(NamedTuple):
+    """The runs in the reports of ``--known``, of which the last counts where several hold a run, and their images."""
+
+    outcomes: dict[Key, Outcome]
+    images: dict[str, Any] | None
+
+    def check_images(self, images: dict[str, Any]) -> None:
+        """Raises ``ValueError`` where the runs were trained on other images than these."""
+        if self.images is not None and (differing := differences(self.images, images)):
+            raise ValueError(f"--known must name reports on the same images, got: {differing}")
+
+
+def read_known(options: Options) -> Known:
     """Reads the reports of ``--known``, which must have the same options and images."""
-    known = [read_report(Path(os.path.expanduser(name))) for name in options.known]
-    for name, report in zip(options.known, known, strict=True):
+    known = Known({}, None)
+    for file in options.known:
+        report = read_report(Path(os.path.expanduser(file)))
         if differing := differences(report.options, {name: getattr(options, name) for name in SAME}):
-            raise ValueError(f"--known must name reports with the same options, got {name}: {differing}")
-        check_images(known, report.images)
+            raise ValueError(f"--known must name reports with the same options, got {file}: {differing}")
+        known.check_images(report.images)
+        known = Known(known.outcomes | {run.key: run for run in report.outcomes}, report.images)
     return known
-
-
-def check_images(known: Sequence[Report], images: dict[str, Any]) -> None:
-    """Raises ``ValueError`` where the runs of other reports were trained on other images than these."""
-    if known and (differing := differences(known[0].images, images)):
-        raise ValueError(f"--known must name reports on the same images, got: {differing}")
-
-
-def outcomes_of(known: Sequence[Report]) -> dict[Key, Outcome]:
-    """The runs of other reports, of which the last counts where several hold a run."""
-    return {run.key: run for report in known for run in report.outcomes}
 
 
 def read_log(folder: Path) -> Attempts:
@@ -124,15 +127,15 @@ def is_done(run: Planned, attempts: Attempts) -> bool:
     return done and (run.path / "localisation.json").is_file()
 
 
-def collect(options: Options, runs: Sequence[Planned], known: Sequence[Report]) -> Report:
+def collect(options: Options, runs: Sequence[Planned], known: Known) -> Report:
     """Collects the finished runs; a run's own folder comes before other reports."""
-    attempts, found = read_log(Path(options.runs)), outcomes_of(known)
+    attempts, found = read_log(Path(options.runs)), dict(known.outcomes)
     failed = [run for run in runs if run.name in attempts and 0 < attempts[run.name][-1]["status"] < status(0)]
     ready = [run for run in runs if is_done(run, attempts)]
     if not ready and not any(run.key in found for run in runs):
         names = ", ".join(run.name for run in failed) or "none"
         raise ValueError(f"--runs must be a folder with finished runs, got {options.runs} without any; failed: {names}")
-    images = known[0].images if known else read_json(ready[0].path / DATA)
+    images = known.images or read_json(ready[0].path / DATA)
     for run in ready:
         if differing := differences(images, read_json(run.path / DATA)):
             raise ValueError(f"all runs must have the same images, got others in {run.path}: {differing}")
