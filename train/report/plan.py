@@ -102,20 +102,12 @@ class Key(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A run of a report, with all of its options."""
+    """A run of a report."""
 
     key: Key
+    name: str  # of its folder within that of the report
+    path: Path
     config: PatchConfig
-
-    @property
-    def name(self) -> str:
-        """The run folder within that of the report."""
-        return f"{self.key.protocol}/{self.key.row}/{self.key.side}/seed-{self.key.seed}"
-
-    @property
-    def path(self) -> Path:
-        """The run folder."""
-        return Path(str(self.config.run_dir))
 
 
 def plan(options: Options) -> list[Planned]:
@@ -132,30 +124,30 @@ def plan(options: Options) -> list[Planned]:
     if options.article_epochs is not None and options.article_epochs < 1:
         raise ValueError(f"--article-epochs must be at least 1, got {options.article_epochs}")
     sides: tuple[Side, ...] = ("ours", "pytorch")
-    keys = [
-        Key(row, protocol, side, seed)
+    runs = [
+        _planned(options, Key(row, protocol, side, seed))
         for seed in options.seeds
         for protocol in options.protocols
         for row in rows
         for side in (sides if protocol in options.twins else sides[:1])
     ]
-    runs = [Planned(key, _config(options, key)) for key in keys]
     for run in runs:
         check(run.config)
     return runs
 
 
-def _config(options: Options, key: Key) -> PatchConfig:
+def _planned(options: Options, key: Key) -> Planned:
     row, article = ROWS[key.row], key.protocol == "article"
+    name = f"{key.protocol}/{key.row}/{key.side}/seed-{key.seed}"
+    path = Path(options.runs, name)
     changes: dict[str, Any] = {"network": row.network, "data": options.data, "seed": key.seed, "keep": 1}
-    changes["epochs"] = (options.article_epochs if article else None) or options.epochs
-    changes["run_dir"] = str(Path(options.runs, key.protocol, key.row, key.side, f"seed-{key.seed}"))
+    changes |= {"run_dir": str(path), "epochs": (options.article_epochs if article else None) or options.epochs}
     if not article:
         changes |= {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
     if row.network != "cnn" and find_block(row.network).kind == "tokens":
         changes |= {"token_order": row.token_order, "position": row.position}
     preset = cast(PatchConfig, PRESETS["patch"]["article" if article else "quick"])
-    return dataclasses.replace(preset, **changes)
+    return Planned(key, name, path, dataclasses.replace(preset, **changes))
 
 
 def words(config: Config) -> list[str]:
