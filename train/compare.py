@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -42,7 +42,7 @@ from .signals import INTERRUPTED
 from .step import network_of
 from .tasks.patch import build_network
 from .text import EXHAUSTED, data_title, first_line, printable
-from .verdict import FIRST, Verdict, findings, judge, save_picture
+from .verdict import FIRST, findings, judge, save_picture
 
 if TYPE_CHECKING:  # PyTorch need not be installed
     from .twin import Twin
@@ -51,6 +51,8 @@ PROGRAM = "python -m train compare"
 JSON, PICTURE = "compare.json", "compare.png"
 PRECISION = "highest"  # of matrix products; off the CPU the default would round their factors
 PACKAGES = ("jax", "flax", "optax", "torch", "numpy")
+
+Progress = Callable[[], None]  # called after each step
 
 
 @dataclass(frozen=True)
@@ -96,41 +98,8 @@ class Options:
         return PatchConfig(**given)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command and returns its exit status.
-
-    0; 1 where the two do not agree, memory runs out or the results cannot be written; 2 for bad input; 130 after
-    Ctrl-C.
-    """
-    try:
-        options = read_options(Options, PROGRAM, argv)
-        source, folder = prepare(options)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped before the first step", file=sys.stderr)
-        return INTERRUPTED
-    try:
-        return run(options, source, folder)
-    except OSError as error:
-        print(f"error: cannot write to {folder}: {error}", file=sys.stderr)
-    except EXHAUSTED as error:
-        print(f"error: {first_line(error)}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("stopped before the end: no results", file=sys.stderr)
-        return INTERRUPTED
-    return 1
-
-
 def prepare(options: Options) -> tuple[Source, Path]:
-    """Validates everything before it creates the folder.
-
-    Raises:
-        ValueError: an option or a file that cannot be used.
-        FileNotFoundError: no such file.
-        ImportError: PyTorch is not installed.
-    """
+    """Validates everything before it creates the folder."""
     if importlib.util.find_spec("torch") is None:
         raise ImportError("comparing needs PyTorch: pip install -e '.[torch]'")
     check(options.config)
@@ -156,24 +125,12 @@ def prepare(options: Options) -> tuple[Source, Path]:
     return source, folder
 
 
-@dataclass(frozen=True)
-class Trajectory:
-    """A training run from its first step to its last.
+class Trajectory(NamedTuple):
+    """The steps of a training run."""
 
-    Attributes:
-        losses: (steps,), of each batch before its step.
-        seconds: (steps,), that each step took.
-        state_dict: the network at the end, under PyTorch's names.
-    """
-
-    losses: np.ndarray
-    seconds: np.ndarray
-    state_dict: dict[str, np.ndarray]
-
-    @property
-    def step_time(self) -> float:
-        """The median over the steps but the first, which compiles, where there are others."""
-        return float(np.median(self.seconds[1:] if len(self.seconds) > 1 else self.seconds))
+    losses: np.ndarray  # (steps,), of each batch before its step
+    seconds: np.ndarray  # (steps,)
+    state_dict: dict[str, np.ndarray]  # the network at the end, under PyTorch's names
 
 
 @contextmanager
@@ -192,83 +149,31 @@ def start(options: Options, source: Source) -> tuple[Run, PatchNetwork]:
     return Run(options.config, source, total_steps=options.steps, network=network), network
 
 
-def train_ours(run: Run, steps: int, progress: Callable[[], None]) -> Trajectory:
+def train_ours(run: Run, steps: int, progress: Progress) -> Trajectory:
     """Trains our network, for so many steps."""
-    losses, seconds, began = [], [], time.perf_counter()
+    taken, began = [], time.perf_counter()
     for _, scores in _steps(run.train_epoch, steps):
-        losses.append(float(scores.error))
-        jax.block_until_ready(run.state.params)  # type: ignore[no-untyped-call]  # they may be on their way
-        seconds.append(time.perf_counter() - began)
+        jax.block_until_ready(run.state.params)  # they may be on their way
+        taken.append((float(scores.error), time.perf_counter() - began))
         progress()
         began = time.perf_counter()
-    return Trajectory(np.array(losses), np.array(seconds), to_torch(network_of(run.state)))
+    losses, seconds = np.transpose(taken)
+    return Trajectory(losses, seconds, to_torch(network_of(run.state)))
 
 
-def train_twin(twin: "Twin", steps: int, progress: Callable[[], None]) -> Trajectory:
+def train_twin(twin: "Twin", steps: int, progress: Progress) -> Trajectory:
     """Trains the twin."""
-    losses, seconds = [], []
+    taken = []
     with twin.order.kernels():
         for loss, _, _ in _steps(twin.train_epoch, steps):
-            losses.append(loss)
-            seconds.append(twin.seconds)
+            taken.append((loss, twin.seconds))
             progress()
-    state_dict = {name: tensor.numpy() for name, tensor in twin.network.state_dict().items()}
-    return Trajectory(np.array(losses), np.array(seconds), state_dict)
+    losses, seconds = np.transpose(taken)
+    return Trajectory(losses, seconds, {name: tensor.numpy() for name, tensor in twin.network.state_dict().items()})
 
 
 def _steps(train_epoch: Callable[[int], Iterator[Any]], steps: int) -> Iterator[Any]:
-    """The first steps of a training, over as many epochs as they take."""
     return itertools.islice((step for epoch in itertools.count() for step in train_epoch(epoch)), steps)
-
-
-def figures(
-    options: Options, network: PatchNetwork, trajectories: Sequence[Trajectory], verdict: Verdict
-) -> dict[str, Any]:
-    """All numbers of a comparison by name; ``trajectories`` are ours, PyTorch's reference and its other runs."""
-    import torch
-
-    from torch_ref.cases import CASES
-
-    ours, reference, *others = trajectories
-    errors = {
-        name: relative_error(ours.state_dict[name], expected)
-        for name, expected in reference.state_dict.items()
-        if not name.endswith("num_batches_tracked")  # JAX's side has none
-    }
-    learned, block = parameter_paths(network), type(network.attn1).__name__
-    endings = tuple(ending for case in CASES if case.class_name == block for ending in case.zero_gradients)
-    noise = {name for name in learned if name.endswith(endings)}  # only rounding errors move these
-    devices, kind = Layout(options.batch_size).devices, jax.devices()[0].device_kind
-    return {
-        "options": dataclasses.asdict(options),
-        "where": {
-            "ours": f"{devices} x {kind}, products at {PRECISION!r} precision",
-            "PyTorch": f"cpu, {torch.get_num_threads()} threads",
-            "versions": ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
-        },
-        "verdict": {
-            "holds": verdict.holds,
-            "tolerance": verdict.tolerance,
-            "worst": verdict.worst,
-            "share_within_band": verdict.share,
-            "share_wanted": verdict.wanted,
-            "share_of_each_pytorch_run": verdict.yardsticks,
-        },
-        "loss": {
-            "ours": ours.losses,
-            "pytorch": reference.losses,
-            "pytorch_in_other_orders": [other.losses for other in others],
-            "difference": verdict.difference,
-            "band": verdict.band,
-        },
-        "seconds": {
-            "ours": {"median": ours.step_time, "steps": ours.seconds},
-            "pytorch": {"median": reference.step_time, "steps": reference.seconds},
-        },
-        "parameters": {name: error for name, error in errors.items() if name in learned - noise},
-        "parameters_with_zero_gradient": {name: error for name, error in errors.items() if name in noise},
-        "buffers": {name: error for name, error in errors.items() if name not in learned},
-    }
 
 
 def run(options: Options, source: Source, folder: Path) -> int:
@@ -278,26 +183,56 @@ def run(options: Options, source: Source, folder: Path) -> int:
     console = Console()
     say(console, heading(options))
     with settings(options.dtype), Bar((2 + options.runs) * options.steps, console) as bar:
-        ours_run, network = start(options, source)
-        trajectories = [train_ours(ours_run, options.steps, lambda: bar.advance("ours"))]
+        ours, network = start(options, source)
+        trajectories = [train_ours(ours, options.steps, lambda: bar.advance("ours"))]
         bar.note(f"ours: {options.steps} steps done")
         for number in range(1 + options.runs):
             name = f"PyTorch, order {number}" if number else "PyTorch"
-            twin = Twin(ours_run, network, order=Order(number, options.seed), masks=OurMasks(network))
+            twin = Twin(ours, network, Order(number, options.seed), OurMasks(network))
             trajectories.append(train_twin(twin, options.steps, partial(bar.advance, name)))
             bar.note(f"{name}: {options.steps} steps done")
-        curves = [trajectory.losses for trajectory in trajectories]
-        verdict = judge(options.dtype, jax.default_backend(), curves[0], curves[1], curves[2:])
-        found = figures(options, network, trajectories, verdict)
+        found = result(options, network, trajectories)
     write_whole(folder / JSON, json.dumps(_plain(found), indent=1, allow_nan=False) + "\n")
     save_picture(folder / PICTURE, f"{title(options)}, {options.steps} steps on {data_title(options.data)}", found)
     say(console, table(options, found))
-    for line in (*findings(verdict, curves, options.steps), f"run folder: {printable(folder)}"):
+    for line in (*findings(found), f"run folder: {printable(folder)}"):
         say(console, line)
-    if verdict.holds:
+    if found["verdict"]["holds"]:
         return 0
     print(f"error: ours and PyTorch's {options.network} do not agree in {options.dtype}", file=sys.stderr)
     return 1
+
+
+def result(options: Options, network: PatchNetwork, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+    """All numbers of a comparison by name; ``trajectories`` are ours, PyTorch's reference and its other runs."""
+    import torch
+
+    from torch_ref.cases import CASES
+
+    ours, reference = trajectories[:2]
+    devices = Layout(options.batch_size).devices
+    learned, block = parameter_paths(network), type(network.attn1).__name__
+    endings = tuple(ending for case in CASES if case.class_name == block for ending in case.zero_gradients)
+    groups: dict[str, dict[str, float]] = {"parameters": {}, "parameters_with_zero_gradient": {}, "buffers": {}}
+    for name, expected in reference.state_dict.items():
+        if not name.endswith("num_batches_tracked"):  # JAX's side has none
+            trained = "parameters_with_zero_gradient" if name.endswith(endings) else "parameters"
+            group = groups[trained if name in learned else "buffers"]
+            group[name] = relative_error(ours.state_dict[name], expected)
+    return {
+        "options": dataclasses.asdict(options),
+        "where": {
+            "ours": f"{devices} x {jax.devices()[0].device_kind}, products at {PRECISION!r} precision",
+            "PyTorch": f"cpu, {torch.get_num_threads()} threads",
+            "versions": ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
+        },
+        **judge(options.dtype, jax.default_backend(), *(one.losses for one in trajectories)),
+        "seconds": {
+            side: {"median": float(np.median(seconds[seconds.size > 1 :])), "steps": seconds}  # the first step compiles
+            for side, seconds in (("ours", ours.seconds), ("pytorch", reference.seconds))
+        },
+        **groups,
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -310,14 +245,10 @@ def _plain(value: Any) -> Any:
 
 
 def heading(options: Options) -> str:
-    """What is about to happen, in a line.
-
-    Example:
-        >>> heading(Options(steps=20, runs=1))
-        'cbam in float32: 20 steps of batches of 32, ours, PyTorch, and PyTorch in 1 other order of sums'
-    """
-    others = f", and PyTorch in {options.runs} other order{'s' * (options.runs != 1)} of sums" if options.runs else ""
-    runs = f"ours, PyTorch{others}" if options.runs else "ours and PyTorch"
+    """What is about to happen, in a line."""
+    runs = "ours and PyTorch"
+    if options.runs:
+        runs = f"ours, PyTorch, and PyTorch in {options.runs} other order{'s' * (options.runs > 1)} of sums"
     return f"{options.network} in {options.dtype}: {options.steps} steps of batches of {options.batch_size}, {runs}"
 
 
@@ -350,13 +281,35 @@ def table(options: Options, found: dict[str, Any]) -> Table:
 
 
 def largest(errors: dict[str, float]) -> str:
-    """The largest difference and its parameter; nothing where there are none.
-
-    Example:
-        >>> largest({"final.weight": 1e-9, "final.bias": 2e-9})
-        '2e-09 (final.bias)'
-    """
+    """The largest difference and its parameter; nothing where there are none."""
     if not errors:
         return ""
     name = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
     return f"{errors[name]:.2g} ({name})"
+
+
+def main(argv: Sequence[str], run: Callable[[Options, Source, Path], int] = run) -> int:
+    """Runs the command and returns its exit status.
+
+    0; 1 where the two do not agree, memory runs out or the results cannot be written; 2 for bad input; 130 after
+    Ctrl-C.
+    """
+    try:
+        options = read_options(Options, PROGRAM, argv)
+        source, folder = prepare(options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped before the first step", file=sys.stderr)
+        return INTERRUPTED
+    try:
+        return run(options, source, folder)
+    except OSError as error:
+        print(f"error: cannot write to {folder}: {error}", file=sys.stderr)
+    except EXHAUSTED as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped before the end: no results", file=sys.stderr)
+        return INTERRUPTED
+    return 1

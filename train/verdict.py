@@ -19,7 +19,6 @@ As a yardstick the share of the later steps is given for which each of the R run
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,86 +35,54 @@ FIRST = 10  # steps that have to agree one by one in float32
 OURS, TWIN = "tab:orange", "tab:blue"
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Shares are of the steps after the first 10, None without any.
-
-    Attributes:
-        difference: (steps,), of ours from the reference.
-        band: (steps,), how far PyTorch's other runs had come from it by then; None without such runs.
-        tolerance: for the steps that are judged one by one: all in float64, the first 10 in float32.
-        worst: the largest difference among those.
-        share: of steps within the band.
-        wanted: the required share; None where the band is only shown.
-        yardsticks: the share for each of PyTorch's runs within the band of the others, where there are others.
-    """
-
-    difference: np.ndarray
-    band: np.ndarray | None
-    tolerance: float
-    worst: float
-    share: float | None
-    wanted: float | None
-    yardsticks: list[float]
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the steps that are judged one by one agree."""
-        return self.worst <= self.tolerance  # not if it is NaN
-
-    @property
-    def stays_within(self) -> bool:
-        """Whether enough of the other steps lie within the band."""
-        return self.wanted is None or self.share is None or self.share >= self.wanted
-
-    @property
-    def holds(self) -> bool:
-        """Whether all that is required holds."""
-        return self.agrees and self.stays_within
-
-
-def judge(dtype: str, backend: str, ours: np.ndarray, reference: np.ndarray, others: Sequence[np.ndarray]) -> Verdict:
+def judge(dtype: str, backend: str, ours: np.ndarray, reference: np.ndarray, *others: np.ndarray) -> dict[str, Any]:
     """Judges the losses (steps,) of our run against those of PyTorch's reference and of its other runs.
 
-    Example:
-        >>> reference = np.ones(12)
-        >>> verdict = judge("float32", "cpu", reference, reference, [reference])
-        >>> verdict.holds, verdict.share
-        (True, 1.0)
+    Returns the verdict and the losses as in compare.json. Shares are of the steps after the first 10, None without any.
     """
     difference = differences(ours, reference)
     spread = [differences(other, reference) for other in others]
+    share = share_within(difference, spread)
     shares = [share_within(own, spread[:run] + spread[run + 1 :]) for run, own in enumerate(spread)]
-    return Verdict(
-        difference=difference,
-        band=band_of(spread) if spread else None,
-        tolerance=tolerance("step loss", dtype, backend),
-        worst=float(np.max(difference if dtype == "float64" else difference[:FIRST])),
-        share=share_within(difference, spread),
-        wanted=len(others) / (len(others) + 1) if dtype == "float32" else None,
-        yardsticks=[share for share in shares if share is not None],
-    )
+    verdict = {
+        "tolerance": tolerance("step loss", dtype, backend),
+        "worst": float(np.max(difference[: FIRST if dtype == "float32" else None])),
+        "share_within_band": share,
+        "share_wanted": len(others) / (len(others) + 1) if dtype == "float32" else None,  # else the band is only shown
+        "share_of_each_pytorch_run": [share for share in shares if share is not None],
+    }
+    return {
+        "verdict": {"holds": agrees(verdict) and stays_within(verdict), **verdict},
+        "loss": {
+            "ours": ours,
+            "pytorch": reference,
+            "pytorch_in_other_orders": list(others),
+            "difference": difference,
+            "band": band_of(spread) if spread else None,
+        },
+    }
+
+
+def agrees(verdict: dict[str, Any]) -> bool:
+    """Whether the steps that are judged one by one agree: all in float64, the first 10 in float32."""
+    return bool(verdict["worst"] <= verdict["tolerance"])  # not if it is NaN
+
+
+def stays_within(verdict: dict[str, Any]) -> bool:
+    """Whether enough of the other steps lie within the band."""
+    share, wanted = verdict["share_within_band"], verdict["share_wanted"]
+    return wanted is None or share is None or bool(share >= wanted)
 
 
 def differences(losses: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """``|a - b| / |b|`` at each step; 0 where both are equal.
-
-    Example:
-        >>> differences(np.array([0.0, 3.0]), np.array([0.0, 2.0])).tolist()
-        [0.0, 0.5]
-    """
+    """``|a - b| / |b|`` at each step; 0 where both are equal."""
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.abs(losses - reference)
         return np.where(distance == 0, 0.0, distance / np.abs(reference))
 
 
 def band_of(spread: Sequence[np.ndarray]) -> np.ndarray:
-    """The largest of all differences up to each step.
-
-    Example:
-        >>> band_of([np.array([1, 3, 0]), np.array([2, 0, 1])]).tolist()
-        [2, 3, 3]
-    """
+    """The largest of all differences up to each step."""
     band: np.ndarray = np.maximum.accumulate(np.max(spread, axis=0))
     return band
 
@@ -128,30 +95,29 @@ def share_within(difference: np.ndarray, spread: Sequence[np.ndarray]) -> float 
     return float(np.mean(within[FIRST:]))
 
 
-def findings(verdict: Verdict, curves: Sequence[np.ndarray], steps: int) -> list[str]:
+def findings(found: dict[str, Any]) -> list[str]:
     """The verdict, a line per requirement."""
-    lines = []
-    for name, losses in zip(("ours", "PyTorch"), curves, strict=False):
+    verdict, loss, lines = found["verdict"], found["loss"], []
+    for name, losses in (("ours", loss["ours"]), ("PyTorch", loss["pytorch"])):
         for step in np.flatnonzero(~np.isfinite(losses))[:1]:
             lines.append(f"the loss of {name} is {losses[step]} at step {step + 1}")
-    judged = steps if verdict.wanted is None else min(FIRST, steps)
+    steps = len(loss["ours"])
+    which = f"all {steps}" if verdict["share_wanted"] is None or steps <= FIRST else f"the first {FIRST}"
     lines.append(
-        f"{f'all {steps}' if judged == steps else f'the first {judged}'} steps: the losses differ by at most "
-        f"{verdict.worst:.2g}, allowed are {verdict.tolerance:g}: {_word(verdict.agrees)}"
+        f"{which} steps: the losses differ by at most {verdict['worst']:.2g}, allowed are {verdict['tolerance']:g}: "
+        f"{'holds' if agrees(verdict) else 'does not hold'}"
     )
-    if verdict.share is None:
+    if verdict["share_within_band"] is None:
         return lines
-    later = f"of the {steps - FIRST} steps after the first {FIRST} {verdict.share:.1%} lie within the band"
-    if verdict.yardsticks:
-        low, high = min(verdict.yardsticks), max(verdict.yardsticks)
-        later += f" (PyTorch's own runs within that of the others: {low:.1%} to {high:.1%})"
-    if verdict.wanted is not None:
-        later += f", {verdict.wanted:.1%} are required: {_word(verdict.stays_within)}"
+    later = (
+        f"of the {steps - FIRST} steps after the first {FIRST} {verdict['share_within_band']:.1%} lie within the band"
+    )
+    if yardsticks := verdict["share_of_each_pytorch_run"]:
+        later += f" (PyTorch's own runs within that of the others: {min(yardsticks):.1%} to {max(yardsticks):.1%})"
+    if verdict["share_wanted"] is not None:
+        word = "holds" if stays_within(verdict) else "does not hold"
+        later += f", {verdict['share_wanted']:.1%} are required: {word}"
     return [*lines, later]
-
-
-def _word(well: bool) -> str:
-    return "holds" if well else "does not hold"
 
 
 def save_picture(path: Path, title: str, found: dict[str, Any]) -> None:
@@ -159,15 +125,14 @@ def save_picture(path: Path, title: str, found: dict[str, Any]) -> None:
     figure = Figure(figsize=(9, 7.5), layout="constrained")
     figure.suptitle(drawable(title), parse_math=False)  # a path may hold dollars
     losses, apart = figure.subplots(2, 1, sharex=True)
-    loss, dtype = found["loss"], found["options"]["dtype"]
+    loss, dtype, limit = found["loss"], found["options"]["dtype"], found["verdict"]["tolerance"]
     steps = np.arange(1, len(loss["ours"]) + 1)
+    floor = np.finfo(dtype).eps / 8  # the lower end of the axis, where equal losses are drawn
     losses.plot(steps, loss["pytorch"], color=TWIN, linewidth=3.5, alpha=0.45, label="PyTorch")
     losses.plot(steps, loss["ours"], color=OURS, linewidth=1.1, label="ours")
     plain_log(losses)
     losses.set(title="loss of each step", ylabel="cross-entropy")
-    losses.grid(alpha=0.3)
     losses.legend()
-    floor = np.finfo(dtype).eps / 8  # the lower end of the axis, where equal losses are drawn
     if loss["band"] is not None:
         label = f"band: PyTorch, sums in {len(loss['pytorch_in_other_orders'])} other orders"
         band = np.maximum(loss["band"], floor)
@@ -175,10 +140,10 @@ def save_picture(path: Path, title: str, found: dict[str, Any]) -> None:
     difference = np.maximum(loss["difference"], floor)
     apart.plot(steps, difference, ".-", color=OURS, linewidth=0.7, markersize=4, label="ours")
     judged = len(steps) if dtype == "float64" else min(FIRST, len(steps))
-    limit = found["verdict"]["tolerance"]
     apart.plot([1, judged], [limit] * 2, color="tab:red", label=f"tolerance {limit:g}")
     apart.xaxis.set_major_locator(MaxNLocator(integer=True))
     apart.set(yscale="log", xlabel="step", title="difference from PyTorch's loss, relative")
-    apart.grid(alpha=0.3)
     apart.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, frameon=False)
+    for ax in (losses, apart):
+        ax.grid(alpha=0.3)
     figure.savefig(path, dpi=120)

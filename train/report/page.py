@@ -1,32 +1,32 @@
 """The results in tables and a figure: a page of their own, or the generated parts of docs/results.md."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-from torch_ref.report.docs import write_between
-
+from ..config import flag
 from ..data.source import PATCH
 from ..runs import write_whole
-from .outcomes import Outcome, Report, Spread, spread, to_json
+from .outcomes import Outcome, Report, to_json
 from .plan import PROGRAM, PROTOCOLS, ROWS, Options, Protocol
 
 PAGE, PICTURE, NUMBERS = "results.md", "results.png", "results.json"
 TITLES: dict[Protocol, str] = {"per_image": "an independent patch for each image", "article": "the tutorial's patches"}
 ELSEWHERE = ("runs", "out", "known", "docs", "renew", "train")  # options on which no figure depends
-COLOURS = {"ours": ("tab:orange", -0.14), "pytorch": ("tab:blue", 0.14)}
+SIDES = {"ours": ("ours", "tab:orange", -0.14), "pytorch": ("PyTorch", "tab:blue", 0.14)}
+MAPS = {"attended_mean": "mean of the attended map", "class_activation": "class activation"}
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
     """Writes the page, the figure and the numbers; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = write_files(report, folder)
+    paths = _write_figures(report, folder)
     parts = [f"## {name}\n\n{part}" for name, part in sections(report).items()]
     page = "\n\n".join(["# Results", f"![errors, accuracy and pointing game]({PICTURE})", *parts])
     write_whole(folder / PAGE, page + "\n")
@@ -34,22 +34,20 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 
 def write_docs(report: Report, docs: Path) -> list[Path]:
-    """Writes the figure and the numbers, and replaces the tables in the hand-written page; returns their paths.
+    """Writes the figure and the numbers, and replaces the tables in the hand-written page; returns their paths."""
+    text = (docs / PAGE).read_text(encoding="utf-8")
+    for name, part in sections(report).items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, _, old = text.partition(begin)
+        _, found, after = old.partition(end)
+        if not found:
+            raise ValueError(f"{docs / PAGE} must contain {begin} and {end}")
+        text = f"{before}{begin}\n{part}\n{end}{after}"
+    write_whole(docs / PAGE, text)
+    return [docs / PAGE, *_write_figures(report, docs)]
 
-    Raises:
-        ValueError: the page lacks a mark; nothing is written then.
-    """
-    parts, text = sections(report), (docs / PAGE).read_text(encoding="utf-8")
-    for name in parts:
-        if f"<!-- {name}: begin -->" not in text or f"<!-- {name}: end -->" not in text:
-            raise ValueError(f"{docs / PAGE} must contain <!-- {name}: begin --> and <!-- {name}: end -->")
-    for name, part in parts.items():
-        write_between(docs / PAGE, name, part)
-    return [docs / PAGE, *write_files(report, docs)]
 
-
-def write_files(report: Report, folder: Path) -> list[Path]:
-    """Writes the figure and the numbers."""
+def _write_figures(report: Report, folder: Path) -> list[Path]:
     write_whole(folder / NUMBERS, to_json(report))
     compose(report).savefig(folder / PICTURE, dpi=120)
     return [folder / PICTURE, folder / NUMBERS]
@@ -65,62 +63,44 @@ def sections(report: Report) -> dict[str, str]:
 
 def summary(report: Report) -> str:
     """The command, the images, the machines, and the finished and missing runs."""
+    words = [PROGRAM]
+    for name, value in report.options.items():
+        given = tuple(value) if isinstance(value, list) else value
+        if given is not None and given != getattr(Options(), name, None) and name not in ELSEWHERE:
+            words += [flag(name), *map(str, given if isinstance(given, tuple) else [given])]
     hours, minutes = divmod(round(sum(run.seconds for run in report.outcomes) / 60), 60)
     height, width = report.images["image_size"]
-    train, test = report.images["train"], report.images["test"]
-    missing = report.planned - len(report.outcomes) - len(report.failed)
+    train, test = (end - start for start, end in (report.images["train"], report.images["test"]))
     lines = {
-        "command": f"`{command(report)}`",
+        "command": f"`{' '.join(words)}`",
         "runs": f"{len(report.outcomes)} of {report.planned}, in {hours} h {minutes:02d} min without killed attempts",
-        "missing": str(missing or ""),
+        "missing": str(report.planned - len(report.outcomes) - len(report.failed) or ""),
         "failed": ", ".join(report.failed),
         "images": f"{report.options['data']}, {report.images['images']} of {height}x{width}: "
-        f"{train[1] - train[0]} training, {test[1] - test[0]} test",
+        f"{train} training, {test} test",
         "machines": " / ".join(dict.fromkeys(run.where for run in report.outcomes)),
     }
     return "\n".join(f"- {name}: {line}" for name, line in lines.items() if line)
 
 
-def command(report: Report) -> str:
-    """The command line that gives these figures."""
-    words = [PROGRAM]
-    for name, value in report.options.items():
-        given = tuple(value) if isinstance(value, list) else value
-        if given is not None and given != getattr(Options(), name, None) and name not in ELSEWHERE:
-            words += [f"--{name.replace('_', '-')}", *map(str, given if isinstance(given, tuple) else [given])]
-    return " ".join(words)
+def error(values: Sequence[float]) -> str:
+    """The mean over seeds, with the sample's standard deviation to two digits, as in 0.20 ± 0.14."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0
+    if deviation:
+        decimals = max(0, 1 - math.floor(math.log10(deviation)))
+        return f"{statistics.fmean(values):.{decimals}f} ± {deviation:.{decimals}f}"
+    return f"{statistics.fmean(values):#.3g}".rstrip(".") + " ± 0" * (len(values) > 1) if values else ""
 
 
-def error(found: Spread | None) -> str:
-    """An error with its standard deviation, to two digits of that.
-
-    Example:
-        >>> error(Spread(0.03121, 0.0042)), error(Spread(0.2781, 0.0201)), error(Spread(0.03121, None)), error(None)
-        ('0.0312 ± 0.0042', '0.278 ± 0.020', '0.0312', '')
-    """
-    if found is None:
-        return ""
-    if not found.std:
-        return f"{found.mean:#.3g}".rstrip(".") + ("" if found.std is None else " ± 0")
-    decimals = max(0, 1 - math.floor(math.log10(found.std)))
-    return f"{found.mean:.{decimals}f} ± {found.std:.{decimals}f}"
+def share(values: Sequence[float]) -> str:
+    """The mean and the standard deviation of a share."""
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.3f}{deviation}" if values else ""
 
 
-def share(found: Spread | None) -> str:
-    """A share with its standard deviation.
-
-    Example:
-        >>> share(Spread(0.98, 0.004))
-        '0.980 ± 0.004'
-    """
-    if found is None:
-        return ""
-    return f"{found.mean:.3f}" + ("" if found.std is None else f" ± {found.std:.3f}")
-
-
-def whole(found: Spread | None) -> str:
-    """A mean without decimals."""
-    return "" if found is None else f"{found.mean:,.0f}"
+def whole(values: Sequence[float]) -> str:
+    """The mean without decimals."""
+    return f"{statistics.fmean(values):,.0f}"
 
 
 class Column(NamedTuple):
@@ -128,11 +108,20 @@ class Column(NamedTuple):
 
     title: str
     value: Callable[[Outcome], float | None]
-    show: Callable[[Spread | None], str]
+    show: Callable[[Sequence[float]], str]
+
+    def values(self, runs: Sequence[Outcome]) -> list[float]:
+        """The values of the runs that have one."""
+        return [value for run in runs if (value := self.value(run)) is not None]
 
     def of(self, runs: Sequence[Outcome]) -> str:
         """The cell for the seeds of a row."""
-        return self.show(spread(map(self.value, runs)))
+        return self.show(self.values(runs))
+
+
+def score(name: str, title: str, show: Callable[[Sequence[float]], str], of: str = "class_activation") -> Column:
+    """A column with a score of a map, as in localisation.json."""
+    return Column(title, lambda run: run.maps.get(of, {}).get(name), show)
 
 
 COLUMNS = (
@@ -140,7 +129,7 @@ COLUMNS = (
     Column("min train error", lambda run: min(run.train_errors), error),
     Column("min test error", lambda run: min(run.test_errors), error),
     Column("test accuracy", lambda run: run.test_accuracy, share),
-    Column("pointing game", lambda run: run.pointing(), share),
+    score("pointing", "pointing game", share),
     Column("images/s", lambda run: run.images_per_second, whole),
 )
 COMPARED = COLUMNS[2:5]  # without speed: the two sides' runs may have shared the machine with others
@@ -154,21 +143,19 @@ def chance(report: Report) -> float:
 
 def results_table(report: Report, protocol: Protocol) -> str:
     """Our runs; under the tutorial's protocol with the tutorial's figures."""
-    tutorial = protocol == "article"
-    heads = ["network", *(column.title for column in COLUMNS), "seeds"]
-    heads += ["tutorial: min train error", "min test error"] if tutorial else []
+    tutorial = ["tutorial: min train error", "min test error"] if protocol == "article" else []
     lines = []
     for name, row in ROWS.items():
         if runs := report.of(name, protocol):
             printed = [f"{value:.3g}" for value in row.tutorial] if row.tutorial else ["", ""]
             figures = [column.of(runs) for column in COLUMNS]
             lines.append([row.title, *figures, str(len(runs)), *(printed if tutorial else [])])
-    return markdown(heads, lines)
+    return markdown(["network", *(column.title for column in COLUMNS), "seeds", *tutorial], lines)
 
 
 def twin_table(report: Report, protocol: Protocol) -> str:
     """Ours beside PyTorch's, of the seeds that both have."""
-    heads = [f"{column.title}: {side}" for column in COMPARED for side in ("ours", "PyTorch")]
+    heads = [f"{column.title}: {side}" for column in COMPARED for side, _, _ in SIDES.values()]
     lines = []
     for name, row in ROWS.items():
         sides = report.of(name, protocol), report.of(name, protocol, "pytorch")
@@ -176,53 +163,42 @@ def twin_table(report: Report, protocol: Protocol) -> str:
         ours, theirs = ([run for run in runs if run.seed in seeds] for runs in sides)
         if seeds:
             pairs = [column.of(runs) for column in COMPARED for runs in (ours, theirs)]
-            apart = distance(ours, theirs)
-            cell = "" if apart is None else f"{apart:+.2f} sd"
-            lines.append([row.title, str(len(seeds)), *pairs[:2], cell, *pairs[2:]])
+            lines.append([row.title, str(len(seeds)), *pairs[:2], distance(ours, theirs), *pairs[2:]])
     return markdown(["network", "seeds", *heads[:2], "apart", *heads[2:]], lines)
 
 
-def distance(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> float | None:
-    """The mean of our smallest test errors minus PyTorch's, in standard deviations; None where a side has none.
+def distance(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> str:
+    """The mean of our smallest test errors minus PyTorch's, in standard deviations.
 
     The standard deviation is that over the seeds, the root of the mean of both sides' variances.
     """
-    a, b = (spread(min(run.test_errors) for run in runs) for runs in (ours, theirs))
-    if a is None or b is None or a.std is None or b.std is None:
-        return None
-    deviation, apart = math.sqrt((a.std**2 + b.std**2) / 2), a.mean - b.mean
-    return apart / deviation if deviation else (math.copysign(math.inf, apart) if apart else 0.0)
+    a, b = ([min(run.test_errors) for run in runs] for runs in (ours, theirs))
+    if len(a) < 2:
+        return ""
+    apart = statistics.fmean(a) - statistics.fmean(b)
+    deviation = math.sqrt((statistics.variance(a) + statistics.variance(b)) / 2)
+    return f"{apart / deviation if deviation else math.copysign(math.inf, apart) if apart else 0.0:+.2f} sd"
 
 
 def map_table(report: Report, protocol: Protocol) -> str:
     """Where all maps of our networks point."""
-    names = {"attended_mean": "mean of the attended map", "class_activation": "class activation"}
     lines = []
     for name, row in ROWS.items():
         runs = report.of(name, protocol)
         for kind in dict.fromkeys(kind for run in runs for kind in run.maps):
-            scores = [
-                show(spread(run.maps[kind][score] for run in runs if kind in run.maps))
-                for score, show in (("pointing", share), ("energy", error), ("average_precision", share))
-            ]
-            lines.append([row.title, names.get(kind, f"`{kind}`"), *scores])
+            scores = (("pointing", share), ("energy", error), ("average_precision", share))
+            cells = [score(each, each, show, kind).of(runs) for each, show in scores]
+            lines.append([row.title, MAPS.get(kind, f"`{kind}`"), *cells])
     return markdown(["network", "map", "pointing game", "energy", "average precision"], lines, words=2)
 
 
-def markdown(heads: Sequence[str], lines: Iterable[Sequence[str]], words: int = 1) -> str:
-    """A table whose first columns are words and whose others are figures.
-
-    Example:
-        >>> print(markdown(["network", "error"], [["CNN", "0.1"]]))
-        | network | error |
-        |---|---:|
-        | CNN | 0.1 |
-    """
-    cells = [f"| {' | '.join(line)} |" for line in lines]
-    if not cells:
+def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]], words: int = 1) -> str:
+    """A table whose first columns are words and whose others are figures."""
+    if not lines:
         return "No runs yet."
     rule = ["---"] * words + ["---:"] * (len(heads) - words)
-    return "\n".join([f"| {' | '.join(heads)} |", f"|{'|'.join(rule)}|", *cells])
+    first, *others = (f"| {' | '.join(line)} |" for line in (heads, *lines))
+    return "\n".join([first, f"|{'|'.join(rule)}|", *others])
 
 
 def compose(report: Report) -> Figure:
@@ -230,47 +206,36 @@ def compose(report: Report) -> Figure:
     protocols = [protocol for protocol in PROTOCOLS if any(run.protocol == protocol for run in report.outcomes)]
     names = [name for name in ROWS if any(run.row == name for run in report.outcomes)]
     figure = Figure(figsize=(13, 1.4 + len(protocols) * (0.9 + 0.36 * len(names))), layout="constrained")
-    parts = figure.subfigures(len(protocols), 1, squeeze=False)[:, 0]
-    for protocol, part in zip(protocols, parts, strict=True):
-        part.suptitle(TITLES[protocol])
-        axes = part.subplots(1, len(COMPARED), sharey=True)
+    grid = figure.subplots(len(protocols), len(COMPARED), sharex="col", sharey=True, squeeze=False)
+    for protocol, axes in zip(protocols, grid, strict=True):
         for column, ax in zip(COMPARED, axes, strict=True):
             ax.set_title(column.title)
             ax.grid(alpha=0.3)
-            for side, (colour, shift) in COLOURS.items():
-                for place, name in enumerate(names):
-                    _draw_seeds(ax, map(column.value, report.of(name, protocol, side)), place + shift, colour)
+            ax.tick_params(labelbottom=True)
+            for place, name in enumerate(names):
+                for side, (_, colour, shift) in SIDES.items():
+                    if values := column.values(report.of(name, protocol, side)):
+                        y, mean = place + shift, statistics.fmean(values)
+                        ax.plot(values, [y] * len(values), "o", color=colour, alpha=0.55, markersize=5)
+                        ax.plot([mean], [y], "|", color=colour, markersize=13, markeredgewidth=2)
         axes[0].set_yticks(range(len(names)), [ROWS[name].title for name in names])
-        axes[0].set_ylim(len(names) - 0.5, -0.5)
+        axes[0].set(ylabel=TITLES[protocol], ylim=(len(names) - 0.5, -0.5))
         axes[2].axvline(chance(report), color="grey", linestyle=":")
         axes[2].set_title("pointing game: class activation map")
-        _scale(axes, report)
-    sides = {"ours": "ours, a dot for each seed", "pytorch": "PyTorch, a dot for each seed"}
+    errors = [min(run.test_errors) for run in report.outcomes]
+    limits = min(min(errors) / 1.2, max(errors) / 10), max(errors) * 1.2  # at least a decade
+    grid[0, 0].set(xscale="log", xlim=limits)
+    grid[0, 0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    grid[0, 0].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    grid[0, 0].xaxis.set_minor_formatter("")
+    grid[0, 1].set_xlim(right=1.005)
+    grid[0, 2].set_xlim(-0.03, 1.03)
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=COLOURS[side][0], label=label)
-        for side, label in sides.items()
+        Line2D([], [], marker="o", linestyle="", color=colour, label=f"{title}, a dot for each seed")
+        for side, (title, colour, _) in SIDES.items()
         if any(run.side == side for run in report.outcomes)
     ]
     handles.append(Line2D([], [], marker="|", linestyle="", color="k", markersize=13, markeredgewidth=2, label="mean"))
     handles.append(Line2D([], [], color="grey", linestyle=":", label="chance"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     return figure
-
-
-def _draw_seeds(ax: Axes, values: Iterable[float | None], place: float, colour: str) -> None:
-    shown = [value for value in values if value is not None]
-    if found := spread(shown):
-        ax.plot(shown, [place] * len(shown), "o", color=colour, alpha=0.55, markersize=5)
-        ax.plot([found.mean], [place], "|", color=colour, markersize=13, markeredgewidth=2)
-
-
-def _scale(axes: Sequence[Axes], report: Report) -> None:
-    """The same scales under all protocols, at least a decade of errors."""
-    errors = [min(run.test_errors) for run in report.outcomes]
-    lowest = min(run.test_accuracy for run in report.outcomes)
-    axes[0].set(xscale="log", xlabel="logarithmic", xlim=(min(min(errors) / 1.2, max(errors) / 10), max(errors) * 1.2))
-    axes[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes[0].xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes[0].xaxis.set_minor_formatter("")
-    axes[1].set_xlim(lowest - 0.05 * (1 - lowest) - 0.005, 1.005)
-    axes[2].set_xlim(-0.03, 1.03)

@@ -4,16 +4,15 @@ import dataclasses
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import tyro
 
 from flax_attn import list_blocks
 from flax_attn.registry import find_block
 
-from ..config import PRESETS, Config, PatchConfig, flag, told_default
-from ..config import check as check_config
-from ..runs import CONFIG, read_config
+from ..config import PRESETS, Config, PatchConfig, check, flag, told_default
+from ..runs import CONFIG, differences, read_config
 
 PROGRAM = "python -m train report"
 Protocol = Literal["per_image", "article"]
@@ -22,13 +21,13 @@ PROTOCOLS: tuple[Protocol, ...] = ("per_image", "article")
 
 
 class Row(NamedTuple):
-    """A network with its options, and the smallest training and test error that the tutorial printed for it."""
+    """A row of the tables: a network with its options."""
 
     title: str
     network: str
     token_order: Literal["pixels", "article"] = "pixels"
     position: Literal["none", "sine", "learned"] = "none"
-    tutorial: tuple[float, float] | None = None
+    tutorial: tuple[float, float] | None = None  # the smallest training and test error that the tutorial printed
 
 
 SHOWN = {
@@ -102,74 +101,57 @@ class Key(NamedTuple):
     seed: int
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A run of a report, with all of its options."""
+class Planned(NamedTuple):
+    """A run of a report."""
 
     key: Key
+    name: str  # of its folder within that of the report
+    path: Path
     config: PatchConfig
 
-    @property
-    def path(self) -> Path:
-        """Its run folder."""
-        return Path(str(self.config.run_dir))
 
-    @property
-    def name(self) -> str:
-        """Its folder within that of the report."""
-        return "/".join(self.path.parts[-4:])
-
-
-def check(options: Options) -> None:
-    """Raises ``ValueError`` where an option makes no sense."""
+def plan(options: Options) -> list[Planned]:
+    """All runs of a report, a seed of all rows before the next; raises ``ValueError`` for an option out of range."""
     for name in ("rows", "protocols", "seeds"):
         given = getattr(options, name)
         if not given or len(set(given)) < len(given):
             raise ValueError(f"--{name} must be at least one, none of them twice, got {' '.join(map(str, given))!r}")
-    for name in options.rows:
-        if name not in ROWS and options.rows != (ALL,):
+    rows = tuple(ROWS) if options.rows == (ALL,) else options.rows
+    for name in rows:
+        if name not in ROWS:
             near = difflib.get_close_matches(name, ROWS, cutoff=0.5) or [ALL, *ROWS]
             raise ValueError(f"--rows must be all or rows of the tables, got {name!r}; near it: {', '.join(near)}")
     if options.article_epochs is not None and options.article_epochs < 1:
         raise ValueError(f"--article-epochs must be at least 1, got {options.article_epochs}")
-    for run in plan(options):
-        check_config(run.config)
-
-
-def plan(options: Options) -> list[Planned]:
-    """All runs of a report, a seed of all rows before the next seed."""
-    return [
-        Planned(key, config_of(options, key))
+    sides: tuple[Side, ...] = ("ours", "pytorch")
+    runs = [
+        _planned(options, Key(row, protocol, side, seed))
         for seed in options.seeds
         for protocol in options.protocols
-        for row in (ROWS if options.rows == (ALL,) else options.rows)
-        for key in (Key(row, protocol, "ours", seed), Key(row, protocol, "pytorch", seed))
-        if key.side == "ours" or protocol in options.twins
+        for row in rows
+        for side in (sides if protocol in options.twins else sides[:1])
     ]
+    for run in runs:
+        check(run.config)
+    return runs
 
 
-def config_of(options: Options, key: Key) -> PatchConfig:
-    """The options of a run."""
+def _planned(options: Options, key: Key) -> Planned:
     row, article = ROWS[key.row], key.protocol == "article"
+    name = f"{key.protocol}/{key.row}/{key.side}/seed-{key.seed}"
+    path = Path(options.runs, name)
     changes: dict[str, Any] = {"network": row.network, "data": options.data, "seed": key.seed, "keep": 1}
-    changes["epochs"] = (options.article_epochs if article else None) or options.epochs
-    changes["run_dir"] = str(Path(options.runs, key.protocol, key.row, key.side, f"seed-{key.seed}"))
+    changes |= {"run_dir": str(path), "epochs": (options.article_epochs if article else None) or options.epochs}
     if not article:
         changes |= {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
     if row.network != "cnn" and find_block(row.network).kind == "tokens":
         changes |= {"token_order": row.token_order, "position": row.position}
-    preset: Any = PRESETS["patch"]["article" if article else "quick"]
-    config: PatchConfig = dataclasses.replace(preset, **changes)
-    return config
+    preset = cast(PatchConfig, PRESETS["patch"]["article" if article else "quick"])
+    return Planned(key, name, path, dataclasses.replace(preset, **changes))
 
 
 def words(config: Config) -> list[str]:
-    """The arguments of ``python -m train`` for these options: what differs from the preset's.
-
-    Example:
-        >>> " ".join(words(PatchConfig(network="cnn", shuffle=False, run_dir="runs/mine")))
-        '--preset quick --no-shuffle --run-dir runs/mine --network cnn'
-    """
+    """The arguments of ``python -m train`` for these options: what differs from the preset's."""
     given = ["--preset", config.preset]
     for name, value in vars(config).items():
         if value == getattr(PRESETS[config.task][config.preset], name):
@@ -181,15 +163,7 @@ def words(config: Config) -> list[str]:
 
 def check_same(run: Planned) -> None:
     """Raises ``ValueError`` where the run's folder holds a run with other options, naming them."""
-    if not (run.path / CONFIG).is_file():
-        return
-    stored = read_config(run.path)
-    differing = [
-        f"{flag(name)} is {getattr(stored, name, None)} there, {value} in the report"
-        for name, value in vars(run.config).items()
-        if value != getattr(stored, name, None) and name not in (*Config.FREE, "run_dir")
-    ]
-    if differing:
-        raise ValueError(
-            f"{run.path} holds a run with another configuration: {'; '.join(differing)}; choose another --runs"
-        )
+    if (run.path / CONFIG).is_file():
+        mine = {name: value for name, value in vars(run.config).items() if name not in (*Config.FREE, "run_dir")}
+        if found := differences(vars(read_config(run.path)), mine):
+            raise ValueError(f"{run.path} holds a run with another configuration: {found}; choose another --runs")

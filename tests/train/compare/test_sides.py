@@ -1,6 +1,6 @@
 """Two trainings of one network: what they share, and that what they would not share shows."""
 
-from types import SimpleNamespace
+from functools import partial
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from flax_attn.testing import tolerance
-from train.compare import Options, settings, start, train_ours, train_twin
+from train.compare import Options, result, settings, start, train_ours, train_twin
 from train.data import Source
 from train.tasks.patch import mean_error
 from train.twin import Order, OurMasks, Twin, error_of, twin_of
@@ -16,66 +16,81 @@ from train.verdict import judge
 
 from ..conftest import small_images
 
-STEPS = 4  # over two epochs
+STEPS = 6  # of 3 in an epoch
 OPTIONS = Options(network="multi_head", position="learned", batch_size=7, steps=STEPS, dtype="float64")
 
 
-def quietly():
-    """No progress."""
+@pytest.fixture(scope="module")
+def source():
+    return Source("small", small_images(29, 20, 24))
 
 
 @pytest.fixture(scope="module")
-def side():
-    with settings("float64"):
-        run, network = start(OPTIONS, Source("small", small_images(29, 20, 24)))
-        yield SimpleNamespace(run=run, network=network, ours=train_ours(run, STEPS, quietly))
+def sides(source):
+    """A run of ours, and its network as it was before."""
+    with settings(OPTIONS.dtype):
+        yield start(OPTIONS, source)
 
 
 @pytest.fixture(scope="module")
-def reference(side):
-    return train_twin(twin(side), STEPS, quietly)
+def ours(sides):
+    return train_ours(sides[0], STEPS, lambda: None)
 
 
-def twin(side, kind=Twin, masks=OurMasks, **options):
-    return kind(side.run, side.network, masks=masks(side.network), **options)
+def twin_for(sides, number=0, kind=Twin, masks=OurMasks):
+    run, network = sides
+    return kind(run, network, Order(number, OPTIONS.seed), masks(network))
+
+
+def trained(twin):
+    return train_twin(twin, STEPS, lambda: None)
+
+
+@pytest.fixture(scope="module")
+def reference(sides, ours):
+    return trained(twin_for(sides))
 
 
 def agree(ours, theirs):
-    return judge("float64", "cpu", ours.losses, theirs.losses, []).holds
+    return judge("float64", "cpu", ours.losses, theirs.losses)["verdict"]["holds"]
 
 
-def test_losses_parameters_and_buffers_agree_in_float64(side, reference):
-    assert side.ours.losses.dtype == np.float64
-    assert len(side.ours.losses) == len(reference.losses) == STEPS
-    assert agree(side.ours, reference)
-    for name, expected in reference.state_dict.items():
-        if "num_batches" not in name:
-            found = side.ours.state_dict[name]
-            assert np.max(np.abs(found - expected)) <= tolerance("trained parameter", "float64") * np.max(
-                np.abs(expected)
-            )
-
-
-def test_every_parameter_has_been_trained(side):
-    begun = twin_of(side.network, side.run.config, *side.run.source.shape).state_dict()
-    trained = side.ours.state_dict.items()
-    assert all(not np.array_equal(begun[name], array) for name, array in trained if "num_" not in name)
-
-
-@pytest.mark.parametrize("run", [1, 2, 3, 4])
-def test_another_order_of_sums_is_the_same_training(side, reference, run):
-    other = train_twin(twin(side, order=Order(run)), STEPS, quietly)
-    assert agree(other, reference)
-    assert not np.array_equal(other.losses, reference.losses)
+def test_losses_parameters_and_buffers_agree_in_float64(sides, ours, reference):
+    assert ours.losses.dtype == np.float64
+    assert len(ours.losses) == len(reference.losses) == STEPS
+    found = result(OPTIONS, sides[1], [ours, reference, reference])
+    assert found["verdict"]["holds"]
+    assert {"conv.c1a.weight", "attn1.w_qs.weight", "final.bias"} < set(found["parameters"])
+    assert set(found["buffers"]) == {f"conv.bn{n}a.running_{what}" for n in (1, 2) for what in ("mean", "var")}
+    assert max(found["parameters"].values()) <= tolerance("trained parameter", "float64")
+    assert max(found["buffers"].values()) <= tolerance("trained buffer", "float64")
+    assert found["options"]["network"] == "multi_head"
+    assert found["loss"]["pytorch_in_other_orders"] == [reference.losses]
+    assert len(found["loss"]["band"]) == len(found["seconds"]["ours"]["steps"]) == STEPS
+    assert found["seconds"]["pytorch"]["median"] == np.median(reference.seconds[1:])
 
 
 def test_two_hundred_steps_agree_in_float64():
-    options = Options(network="cbam", batch_size=5, dtype="float64", steps=200)
+    options = Options(network="cbam", batch_size=5, dtype="float64")
     with settings("float64"):
         run, network = start(options, Source("small", small_images(23, 16, 20)))
-        ours, theirs = train_ours(run, 200, quietly), train_twin(Twin(run, network), 200, quietly)
+        ours = train_ours(run, 200, lambda: None)
+        theirs = train_twin(Twin(run, network, Order(), OurMasks(network)), 200, lambda: None)
     assert len(np.unique(ours.losses)) == 200
     assert agree(ours, theirs)
+
+
+def test_every_parameter_has_been_trained(sides, ours):
+    before = twin_of(sides[1], OPTIONS.config, *sides[0].source.shape).state_dict()
+    moved = [not np.array_equal(before[name], array) for name, array in ours.state_dict.items() if "num_" not in name]
+    assert all(moved)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_another_order_of_sums_is_the_same_training(reference, sides, number):
+    other = trained(twin_for(sides, number))
+    assert agree(other, reference)
+    assert not np.array_equal(other.losses, reference.losses)
 
 
 def test_the_losses_are_one_formula():
@@ -87,10 +102,8 @@ def test_the_losses_are_one_formula():
 
 
 class OtherMasks(OurMasks):
-    """Drops in other images of the batch."""
-
-    def draw(self, *arguments):
-        return super().draw(*arguments)[::-1].copy()
+    def draw(self, path, rate, shape):
+        return super().draw(path, rate, shape)[::-1].copy()
 
 
 class NoDropout(OurMasks):
@@ -99,38 +112,40 @@ class NoDropout(OurMasks):
 
 
 class OtherRate(Twin):
-    def rates(self, epoch):
-        return super().rates(epoch) * (1 + 1e-5)
-
-
-class OtherEpsilon(Twin):
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), eps=1.1e-8)
-
-
-class WeightDecay(Twin):
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
-        self.optimizer = torch.optim.AdamW(self.network.parameters())
+    def take_step(self, loss, rate):
+        super().take_step(loss, rate * (1 + 1e-5))
 
 
 class OtherLoss(Twin):
     @staticmethod
     def error_of(p, y):
-        return error_of(p + 1e-8, y)
+        return -torch.mean(y * torch.log(p + 2e-8) + (1 - y) * torch.log(1 - p + 2e-8))
 
 
-FAULTS = [{"masks": OtherMasks}, {"masks": NoDropout}, *({"kind": k} for k in (OtherRate, OtherEpsilon, WeightDecay))]
+class OtherAdam(Twin):
+    adam = partial(torch.optim.Adam, eps=1.1e-8)
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.optimizer = self.adam(self.network.parameters())
 
 
-@pytest.mark.parametrize("fault", [*FAULTS, {"kind": OtherLoss}], ids=lambda fault: next(iter(fault.values())).__name__)
-def test_what_the_twin_does_differently_shows(side, fault):
-    assert not agree(side.ours, train_twin(twin(side, **fault), STEPS, quietly))
+class WeightDecay(OtherAdam):
+    adam = torch.optim.AdamW
 
 
-def test_a_dropout_that_ours_does_not_have_is_named(side):
-    masks = OurMasks(side.network)
+@pytest.mark.parametrize("masks", [OtherMasks, NoDropout])
+def test_other_masks_show(sides, ours, masks):
+    assert not agree(ours, trained(twin_for(sides, masks=masks)))
+
+
+@pytest.mark.parametrize("kind", [OtherAdam, WeightDecay, OtherRate, OtherLoss])
+def test_what_the_twin_does_otherwise_shows(sides, ours, kind):
+    assert not agree(ours, trained(twin_for(sides, kind=kind)))
+
+
+def test_a_dropout_that_ours_does_not_have_is_named(sides):
+    masks = OurMasks(sides[1])
     for path, rate in (("attn1.other", 0.1), ("attn1.dropout", 0.2)):
         with pytest.raises(ValueError, match=f"our network must have a dropout '{path}' with rate {rate}"):
             masks.draw(path, rate, (7, 30, 32))

@@ -5,6 +5,7 @@ import pytest
 
 from train.data import Source
 from train.report.outcomes import Outcome, Report
+from train.signals import Stop
 
 from ..conftest import small_images
 
@@ -46,6 +47,18 @@ def outcome(row, error, *, protocol="per_image", side="ours", seed=0, pointing=0
         seconds=61.0,
         where="a processor; jax 1.2.3",
     )
+
+
+class StopAfter(Stop):
+    """Asks a run to leave after so many training steps."""
+
+    def __init__(self, steps=10**9):
+        super().__init__()
+        self.steps = steps
+
+    def __bool__(self):
+        self.steps -= 1
+        return self.steps < 0
 
 
 def report(*outcomes, planned=None, failed=()):

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.report.command import main
-from train.report.outcomes import from_json
+from train.report.command import TRAINERS, main
+from train.report.outcomes import read_report
 from train.report.plan import Options, plan
-from train.report.work import TRAINERS
 from train.runs import read_config
 
 
@@ -41,7 +40,7 @@ def test_every_run_is_done_once(finished):
 
 def test_the_page_shows_what_the_folders_hold(finished):
     assert sorted(path.name for path in (finished / "out").iterdir()) == ["results.json", "results.md", "results.png"]
-    made = from_json((finished / "out" / "results.json").read_text())
+    made = read_report(finished / "out" / "results.json")
     assert (made.planned, len(made.outcomes)) == (4, 4)
     for outcome in made.outcomes:
         folder = finished / "runs" / outcome.protocol / outcome.row / outcome.side / "seed-0"
@@ -94,12 +93,12 @@ def test_runs_that_another_report_holds_are_not_trained_again(finished, small_ar
     assert report(small_archive, tmp_path, *known, trainers={"ours": fail, "pytorch": fail}) == 1
     names = [f"per_image/{row}/{side}/seed-1" for row in ("cnn", "cbam") for side in ("ours", "pytorch")]
     assert asked == names
-    made = from_json((tmp_path / "out" / "results.json").read_text())
-    assert made.outcomes == from_json(kept.read_text()).outcomes
+    made = read_report(tmp_path / "out" / "results.json")
+    assert made.outcomes == read_report(kept).outcomes
     assert (made.planned, made.failed, made.options["known"]) == (8, names, ["results.json"])
     assert "--known" not in (tmp_path / "out" / "results.md").read_text()
     assert report(small_archive, tmp_path, *known, "--no-train", "--rows", "cbam", "--protocols", "per_image") == 1
-    assert {run.row for run in from_json((tmp_path / "out" / "results.json").read_text()).outcomes} == {"cbam"}
+    assert {run.row for run in read_report(tmp_path / "out" / "results.json").outcomes} == {"cbam"}
 
 
 def test_a_run_s_own_folder_comes_before_another_report(finished, small_archive, tmp_path):
@@ -109,7 +108,7 @@ def test_a_run_s_own_folder_comes_before_another_report(finished, small_archive,
     (tmp_path / "other.json").write_text(json.dumps(values))
     known = ["--known", str(tmp_path / "other.json"), "--no-train", "--out", str(tmp_path / "out")]
     assert report(small_archive, finished, *known) == 0
-    made = from_json((tmp_path / "out" / "results.json").read_text())
+    made = read_report(tmp_path / "out" / "results.json")
     assert len(made.outcomes) == 4
     assert all(run.test_accuracy != 0.125 for run in made.outcomes)
 
@@ -119,7 +118,7 @@ def test_a_run_s_own_folder_comes_before_another_report(finished, small_archive,
     [
         ({"options": {"epochs": 50}}, "with the same options, got FILE: epochs 50 then, 1 now"),
         ({"images": {"images": 7}}, "on the same images, got: images 7 then, 39 now"),
-        ({"outcomes": [{}]}, "must name the results.json of a report, got FILE: "),
+        ({"outcomes": [{}]}, "expected the results.json of a report, got FILE: "),
         (None, "No such file or directory: 'FILE'"),
     ],
 )
@@ -174,7 +173,7 @@ def test_other_images_are_noticed_before_anything_is_trained(finished, tmp_path,
 def test_another_configuration_in_the_folder_is_refused(finished, small_archive, capsys):
     before = log_of(finished)
     assert report(small_archive, finished, "--epochs", "2") == 2
-    assert "holds a run with another configuration: --epochs is 1 there, 2 in the report" in capsys.readouterr().err
+    assert "holds a run with another configuration: epochs 1 then, 2 now" in capsys.readouterr().err
     assert log_of(finished) == before
 
 

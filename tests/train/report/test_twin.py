@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,18 +11,21 @@ from safetensors.torch import load_file
 
 from flax_attn.testing import tolerance
 from torch_ref.networks import patch as pt
+from train import twin
 from train.config import PatchConfig
 from train.loop import NonFiniteError, Run, StoppedError, Tally
 from train.runs import RunFolder
-from train.twin import TwinRun
+
+from .conftest import StopAfter
 
 SAME_ERROR = tolerance("training error", "float32")
 
 
-def train(config, source, stop=lambda: False):
-    twin = TwinRun(config, source, stop)
-    twin.train(lambda metrics: None)
-    return twin
+def train(config, source, steps=10**9):
+    """Trains a twin, at most for so many steps, and returns its folder."""
+    for _ in twin.train(config, source, StopAfter(steps)):
+        pass
+    return RunFolder(Path(config.run_dir))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,7 @@ def finished(config, small_source):
 
 
 def test_the_folder_holds_what_ours_does(finished):
-    names = {path.name for path in finished.folder.path.iterdir()}
+    names = {path.name for path in finished.path.iterdir()}
     assert names == {
         ".lock",
         "attention.png",
@@ -49,8 +53,8 @@ def test_the_folder_holds_what_ours_does(finished):
         "steps.jsonl",
         "twin.pt",
     }
-    assert len(finished.folder.history()) == 2
-    assert len(finished.folder.step_errors()) == 2 * (31 // 6)
+    assert len(finished.history()) == 2
+    assert len(finished.step_errors()) == 2 * (31 // 6)
 
 
 def test_it_is_the_training_of_ours(finished, config, small_source):
@@ -60,15 +64,15 @@ def test_it_is_the_training_of_ours(finished, config, small_source):
         tests.append(Tally())
         for fed, scores in run.test():
             tests[-1].add(float(scores.error), float(scores.accuracy), int(fed.real.sum()))
-    np.testing.assert_allclose(finished.folder.step_errors(), steps, rtol=SAME_ERROR)
-    for theirs, ours in zip(finished.folder.history(), tests, strict=True):
+    np.testing.assert_allclose(finished.step_errors(), steps, rtol=SAME_ERROR)
+    for theirs, ours in zip(finished.history(), tests, strict=True):
         np.testing.assert_allclose(theirs.test_error, ours.error, rtol=SAME_ERROR)
         assert theirs.test_accuracy == ours.accuracy
 
 
 def test_the_weights_are_those_of_the_twin(finished):
-    state = torch.load(finished.folder.path / "twin.pt", weights_only=True)["network"]
-    written = load_file(finished.folder.path / "model.safetensors")
+    state = torch.load(finished.path / "twin.pt", weights_only=True)["network"]
+    written = load_file(finished.path / "model.safetensors")
     pt.Net().load_state_dict(written)
     assert all(torch.equal(tensor, state[name]) for name, tensor in written.items() if "num_batches" not in name)
 
@@ -78,28 +82,27 @@ def test_a_stopped_run_resumes_from_its_last_epoch_with_its_masks(config, small_
     names = ("whole", "parts")
     whole, parts = (dataclasses.replace(config, run_dir=str(tmp_path / name)) for name in names)
     expected = train(whole, small_source)
-    count = iter(range(100))
     with pytest.raises(StoppedError):
-        train(parts, small_source, lambda: next(count) == 7)  # in the second epoch
+        train(parts, small_source, steps=7)  # in the second epoch
     folder = RunFolder(tmp_path / "parts")
     assert (len(folder.history()), len(folder.step_errors())) == (1, 8)
     torch.manual_seed(99)
     again = train(parts, small_source)
-    assert again.folder.step_errors() == expected.folder.step_errors()
-    errors = [[metrics.test_error for metrics in run.folder.history()] for run in (again, expected)]
+    assert again.step_errors() == expected.step_errors()
+    errors = [[metrics.test_error for metrics in run.history()] for run in (again, expected)]
     assert errors[0] == errors[1]
 
 
 def test_a_broken_state_is_named_and_the_folder_free_again(config, finished, small_source, tmp_path):
     folder = tmp_path / "run"
-    shutil.copytree(finished.folder.path, folder)
+    shutil.copytree(finished.path, folder)
     config = dataclasses.replace(config, run_dir=str(folder))
     whole = (folder / "twin.pt").read_bytes()
     (folder / "twin.pt").write_bytes(whole[:1000])
     with pytest.raises(ValueError, match=r"twin.pt must be the state of this twin, got another or a broken one"):
-        TwinRun(config, small_source)
+        train(config, small_source)
     (folder / "twin.pt").write_bytes(whole)
-    TwinRun(config, small_source).train(lambda metrics: None)
+    train(config, small_source)
 
 
 def test_a_non_finite_loss_stops_it(config, small_source, tmp_path):
@@ -110,4 +113,4 @@ def test_a_non_finite_loss_stops_it(config, small_source, tmp_path):
 
 def test_it_resumes_only_on_its_own_images(finished, config, other_source):
     with pytest.raises(ValueError, match=r"is not what the run in .* began with: .*digest"):
-        TwinRun(config, other_source)
+        train(config, other_source)
