@@ -32,7 +32,7 @@ from flax_attn.testing.flax_side import cast, parameter_paths
 
 from .config import PatchConfig, check, read_options, told_default
 from .data import Source, open_source
-from .data.batches import check_batch_size
+from .data.feed import check_batch_size
 from .data.source import RESIDENT_BYTES
 from .devices import Layout
 from .loop import Run

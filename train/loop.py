@@ -14,8 +14,7 @@ from flax import nnx
 from .checkpoints import Checkpoints, Place, SaveError
 from .config import Config
 from .data import Source
-from .data.batches import check_batch_size
-from .data.feed import Fed, open_feed
+from .data.feed import Fed, check_batch_size, open_feed
 from .devices import Layout
 from .runs import EpochMetrics, RunFolder
 from .show import Bar, epoch_line

@@ -13,7 +13,7 @@ import flax_attn
 from flax_attn.networks.patch import PatchNetwork
 
 from ..config import PatchConfig
-from ..data.batches import eval_batches
+from ..data.feed import eval_batches
 from ..devices import Layout
 from ..runs import DATA, read_config, read_json
 from ..tasks.patch import build_network

@@ -15,8 +15,7 @@ from torch_ref.report.run import cpu_name, hardware
 
 from ..config import flag, read_options
 from ..data import Source
-from ..data.batches import check_batch_size
-from ..data.feed import DataError
+from ..data.feed import DataError, check_batch_size
 from ..loop import NonFiniteError, StoppedError
 from ..runs import CONFIG, RunFolder
 from ..show import epoch_line, say

@@ -22,8 +22,16 @@ from train import devices
 from train.__main__ import main
 from train.config import Config
 from train.data import Source, source
-from train.data.batches import check_batch_size, eval_batches, train_batches
-from train.data.feed import DataError, ResidentFeed, StreamedFeed, default_workers, open_feed
+from train.data.feed import (
+    DataError,
+    ResidentFeed,
+    StreamedFeed,
+    check_batch_size,
+    default_workers,
+    eval_batches,
+    open_feed,
+    train_batches,
+)
 from train.devices import Layout
 from train.loop import Run
 from train.signals import SIGNALS
