@@ -21,7 +21,7 @@ check: lint types
 test: lint types tests
 
 # Before an issue is closed: at most an hour. `make -k nightly` goes on after a failure.
-nightly: parity nightly-tests kills mutants
+nightly: parity nightly-tests docs kills mutants
 
 lint: .venv/.test
 	.venv/bin/ruff check .

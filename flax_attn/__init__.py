@@ -10,8 +10,8 @@ Import blocks from here or create them by name (`create_block`, `list_blocks`); 
 as ``from flax_attn.networks.patch import NetCBAM``.
 
 Maps are channels last, (b, h, w, c); tokens are (b, n, c). In addition to their own arguments, all blocks, networks and
-layers take ``rngs`` and the keyword arguments of `Options`. Inputs of the wrong shape raise ``ValueError``; the message
-gives the argument, the expected shape and the actual shape.
+layers take ``rngs`` and the keyword arguments of `Options` (`layers.Dropout` takes ``rngs`` alone). Inputs of the wrong
+shape raise ``ValueError``; the message gives the argument, the expected shape and the actual shape.
 """
 
 from .blocks.additive import AdditiveAttention as AdditiveAttention

@@ -1,5 +1,6 @@
 """Checks of arguments; every message gives argument, expected and got."""
 
+import difflib
 import math
 import numbers
 from collections.abc import Sequence
@@ -88,3 +89,14 @@ def check_choice(argument: str, value: object, choices: Sequence[object]) -> Non
     """Raises ``ValueError`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{argument} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def nearest(name: object, names: Sequence[str]) -> str:
+    """The end of an error message about an unknown name: the nearest of the known ones, or all of them.
+
+    Example:
+        >>> nearest("cbma", ["cbam", "eca"]), nearest("x", ["cbam", "eca"])
+        ("did you mean 'cbam'?", 'available: cbam, eca')
+    """
+    near = difflib.get_close_matches(str(name), names)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"available: {', '.join(names)}"

@@ -4,15 +4,14 @@
 NAME``, the training report and the documentation all read this table. To add a block, add an entry to `BLOCKS`.
 """
 
-import difflib
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from flax import nnx
 
-from ._check import check_positive
+from ._check import check_positive, nearest
 from .blocks.additive import AdditiveAttention
 from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
@@ -142,18 +141,7 @@ def find_block(name: str) -> Entry:
     return by_name[name]
 
 
-def nearest(name: object, names: Sequence[str]) -> str:
-    """The end of an error message about an unknown name: the nearest of the known ones, or all of them.
-
-    Example:
-        >>> nearest("cbma", ["cbam", "eca"]), nearest("x", ["cbam", "eca"])
-        ("did you mean 'cbam'?", 'available: cbam, eca')
-    """
-    near = difflib.get_close_matches(str(name), names)
-    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"available: {', '.join(names)}"
-
-
-def create_block(name: str, channels: int, *, size: Size | None = None, rngs: nnx.Rngs, **arguments: Any) -> nnx.Module:
+def create_block(name: str, channels: int, *, size: Size | None = None, rngs: nnx.Rngs, **arguments: Any) -> Any:
     """Creates a block by name.
 
     Args:

@@ -40,7 +40,7 @@ RNGS = {"rngs": nnx.Rngs(0)}
         (lambda: flax_attn.BasicConv(3, 5, 3, padding=-1, **RNGS), "padding must be a whole number >= 0, got -1"),
         (
             lambda: flax_attn.BasicConv(3, 5, 7, dilation=2, padding=1, **RNGS)(jnp.ones((1, 10, 12, 3))),
-            "x must have h >= 11, the kernel spans 13, got 10",
+            "x must have h >= 11 for a kernel that spans 13, got 10",
         ),
         (lambda: flax_attn.SinePositionEncoding2d(8, 0, **RNGS), "temperature must be a finite number above 0, got 0"),
         (lambda: flax_attn.MultiHeadAttention(2, 4, 2, 2, "0.1", **RNGS), r"dropout must lie in \[0, 1\], got '0.1'"),

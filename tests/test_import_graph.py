@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("flax_attn", "torch_ref", "train")
+PACKAGES = ("flax_attn", "torch_ref", "train", "tests")
 
 
 def module_files(root, packages):

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: all that it takes to continue to the bit.
+"""Checkpoints of a run: everything needed to resume bit-identically.
 
 A checkpoint is a folder named by its step: ``state`` as orbax writes it, ``place``, ``metrics`` and the digest of each
 file. It is written under another name, flushed to the disk and then renamed; one that changed afterwards is refused.
@@ -7,6 +7,7 @@ file. It is written under another name, flushed to the disk and then renamed; on
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,7 @@ class Checkpoints:
         try:
             shutil.rmtree(saving, ignore_errors=True)
             saving.mkdir(parents=True)
-            # A full disk is found here first, as orbax would print a traceback per array.
-            (saving / "space").write_bytes(bytes(2 * sum(array.nbytes for array in arrays.values()) + SPARE))
-            (saving / "space").unlink()
+            _check_space(saving, 2 * sum(array.nbytes for array in arrays.values()) + SPARE)
             with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
                 checkpointer.save(saving / STATE, args=ocp.args.StandardSave(arrays))
             _write_json(saving / PLACE, dataclasses.asdict(place))
@@ -92,7 +91,7 @@ class Checkpoints:
         return state, Place(**{**place, "tally": tuple(place["tally"])})
 
     def choose(self, *, older: bool) -> tuple[int | None, list[str]]:
-        """Chooses the newest checkpoint, if any, and clears away what an earlier process left; with notes for the user.
+        """Chooses the newest checkpoint, if any, and removes what an earlier process left; with notes for the user.
 
         Raises ``ValueError`` where it is damaged, unless ``older`` allows to set it aside for the one before.
         """
@@ -138,6 +137,17 @@ class Checkpoints:
             (self.folder / DELETED / str(last)).rename(self.folder / str(last))
 
 
+def _check_space(folder: Path, size: int) -> None:
+    """Raises ``OSError`` for a full disk, for which orbax would print a traceback per array."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OSError(f"the disk is full: {size / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
+    if hasattr(os, "posix_fallocate"):  # also finds quotas and limits
+        with (folder / "space").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+        (folder / "space").unlink()
+
+
 def steps_in(folder: Path) -> list[int]:
     """The steps at which a folder has complete checkpoints, in order."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
@@ -145,7 +155,7 @@ def steps_in(folder: Path) -> list[int]:
 
 
 def problems_of(checkpoint: Path) -> list[str]:
-    """What is wrong with the files of a checkpoint; empty if they are what was written."""
+    """Problems of the files of a checkpoint; empty if they are intact."""
     try:
         written = read_json(checkpoint / DIGESTS)
     except ValueError:

@@ -57,21 +57,21 @@ Progress = Callable[[], None]  # called after each step
 
 @dataclass(frozen=True)
 class Options:
-    """Trains the PyTorch twin of a network and ours alike, and compares the two.
+    """Trains a network and its PyTorch twin on the same batches and compares them.
 
     Attributes:
-        network: What attends to the map before the classifier, as for training.
+        network: The block before the classifier, as for training.
         data: The images of the patch task, as for training; few enough to fit on the device.
         patches: Patches by image, or by the place in the batch alone.
-        token_order: What a token of multi_head is.
-        position: The position encoding of multi_head.
+        token_order: What a token is, for blocks over tokens.
+        position: The position encoding in front of a block over tokens.
         batch_size: Images per step.
         shuffle: Whether each epoch has its own random order, or file order.
         steps: Optimizer steps on either side.
         learning_rate: Adam's, or its maximum under a schedule.
         schedule: The learning rate over the steps.
-        dtype: Of weights and computation. float64: is it the same function? float32: does it round as PyTorch does?
-        seed: Of the weights, the patches, the order of the images and dropout.
+        dtype: Dtype of everything. float64 tests whether both compute the same, float32 whether they round alike.
+        seed: Seed of the weights, patches, order and dropout.
         runs: Further PyTorch runs, which differ only in the order of their sums; they make the band.
         run_dir: The folder for results, new or empty.
     """

@@ -10,7 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import tyro
 
 import flax_attn
-from flax_attn.registry import BLOCKS, nearest
+from flax_attn._check import nearest
+from flax_attn.registry import BLOCKS
 
 NETWORKS = ["cnn", *flax_attn.list_blocks()]
 TaskName = Literal["patch", "channel", "sensor"]
@@ -40,11 +41,10 @@ class Config:
         learning_rate: Adam's, or its maximum under a schedule.
         schedule: The learning rate over the run: constant, or one_cycle, up over the first fifth and down along a
             cosine.
-        dtype: Of the network's computation; parameters and loss are always float32.
-        seed: Of the weights, the patches, the order in training and dropout.
-        save_steps: Checkpoints within an epoch, every so many steps; 0: only after each epoch, and when the run is
-            stopped.
-        keep: How many of the last checkpoints are kept, beside the one with the smallest test error.
+        dtype: Dtype of the network's computation; parameters and loss are always float32.
+        seed: Seed of the weights, the patches, the order in training and dropout.
+        save_steps: Steps between checkpoints within an epoch; 0 saves only after each epoch and when stopped.
+        keep: Number of latest checkpoints to keep, besides the one with the smallest test error.
         tensorboard: Whether to write event files for TensorBoard, into the run folder's tensorboard.
         run_dir: The folder for results, new or empty.
     """
@@ -79,12 +79,12 @@ class PatchConfig(Config):
     """Trains a small network to tell whether an image holds a white patch.
 
     Attributes:
-        network: What attends to the map before the classifier: cnn, nothing, or a block by its name in docs/blocks.md.
-            cbam is the channel gate alone, as in the tutorial; cbam_spatial has both.
-        patches: Patches by image, fresh each epoch for training and fixed for testing; or by the place in the batch
-            alone, as in the tutorial.
-        token_order: What a token of multi_head or additive is: a pixel with its channels, or the tutorial's reshape.
-        position: The position encoding in front of multi_head or additive.
+        network: The block before the classifier, by its name in docs/blocks.md; cnn for none. cbam is the channel gate
+            alone, as in the tutorial; cbam_spatial has both gates.
+        patches: per_image draws a patch for each image, new in each training epoch, fixed for testing; article derives
+            it from the position in the batch, as in the tutorial.
+        token_order: What a token is, for blocks over tokens: a pixel with its channels, or the tutorial's reshape.
+        position: The position encoding in front of a block over tokens.
     """
 
     network: Annotated[str, tyro.conf.arg(metavar="NAME")] = "cbam"
@@ -98,7 +98,7 @@ class ChannelConfig(Config):
     """Trains a small network to tell the class of an array, behind a gate for its channels.
 
     Attributes:
-        ratio: The gate's hidden layer has this many times fewer channels than the arrays.
+        ratio: Reduction ratio of the gate's hidden layer.
     """
 
     task: TaskName = "channel"

@@ -108,7 +108,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A run with all that records it; ``stop`` says when to save and leave."""
+    """A run with its logs, checkpoints and progress bar; ``stop`` says when to save and exit."""
 
     run: Run
     folder: RunFolder
@@ -163,7 +163,7 @@ class Training:
 
     def _add(self, tally: Tally, scores: Scores, fed: Fed, epoch: int, part: str) -> float:
         """Adds a batch to the tally, shows how it goes, and returns the batch's error."""
-        # Waits for the step: with some 30 of them under way XLA's CPU devices would block one another for good.
+        # Waits for the step: with some 30 of them under way XLA's CPU devices would deadlock.
         error, at, step = float(scores.error), f"epoch {epoch + 1}", self.run.place.step
         if not math.isfinite(error):
             where = f"{at}, step {step % self.run.steps + 1}" if part == "train" else f"the test after {at}"
@@ -173,7 +173,7 @@ class Training:
         return error
 
     def _save(self, test_error: float | None = None) -> None:
-        """Saves, and leaves if the run was asked to; a full disk is no reason to lose what it still computes."""
+        """Saves, then exits if asked to; a failed save is reported and training continues."""
         run = self.run
         floats = [leaf for leaf in jax.tree.leaves(run.state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
         if not all(np.isfinite(leaf).all() for leaf in floats):

@@ -177,7 +177,7 @@ def read_config(path: Path) -> Config:
         raise FileNotFoundError(f"there must be a run in {path}, got no {CONFIG if path.is_dir() else 'such folder'}")
     values = read_json(file)
     task = values.get("task", "patch")
-    kind = type(PRESETS[task]["quick"]) if task in PRESETS else Config
+    kind = type(PRESETS[task if isinstance(task, str) and task in PRESETS else "patch"]["quick"])
     hints = get_type_hints(kind)
     unknown = values.keys() - {field.name for field in dataclasses.fields(kind)}
     if unknown:

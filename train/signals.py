@@ -14,7 +14,7 @@ AGAIN = 0.1  # seconds within which signals count as one: `timeout` signals both
 
 
 class Stop:
-    """Catches the signals as long as it is entered; one entered within another is that other one."""
+    """Catches these signals while entered; entered within another Stop, it returns that one."""
 
     def __init__(self) -> None:
         self.signal: int | None = None  # the first that came
@@ -42,7 +42,7 @@ class Stop:
         if self.signal is None:
             self.signal, self._came = number, time.monotonic()
             with contextlib.suppress(OSError):  # a lost terminal
-                os.write(2, b"\nstopping: the run saves and leaves; once more, and it leaves at once\n")
+                os.write(2, b"\nstopping: saving a checkpoint; signal again to exit at once\n")
         elif time.monotonic() - self._came > AGAIN:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

@@ -57,8 +57,9 @@ def main(words: Sequence[str]) -> int:
         try:
             train(run, folder, checkpoints, notes, stop, began)
         except StoppedError:
-            fail(0, f"stopped after step {run.place.step}; {checkpoints.last_good()}")
-            return fail(status(stop.signal or 0), f"to continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}")
+            to_continue = f"to continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}"
+            lines = f"stopped after step {run.place.step}; {checkpoints.last_good()}\n{to_continue}"
+            return fail(status(stop.signal or 0), lines)
         except (NonFiniteError, DataError, OSError, *EXHAUSTED) as error:
             what = f"one of the {run.source.unit} cannot be read: " if isinstance(error, DataError) else ""
             return fail(1, f"error: {what}{first_line(error)}; {checkpoints.last_good()}")
@@ -110,12 +111,8 @@ def parse(argv: Sequence[str]) -> Arguments[Any]:
     if known.resume is not None:
         default = dataclasses.replace(read_config(Path(known.resume)), run_dir=known.resume)
     kind: Any = Arguments[type(default)]  # type: ignore[misc]  # the options of the task, known only now
-    try:
-        arguments: Arguments[Any] = read_options(kind, PROGRAM, argv, Arguments(default))
-    except SystemExit as stop:
-        if stop.code:
-            tell_owners(argv, default.task)
-        raise
+    check_owners(argv, default.task)
+    arguments: Arguments[Any] = read_options(kind, PROGRAM, argv, Arguments(default))
     if known.resume is None and arguments.resume_older:
         raise ValueError("--resume-older needs --resume, got no --resume")
     differing = [
@@ -128,13 +125,13 @@ def parse(argv: Sequence[str]) -> Arguments[Any]:
     return arguments
 
 
-def tell_owners(argv: Sequence[str], task: str) -> None:
-    """Says which task has the options that this one lacks."""
+def check_owners(argv: Sequence[str], task: str) -> None:
+    """Raises ``ValueError`` for an option that only another task has."""
     given = {word.partition("=")[0].replace("_", "-") for word in argv}
     for owner, presets in PRESETS.items():
         for name in sorted(vars(presets["quick"]).keys() - vars(PRESETS[task]["quick"]).keys()):
             if flag(name) in given:
-                print(f"error: {flag(name)} belongs to --task {owner}, got --task {task}", file=sys.stderr)
+                raise ValueError(f"{flag(name)} belongs to --task {owner}, got --task {task}")
 
 
 def prepare(
@@ -171,7 +168,7 @@ def prepare(
         run.state, run.place = checkpoints.restore(step, run.state)
         where = f"continuing after step {step}"
         if run.place.epochs == config.epochs:
-            where += ", the last one: only the files that follow it are written again"
+            where += ", the last step: only the final files are rewritten"
     folder.go_back_to(run.place.epochs, run.place.step)
     changed = {name: getattr(config, name) for name in Config.FREE}
     folder.write_json(CONFIG, vars(dataclasses.replace(read_config(folder.path), **changed)))

@@ -23,13 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from flax_attn.testing import tolerance
 
-from .plots import plain_log
-from .text import drawable
+from .plots import new_figure, plain_log
 
 FIRST = 10  # steps that have to agree one by one in float32
 OURS, TWIN = "tab:orange", "tab:blue"
@@ -122,8 +120,7 @@ def findings(found: dict[str, Any]) -> list[str]:
 
 def save_picture(path: Path, title: str, found: dict[str, Any]) -> None:
     """Draws the losses over the steps, and the difference with the band and the tolerance."""
-    figure = Figure(figsize=(9, 7.5), layout="constrained")
-    figure.suptitle(drawable(title), parse_math=False)  # a path may hold dollars
+    figure = new_figure(title, 9, 7.5)
     losses, apart = figure.subplots(2, 1, sharex=True)
     loss, dtype, limit = found["loss"], found["options"]["dtype"], found["verdict"]["tolerance"]
     steps = np.arange(1, len(loss["ours"]) + 1)

@@ -99,7 +99,7 @@ class BasicConv(nnx.Module):
         for name, size, padded in zip("hw", self.reach, x.shape[1:3], strict=True):
             if padded + 2 * self.padding < size:
                 raise ValueError(
-                    f"x must have {name} >= {size - 2 * self.padding}, the kernel spans {size}, got {padded}"
+                    f"x must have {name} >= {size - 2 * self.padding} for a kernel that spans {size}, got {padded}"
                 )
         x = self.conv(x)
         if self.bn is not None:

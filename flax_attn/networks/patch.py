@@ -57,7 +57,9 @@ class ConvPart(nnx.Module):
         """
         check_shape("x", x, "b h w c", c=3)
         if min(x.shape[1:3]) < 4:
-            raise ValueError(f"x must be at least 4 by 4 pixels, it is halved twice, got {x.shape[1]} by {x.shape[2]}")
+            raise ValueError(
+                f"x must be at least 4 by 4 pixels, as it is halved twice, got {x.shape[1]} by {x.shape[2]}"
+            )
         z = ops.max_pool_2x2(self.bn1a(ops.leaky_relu(self.c1a(x))))
         z = ops.max_pool_2x2(self.bn2a(ops.leaky_relu(self.c2a(z))))
         return self.c3(z)

@@ -104,7 +104,7 @@ def test_basic_conv_takes_maps_that_its_kernel_fits_into_and_no_smaller_ones(ker
     for name, size, axis in (("h", (h - 1, w), 0), ("w", (h, w - 1), 1)):
         if 0 in size:
             continue
-        message = f"x must have {name} >= {smallest[axis]}, the kernel spans {reach[axis]}, got {size[axis]}"
+        message = f"x must have {name} >= {smallest[axis]} for a kernel that spans {reach[axis]}, got {size[axis]}"
         with pytest.raises(ValueError, match=rf"^{message}\b"):
             jax.eval_shape(call, jnp.ones((1, *size, 2)))
 

@@ -241,7 +241,7 @@ def test_bad_shapes(network, shape):
 @pytest.mark.parametrize("network", [fx.ConvPart, *NETWORKS])
 @pytest.mark.parametrize("size", [(3, 96), (96, 3)])
 def test_images_too_small_to_be_halved_twice(network, size):
-    message = f"x must be at least 4 by 4 pixels, it is halved twice, got {size[0]} by {size[1]}"
+    message = f"x must be at least 4 by 4 pixels, as it is halved twice, got {size[0]} by {size[1]}"
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda x: network(rngs=nnx.Rngs(0))(x), jnp.ones((2, *size, 3)))
 

@@ -148,6 +148,10 @@ def test_the_presets_are_the_tutorials():
 
 
 BAD_VALUES = {
+    "--ratio 3": "--ratio belongs to --task channel, got --task patch",
+    "--task channel --network=cnn": "--network belongs to --task patch, got --task channel",
+    "--position none --task sensor": "--position belongs to --task patch, got --task sensor",
+    "--task sensor --token_order pixels": "--token-order belongs to --task patch, got --task sensor",
     "--epochs 0": "--epochs must be at least 1, got 0",
     "--batch-size 0": "--batch-size must be at least 1, got 0",
     "--workers -1": "--workers must be at least 0, got -1",
@@ -199,10 +203,6 @@ UNKNOWN = {
     "--preset": "--preset",
     "--preset x": "x",
     "--task chess": "chess",
-    "--ratio 3": "--ratio belongs to --task channel, got --task patch",
-    "--task channel --network=cnn": "--network belongs to --task patch, got --task channel",
-    "--position none --task sensor": "--position belongs to --task patch, got --task sensor",
-    "--task sensor --token_order pixels": "--token-order belongs to --task patch, got --task sensor",
 }
 
 

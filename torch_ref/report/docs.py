@@ -2,8 +2,7 @@
 
 import inspect
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +23,19 @@ def write_between(path: Path, mark: str, text: str) -> None:
     Raises:
         ValueError: the document lacks one of the marks.
     """
-    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
-    old = path.read_text(encoding="utf-8")
-    new, count = re.subn(f"{begin}.*{end}", lambda _: f"{begin}\n{text.strip()}\n{end}", old, flags=re.DOTALL)
-    if not count:
-        raise ValueError(f"{path} must contain {begin} and {end}, got at most one of them")
+    write_all_between(path, {mark: text})
+
+
+def write_all_between(path: Path, texts: Mapping[str, str]) -> None:
+    """`write_between` for several marks at once; nothing is written where one is missing."""
+    old = new = path.read_text(encoding="utf-8")
+    for mark, text in texts.items():
+        begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+        before, _, rest = new.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"{path} must contain {begin} and {end}, got at most one of them")
+        new = f"{before}{begin}\n{text.strip()}\n{end}{after}"
     if new != old:
         _write(path, new)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 from rich.console import Console
+from rich.rule import Rule
 
 from torch_ref.report.run import cpu_name, hardware
 
@@ -130,7 +131,7 @@ def work(runs: Sequence[Planned], source: Source, folder: Path, trainers: dict[S
         for number, run in enumerate(runs, start=1):
             if is_done(run, attempts):
                 continue
-            console.rule(f"{number} of {len(runs)}: {run.name}")
+            say(console, Rule(f"{number} of {len(runs)}: {run.name}"))
             began = time.perf_counter()
             code = trainers[run.key.side](run, source, console)
             attempt = {"run": run.name, "status": code, "seconds": time.perf_counter() - began}

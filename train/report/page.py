@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
+from torch_ref.report.docs import write_all_between
+
 from ..config import flag
 from ..data.source import PATCH
 from ..runs import write_whole
@@ -35,15 +37,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 def write_docs(report: Report, docs: Path) -> list[Path]:
     """Writes the figure and the numbers, and replaces the tables in the hand-written page; returns their paths."""
-    text = (docs / PAGE).read_text(encoding="utf-8")
-    for name, part in sections(report).items():
-        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        before, _, old = text.partition(begin)
-        _, found, after = old.partition(end)
-        if not found:
-            raise ValueError(f"{docs / PAGE} must contain {begin} and {end}")
-        text = f"{before}{begin}\n{part}\n{end}{after}"
-    write_whole(docs / PAGE, text)
+    write_all_between(docs / PAGE, sections(report))
     return [docs / PAGE, *_write_figures(report, docs)]
 
 

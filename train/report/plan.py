@@ -1,7 +1,6 @@
 """The rows of the results tables, and the runs that a report consists of."""
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, cast
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, cast
 import tyro
 
 from flax_attn import list_blocks
+from flax_attn._check import nearest
 from flax_attn.registry import find_block
 
 from ..config import PRESETS, Config, PatchConfig, check, flag, told_default
@@ -76,7 +76,7 @@ class Options:
     """
 
     data: Annotated[str, tyro.conf.arg(metavar="KIND[:PATH]")] = "synthetic"
-    rows: tuple[str, ...] = tuple(SHOWN)
+    rows: tuple[str, ...] = (ALL,)
     protocols: tuple[Protocol, ...] = PROTOCOLS
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 50
@@ -119,8 +119,8 @@ def plan(options: Options) -> list[Planned]:
     rows = tuple(ROWS) if options.rows == (ALL,) else options.rows
     for name in rows:
         if name not in ROWS:
-            near = difflib.get_close_matches(name, ROWS, cutoff=0.5) or [ALL, *ROWS]
-            raise ValueError(f"--rows must be all or rows of the tables, got {name!r}; near it: {', '.join(near)}")
+            hint = nearest(name, [ALL, *ROWS])
+            raise ValueError(f"--rows must be all or rows of the tables, got {name!r}; {hint}")
     if options.article_epochs is not None and options.article_epochs < 1:
         raise ValueError(f"--article-epochs must be at least 1, got {options.article_epochs}")
     sides: tuple[Side, ...] = ("ours", "pytorch")

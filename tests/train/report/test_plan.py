@@ -52,7 +52,7 @@ def test_the_epochs_of_the_article_protocol():
         (Options(seeds=()), "--seeds must be at least one, none of them twice, got ''"),
         (Options(seeds=(1, 1)), "--seeds must be at least one, none of them twice, got '1 1'"),
         (Options(rows=()), "--rows must be at least one"),
-        (Options(rows=("cnn", "cbma")), "--rows must be all or rows of the tables, got 'cbma'; near it: cbam"),
+        (Options(rows=("cnn", "cbma")), "--rows must be all or rows of the tables, got 'cbma'; did you mean 'cbam'?"),
         (Options(epochs=0), "--epochs must be at least 1, got 0"),
         (Options(article_epochs=0), "--article-epochs must be at least 1, got 0"),
         (Options(seeds=(-1,)), r"--seed must lie in \[0, 2\*\*32\), got -1"),
