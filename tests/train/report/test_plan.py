@@ -6,19 +6,19 @@ import json
 import pytest
 
 from flax_attn import list_blocks
-from train.report.plan import ROWS, SHOWN, Options, check_same, plan, words
+from train.report.plan import ROWS, Options, check_same, plan, words
 from train.runs import CONFIG, write_whole
 from train.training import parse as parse_training
 
 
 def test_every_row_has_every_protocol_seed_and_side_once():
     runs = plan(Options(seeds=(3, 5)))
-    assert len(runs) == len({run.path for run in runs}) == 2 * len(SHOWN) * 3
+    assert len(runs) == len({run.path for run in runs}) == 2 * len(ROWS) * 3
     first = runs[: len(runs) // 2]
     assert {run.key.seed for run in first} == {3}  # half way there is one seed of everything
     twins = [run for run in runs if run.key.side == "pytorch"]
     assert {run.key.protocol for run in twins} == {"per_image"}
-    assert {run.key.row for run in twins} == set(SHOWN)
+    assert {run.key.row for run in twins} == set(ROWS)
 
 
 def test_every_block_has_a_row():
