@@ -141,7 +141,7 @@ def main() -> int:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, help="source files; all of ops, layers, blocks and convert")
-    parser.add_argument("--count", type=int, default=60, help="size of the sample (60)")
+    parser.add_argument("--count", type=int, default=40, help="size of the sample (40)")
     parser.add_argument(
         "--seed", type=int, default=int(f"{date.today():%G%V}"), help="of the sample; by default the week"
     )
