@@ -20,6 +20,7 @@ from .tolerances import DTYPES
 from .torch_side import TorchMaps
 
 MODES = ("train", "eval")
+MOST_LINES = 7  # of a reason why two modules cannot be paired: the table beside it says more
 PRECISIONS = ("highest", "high", "default")
 
 
@@ -157,7 +158,11 @@ def _load(flax_module: nnx.Module, torch_module: Any, rename: Mapping[str, str] 
         return load_in_float64(flax_module, state_dict, rename)
     except MisfitError as error:
         trees = side_by_side(flax_module, state_dict, rename)
-        raise ValueError(f"flax_module and torch_module cannot be paired: {error}\n\n{trees}") from error
+        told = str(error).splitlines()
+        if len(told) > MOST_LINES:
+            told[MOST_LINES - 2 : -1] = [f"  ... and {len(told) - MOST_LINES + 1} more"]
+        cause = "\n".join(told)
+        raise ValueError(f"flax_module and torch_module cannot be paired: {cause}\n\n{trees}") from error
 
 
 def _objective(

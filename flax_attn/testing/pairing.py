@@ -1,5 +1,6 @@
 """Two modules side by side: which entries of their state_dicts match, and which do not."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,20 +11,23 @@ from ..convert.state_dict import in_place
 from ..convert.walk import survey
 
 Shapes = dict[str, tuple[int, ...]]
+SHOWN = 5  # entries of each kind
 
 
 def side_by_side(module: nnx.Module, state_dict: Mapping[str, Any], rename: Mapping[str, str] | None) -> str:
-    """A table of all entries: PyTorch's name and shape, Flax's as PyTorch would have it, and how they go together.
+    """A table of the entries that differ: PyTorch's name and shape, Flax's as PyTorch would have it, and how.
+
+    What matches is counted, and so is what differs in the same way as many others.
 
     Example:
         >>> from flax_attn.layers import Linear
         >>> import numpy as np
         >>> given = {"weight": np.zeros((2, 3)), "biases": np.zeros(2)}
         >>> print(side_by_side(Linear(3, 2, rngs=nnx.Rngs(0)), given, None))
-        torch_module   flax_module
-        weight (2, 3)  weight (2, 3)  matches
-        biases (2,)                   only in torch_module
-                       bias (2,)      only in flax_module
+        torch_module  flax_module
+        biases (2,)                only in torch_module
+                      bias (2,)    only in flax_module
+        1 more matches
     """
     names = rename_all(state_dict, rename)
     theirs = {names[name]: _shape(value) for name, value in state_dict.items()}
@@ -31,6 +35,7 @@ def side_by_side(module: nnx.Module, state_dict: Mapping[str, Any], rename: Mapp
     ours = {path: entry.shape for path, entry in in_place(listed, theirs).items()}
     ours |= {path: variable.shape for path, variable in unknown.items()}
     rows = [("torch_module", "flax_module", "")]
+    count: Counter[str] = Counter()
     for path in dict.fromkeys([*theirs, *ours]):
         verdict = "matches" if theirs.get(path) == ours.get(path) else "another shape"
         if path not in ours or path not in theirs:
@@ -39,9 +44,14 @@ def side_by_side(module: nnx.Module, state_dict: Mapping[str, Any], rename: Mapp
             verdict = "no conversion rule"
         elif path.endswith("num_batches_tracked"):
             verdict = "ignored"
-        rows.append((_cell(path, theirs), _cell(path, ours), verdict))
+        count[verdict] += 1
+        if verdict not in ("matches", "ignored") and count[verdict] <= SHOWN:
+            rows.append((_cell(path, theirs), _cell(path, ours), verdict))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    return "\n".join(f"{left:<{widths[0]}}  {right:<{widths[1]}}  {verdict}".rstrip() for left, right, verdict in rows)
+    lines = [f"{left:<{widths[0]}}  {right:<{widths[1]}}  {verdict}".rstrip() for left, right, verdict in rows]
+    shown = Counter(verdict for _, _, verdict in rows)
+    rest = {verdict: number - shown[verdict] for verdict, number in count.items() if verdict != "ignored"}
+    return "\n".join([*lines, *(f"{number} more {verdict}" for verdict, number in rest.items() if number)])
 
 
 def _shape(value: Any) -> tuple[int, ...]:

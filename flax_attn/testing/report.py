@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .locate import Finding
-from .tolerances import TRAINED, UNITS
+from .tolerances import FLOAT32_SIZES, TRAINED, UNITS
+
+SHOWN = 10  # rows in a short report
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,13 @@ class Report:
         name: of the pair.
         rows: by dtype, mode, quantity, and PyTorch's order of tensors.
         finding: where the two sides first differ, if something failed and the place was found.
+        explanations: how the two sides differ there, one line each, as far as that is known.
     """
 
     name: str
     rows: Sequence[Row]
     finding: Finding | None = None
+    explanations: Sequence[str] = ()
 
     @property
     def ok(self) -> bool:
@@ -77,10 +81,6 @@ class Report:
     def vacuous(self) -> list[Row]:
         """The rows that compared zeros with zeros, as behind a dead ReLU, and so prove nothing."""
         return [row for row in self.rows if row.note == "zero in torch"]
-
-    def _looks_like_float32(self) -> bool:
-        errors = [row.error for row in self.failures if row.dtype == "float64" and row.quantity not in TRAINED]
-        return bool(errors) and max(errors) < UNITS["float32"] * 2**6
 
     def worst(self, quantity: str, dtype: str) -> Row | None:
         """The row with the largest error of a quantity (NaN counts as largest), or None if there is none."""
@@ -104,14 +104,39 @@ class Report:
         ours, theirs = self.pooled(dtype)
         return ours / theirs
 
+    def full(self) -> str:
+        """The report with every row, failed or not."""
+        return "\n".join([*self._head(), *map(str, self.rows)])
+
     def __str__(self) -> str:
+        """The cause and the first failed rows; of a success the worst row of each dtype, mode and quantity."""
+        rows = self.failures[:SHOWN] or self._worst_of_each()
+        hidden = len(self.failures or self.rows) - len(rows)
+        more = [f"... and {hidden} more; print(report.full()) shows all"] if hidden else []
+        return "\n".join([*self._head(), *map(str, rows), *more])
+
+    def _head(self) -> list[str]:
         head = f"{self.name}: {len(self.failures)} of {len(self.rows)} comparisons failed"
         if self.vacuous:
             head += f"; {len(self.vacuous)} compared zeros with zeros, which proves nothing"
         found = [str(self.finding)] if self.finding else []
-        if self._looks_like_float32():
-            found.append("errors of this size in float64 look like a float32 somewhere inside")
-        return "\n".join([head, *found, *map(str, self.failures or self.rows)])
+        return [head, *found, *(self.explanations or self._float32())]
+
+    def _worst_of_each(self) -> list[Row]:
+        worst: dict[tuple[str, str, str], Row] = {}
+        for row in self.rows:
+            kept = worst.setdefault((row.dtype, row.mode, row.quantity), row)
+            if row.error > kept.error:
+                worst[row.dtype, row.mode, row.quantity] = row
+        return list(worst.values())
+
+    def _float32(self) -> list[str]:
+        """A hint, where the errors in float64 have the sizes that a float32 inside makes."""
+        errors = [row.error for row in self.failures if row.dtype == "float64" and row.quantity not in TRAINED]
+        least, most = FLOAT32_SIZES
+        if errors and least <= max(errors) < most:
+            return ["errors of this size in float64 look like a float32 somewhere inside"]
+        return []
 
 
 class ParityError(AssertionError):

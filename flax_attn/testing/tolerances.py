@@ -52,6 +52,10 @@ the first number, and no case above the second one."""
 UNITS: dict[str, float] = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7}
 """One unit in the last place of 1. Errors below it are raised to it: they do not say who is better."""
 
+# The relative errors in float64 that rounding to float32 somewhere inside makes: from a small part of a sum to all of a
+# deep network, whose layers amplify it.
+FLOAT32_SIZES = (1e-9, 1e-4)
+
 # Documented figures are stale if current ones differ by more than this factor; another CPU, which sums in another
 # order, stays within it.
 STALE = 100.0

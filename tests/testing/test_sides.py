@@ -101,10 +101,10 @@ def test_modules_that_cannot_be_paired_stand_side_by_side():
         compare(ours, theirs, ROWS)
     told = [" ".join(line.split()) for line in str(error.value).splitlines()]
     assert "torch_module flax_module" in told
-    assert "0.weight (7, 5) 0.weight (7, 5) matches" in told
+    assert "2 more matches" in told
     assert "1.weight (2, 7) 1.weight (3, 7) another shape" in told
     assert "2.weight (3,) only in flax_module" in told
-    assert "2.num_batches_tracked () 2.num_batches_tracked () ignored" in told
+    assert not any("num_batches_tracked" in line for line in told)
 
 
 def test_what_no_rule_converts_is_listed_too():
@@ -116,7 +116,7 @@ def test_what_no_rule_converts_is_listed_too():
     with pytest.raises(ValueError, match=r"cannot be paired: module must hold .* Param 'layers\.1\.gain'") as error:
         compare(ours, theirs, ROWS)
     told = [" ".join(line.split()) for line in str(error.value).splitlines()]
-    assert "0.weight (7, 5) 0.weight (7, 5) matches" in told
+    assert "2 more matches" in told
     assert "1.weight (1,) only in torch_module" in told
     assert "layers.1.gain (3, 2) no conversion rule" in told
 
@@ -127,8 +127,23 @@ def test_entries_in_place_of_another_stand_side_by_side():
     with pytest.raises(ValueError, match="cannot be paired") as error:
         compare(ours, theirs, ROWS)
     told = [" ".join(line.split()) for line in str(error.value).splitlines()]
-    assert "k_proj_weight (6, 5) k_proj_weight (6, 5) matches" in told
+    assert not any(line.startswith("k_proj_weight") for line in told)
     assert "v_proj_weight (6, 4) v_proj_weight (6, 5) another shape" in told
+
+
+def test_two_large_trees_show_what_differs_and_no_more():
+    """A gate that one side lacks, or the names of another library: a few of each, with a count."""
+    layers = [torch.nn.Linear(5, 5) for _ in range(20)]
+    ours = nnx.Sequential(*(Linear(5, 5, use_bias=False, rngs=nnx.Rngs(0)) for _ in layers))
+    for theirs, expected in (
+        (torch.nn.Sequential(*layers), ["15 more only in torch_module", "20 more matches"]),
+        (torch.nn.ModuleDict({"body": torch.nn.Sequential(*layers)}), ["15 more only in flax_module"]),
+    ):
+        with pytest.raises(ValueError, match="cannot be paired") as error:
+            compare(ours, theirs, ROWS)
+        told = str(error.value).splitlines()
+        assert len(told) <= 30
+        assert set(expected) < set(told)
 
 
 @pytest.mark.parametrize(("theirs", "shape"), [(torch.nn.Linear(5, 7), (11, 6)), (torch.nn.Bilinear(5, 5, 7), (11, 5))])
