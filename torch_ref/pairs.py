@@ -15,6 +15,7 @@ from flax import nnx
 from flax_attn.networks.patch import CHANNELS
 from flax_attn.registry import find_block
 from flax_attn.testing import Layouts, Report
+from flax_attn.testing.tolerances import table
 
 from .cases import CASES, GATES, Case, Input
 from .maps import attention_maps
@@ -61,6 +62,8 @@ class Pair:
             torch_maps=attention_maps,
             zero_gradients=self.zero_gradients,
             name=self.case.name,
+            # Small modules, whose bounds nothing widens.
+            tolerances=table(jax.default_backend(), self.case.name, options.get("precision", "highest")),
             batches=[all_digits_of(batch) for batch in self.batches],
             **options,
         )

@@ -16,7 +16,8 @@ from .optimizers import OptimizerPair, choose
 from .pairing import side_by_side
 from .report import ParityError, Report, Row
 from .results import Objective, random_cotangents
-from .tolerances import DTYPES
+from .rounding import widened
+from .tolerances import DTYPES, QUANTITIES, TRAINED
 from .torch_side import TorchMaps
 
 MODES = ("train", "eval")
@@ -42,6 +43,7 @@ def compare(
     torch_maps: TorchMaps | None = None,
     cotangents: Sequence[np.ndarray] | None = None,
     zero_gradients: Collection[str] | Mapping[str, Collection[str]] = (),
+    tolerances: Mapping[tuple[str, str], float] | None = None,
     precision: str = "highest",
     compiler_options: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -78,8 +80,13 @@ def compare(
         cotangents: the weights of each output in the sum that is differentiated, in PyTorch's layout; fixed random
             numbers by default.
         zero_gradients: parameters and inputs (``input[1]``) whose gradient is zero by algebra, so that it has no
-            relative error: its norm is then taken relative to that of all gradients. A mapping from modes to such
-            names if this holds in one mode only, as for a bias before BatchNorm in training.
+            relative error: its norm is then taken relative to that of all gradients. Needed only where it does not
+            vanish beside all other gradients in PyTorch's float64 already. A mapping from modes to such names if this
+            holds in one mode only.
+        tolerances: bounds of your own by (quantity, dtype), as in `flax_attn.testing.tolerances.TABLE`:
+            ``{("output", "float32"): 1e-3}``. The others start from that table; where it does not suffice, as in deep
+            networks, a result may be off by four times PyTorch's own error, or by four times what errors of a few units
+            in the last place in all of its arithmetic change.
         precision: of matrix products on the Flax side: "highest", "high" or "default".
         compiler_options: of XLA, as for ``jax.jit``. ``{"xla_backend_optimization_level": 0}`` takes little more than
             half the time to compile, for programs that run once.
@@ -110,6 +117,7 @@ def compare(
     _check_choices(modes, dtypes, steps, precision, layouts)
     for place, batch in enumerate([inputs, *batches]):
         _check_inputs(batch, len(inputs), place, layouts)
+    _check_tolerances(tolerances or {})
     zero = _by_mode(zero_gradients, torch_module, len(inputs), rename)
     if load:
         flax_module = _load(flax_module, torch_module, rename)
@@ -126,6 +134,7 @@ def compare(
         seed=seed,
         name=name,
         compiler_options=compiler_options,
+        tolerances=tolerances or {},
     )
     objective = _objective(comparison, [inputs, *batches], modes, cotangents)
     if "train" in modes or steps:
@@ -134,6 +143,7 @@ def compare(
     for dtype in dtypes:
         for mode in modes:
             rows += comparison.rows(inputs, objective, mode, dtype)
+    rows = widened(comparison, rows, inputs, objective)
     if steps:
         for label, pair in choose(optimizers).items():
             rows += comparison.trained_rows([inputs, *batches], objective, steps, label, pair)
@@ -230,6 +240,14 @@ def _check_choices(modes: Sequence[str], dtypes: Sequence[str], steps: int, prec
     unknown = set(layouts) - {"inputs", "outputs", "maps", "dropouts"}
     if unknown:
         raise ValueError(f"layouts must have the keys inputs, outputs, maps and dropouts, got {sorted(unknown)}")
+
+
+def _check_tolerances(tolerances: Any) -> None:
+    known = [(quantity, dtype) for quantity in (*QUANTITIES, *TRAINED) for dtype in DTYPES]
+    if not isinstance(tolerances, Mapping) or any(row not in known for row in tolerances):
+        raise ValueError(f"tolerances must map (quantity, dtype) to numbers, as {known[0]}, got {tolerances!r}")
+    if not all(isinstance(bound, int | float) and bound >= 0 for bound in tolerances.values()):
+        raise ValueError(f"tolerances must be numbers >= 0, got {tolerances!r}")
 
 
 def _check_inputs(inputs: Sequence[Any], count: int, batch: int, layouts: Layouts) -> None:

@@ -16,7 +16,7 @@ from .masks import KeepMasks
 from .optimizers import OptimizerPair
 from .report import Row
 from .results import Objective, Results
-from .tolerances import QUANTITIES, TRAINED, tolerance
+from .tolerances import QUANTITIES, TRAINED, ZERO, tolerance
 from .torch_side import TorchMaps, TorchSide
 
 Zero = Mapping[str, frozenset[str]]
@@ -38,23 +38,20 @@ class Comparison:
     seed: int
     name: str
     compiler_options: Mapping[str, Any] | None = None
+    tolerances: Mapping[tuple[str, str], float] = field(default_factory=dict)
     shares: "Comparison | None" = None
     _compiled: dict[tuple[str, str], FlaxSide] = field(default_factory=dict)
 
     def rows(self, inputs: Sequence[Any], objective: Objective, mode: str, dtype: str) -> list[Row]:
         """Compares one call in one mode and dtype."""
-        inputs, objective = _rounded(inputs, objective, dtype)
+        inputs, objective = rounded_call(inputs, objective, dtype)
         masks = KeepMasks(self.seed)
         truth = self.theirs(mode, "float64", dtype).run(inputs, objective, masks)
         theirs = truth
         if dtype != "float64":
             theirs = self.theirs(mode, dtype, dtype).run(inputs, objective, KeepMasks(self.seed))
         ours = self.ours(mode, dtype).run(inputs, objective, masks)
-        return [
-            row
-            for quantity in QUANTITIES
-            for row in self._quantity(quantity, ours, theirs, truth, mode, dtype, _norm_of_gradients(truth))
-        ]
+        return self.rows_of(ours, theirs, truth, mode, dtype)
 
     def trained_rows(
         self, batches: Sequence[Sequence[Any]], objective: Objective, steps: int, label: str, optimizers: OptimizerPair
@@ -62,22 +59,34 @@ class Comparison:
         """Compares two training runs of ``steps`` steps, also for modules with buffers and no parameter."""
         masks = [KeepMasks(self.seed, step) for step in range(steps)]
         objective = objective.trainable()
-        theirs = self.theirs("train", "float64", "float64").fit(optimizers.torch, batches, objective, masks)
+        reference = self.theirs("train", "float64", "float64")
+        zero = _vanishing(reference.run(batches[0], objective, KeepMasks(self.seed, 0)))
+        theirs = reference.fit(optimizers.torch, batches, objective, masks)
         ours = self.ours("train", "float64").fit(optimizers.flax, batches, objective, masks)
-        everything = _norm(theirs.trained_parameter.values()) or 1.0
-        rows = [
-            row
-            for quantity in TRAINED
-            for row in self._quantity(quantity, ours, theirs, theirs, label, "float64", everything)
-        ]
+        rows = self.trained_rows_of(ours, theirs, theirs, label, zero)
         return [row if row.ok or row.quantity != "loss" else _with_step(row, ours, theirs) for row in rows]
+
+    def rows_of(self, ours: Results, theirs: Results, truth: Results, mode: str, dtype: str) -> list[Row]:
+        """The rows for the results of one call."""
+        zero = _vanishing(truth)
+        everything = _norm_of_gradients(truth)
+        sides = (ours, theirs, truth)
+        return [row for name in QUANTITIES for row in self._quantity(name, *sides, mode, dtype, everything, zero)]
+
+    def trained_rows_of(
+        self, ours: Results, theirs: Results, truth: Results, label: str, zero: frozenset[str]
+    ) -> list[Row]:
+        """The rows for two training runs; ``zero`` are the parameters whose gradient is zero by algebra."""
+        everything = _norm(truth.trained_parameter.values()) or 1.0
+        sides = (ours, theirs, truth)
+        return [row for name in TRAINED for row in self._quantity(name, *sides, label, "float64", everything, zero)]
 
     def locate(self, inputs: Sequence[Any], objective: Objective, rows: Sequence[Row]) -> Finding | None:
         """Where the two sides first differ, if one of the failed ``rows`` is about a single call."""
         failed = next((row for row in rows if not row.ok and row.quantity in QUANTITIES), None)
         if failed is None:
             return None
-        inputs, objective = _rounded(inputs, objective, failed.dtype)
+        inputs, objective = rounded_call(inputs, objective, failed.dtype)
         limit = self._limit("output", failed.dtype)
         theirs = self.theirs(failed.mode, "float64", failed.dtype)
         return locate(self.ours(failed.mode, failed.dtype), theirs, inputs, objective, [self.seed], limit)
@@ -117,25 +126,38 @@ class Comparison:
         )
 
     def _limit(self, quantity: str, dtype: str) -> float:
-        return tolerance(quantity, dtype, jax.default_backend(), self.name, self.precision)
+        given = self.tolerances.get((quantity, dtype))
+        return (
+            given if given is not None else tolerance(quantity, dtype, jax.default_backend(), self.name, self.precision)
+        )
 
     def _quantity(
-        self, quantity: str, ours: Results, theirs: Results, truth: Results, mode: str, dtype: str, everything: float
+        self,
+        quantity: str,
+        ours: Results,
+        theirs: Results,
+        truth: Results,
+        mode: str,
+        dtype: str,
+        everything: float,
+        zero: frozenset[str],
     ) -> list[Row]:
         """The rows of one quantity; ``everything`` is the norm that parts that are zero by algebra are relative to."""
         rows = []
         limit = self._limit(quantity, dtype)
         mine, reference, other = ours.of(quantity), truth.of(quantity), theirs.of(quantity)
-        zero = self.zero_gradients["train" if quantity in TRAINED else mode]
+        named = self.zero_gradients["train" if quantity in TRAINED else mode]
         for path in dict.fromkeys([*reference, *mine]):
             here = (quantity, path, mode, dtype)
             if path not in mine or path not in reference:
                 side = "flax" if path not in mine else "torch"
                 rows.append(Row(*here, float("inf"), 0.0, limit, f"missing in {side}"))
-            elif path in zero and "gradient" in quantity:
+            elif "gradient" in quantity and (
+                path in zero or (path in named and _norm([reference[path]]) <= limit * everything)
+            ):
                 norms = [_norm([side[path]]) / everything for side in (mine, reference, other)]
                 rows.append(Row(*here, _largest(norms[:2]), norms[2], limit, "zero by algebra"))
-            elif path in zero and quantity == "trained parameter":
+            elif quantity == "trained parameter" and path in zero | named:
                 # It was moved by the rounding errors in its gradient, which differ between the sides.
                 error = _norm([mine[path] - reference[path]]) / everything
                 rows.append(Row(*here, error, 0.0, limit, "zero by algebra"))
@@ -146,7 +168,18 @@ class Comparison:
         return rows
 
 
-def _rounded(inputs: Sequence[Any], objective: Objective, dtype: str) -> tuple[list[Any], Objective]:
+def _vanishing(truth: Results) -> frozenset[str]:
+    """The parameters and inputs whose gradient is zero but for rounding: a bias before a norm, a key's under a softmax.
+
+    PyTorch's float64 decides, for all dtypes. Exact zeros are none, as those of a dead ReLU.
+    """
+    gradients = truth.parameter_gradient | truth.input_gradient
+    most = ZERO * _norm_of_gradients(truth)
+    return frozenset(path for path, array in gradients.items() if 0 < _norm([array]) <= most)
+
+
+def rounded_call(inputs: Sequence[Any], objective: Objective, dtype: str) -> tuple[list[Any], Objective]:
+    """The inputs and cotangents, rounded to ``dtype``."""
     arrays = [None if array is None else rounded(array, dtype) for array in inputs]
     cotangents = [rounded(array, dtype) for array in objective.cotangents]
     return arrays, Objective(cotangents, objective.curvature)

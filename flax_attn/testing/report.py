@@ -9,6 +9,7 @@ from .locate import Finding
 from .tolerances import FLOAT32_SIZES, TRAINED, UNITS
 
 SHOWN = 10  # rows in a short report
+LOST = "lost in rounding"
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Row:
         error: ours, relative; NaN where a result is not finite.
         torch_error: PyTorch's own, in the same dtype; 0 for float64.
         tolerance: the largest ``error`` allowed.
-        note: "zero by algebra", "missing in flax", "not finite in torch", or "zero in torch", which compares nothing (a
-            dead ReLU, for instance).
+        note: "zero by algebra", "missing in flax", "not finite in torch", or what compares nothing: "zero in torch" (a
+            dead ReLU, for instance), and "lost in rounding", where a result of 0 would be within the tolerance.
     """
 
     quantity: str
@@ -119,6 +120,9 @@ class Report:
         head = f"{self.name}: {len(self.failures)} of {len(self.rows)} comparisons failed"
         if self.vacuous:
             head += f"; {len(self.vacuous)} compared zeros with zeros, which proves nothing"
+        lost = [row for row in self.rows if row.note == LOST]
+        if lost:
+            head += f"; {len(lost)} are lost in rounding, PyTorch's as well, which proves nothing either"
         found = [str(self.finding)] if self.finding else []
         return [head, *found, *(self.explanations or self._float32())]
 

@@ -61,18 +61,43 @@ FLOAT32_SIZES = (1e-9, 1e-4)
 STALE = 100.0
 
 # Where a tensor is the remainder of larger sums, a result may be off by what PyTorch's moves when all its arithmetic is
-# off by the tolerance of an output (`flax_attn.testing.noise`). The largest of some random runs measures that; it falls
-# short of the worst case by less than this factor. What is all or nothing, a saturated gate about to turn say, takes a
-# few runs to happen.
+# off by the tolerance of an output (`flax_attn.testing.rounding`). The largest of some random runs measures that; it
+# falls short of the worst case by less than this factor. What is all or nothing, a saturated gate about to turn say,
+# takes a few runs to happen.
 NOISE_RUNS = 32
 NOISE_SIZES = 8  # each of them half the one before: in bfloat16 down to less than one unit in the last place
 NOISE_FACTOR = 4.0
+
+# A network of any depth may be off by as much, times the same factor, when all its arithmetic is off by these units in
+# the last place, in turn. A float64 sum hardly ever takes a ReLU or a maximum across a kink; in the narrow dtypes it
+# happens now and then, changes all gradients before it, and takes more runs to be seen.
+NOISE_UNITS = (1.0, 2.0, 4.0)
+WIDENING_RUNS = {"float64": 3, "float32": 24, "bfloat16": 12}
+
+# A gradient with less than this share of the norm of all gradients, in PyTorch's float64, is zero but for rounding.
+ZERO = 1e-12
 
 UNDERFLOW: dict[str, float] = {"float64": 2.0**-511, "float32": 2.0**-63, "bfloat16": 2.0**-63}
 """The root of the smallest normal number: what is smaller has 0 as its square. Next to saturation there are such."""
 
 # Statistical tests of initial values and dropout rates: the probability that a correct sample is rejected.
 P_VALUE = 1e-4
+
+
+def table(backend: str = "cpu", case: str = "", precision: str = "highest") -> dict[tuple[str, str], float]:
+    """All tolerances by (quantity, dtype), the ``tolerances`` of `flax_attn.testing.compare` that nothing widens.
+
+    Args:
+        backend: as for `tolerance`.
+        case: likewise.
+        precision: likewise.
+
+    Example:
+        >>> table()["output", "float64"] == tolerance("output", "float64")
+        True
+    """
+    rows = dict.fromkeys((quantity, dtype) for quantity, dtype, _ in TABLE if quantity in (*QUANTITIES, *TRAINED))
+    return {row: tolerance(*row, backend, case, precision) for row in rows}
 
 
 def tolerance(quantity: str, dtype: str, backend: str = "cpu", case: str = "", precision: str = "highest") -> float:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from flax_attn.testing.comparison import Comparison
 from flax_attn.testing.errors import rounded
 from flax_attn.testing.flax_side import load_in_float64
-from flax_attn.testing.noise import unexplained
 from flax_attn.testing.results import Objective, random_cotangents
+from flax_attn.testing.rounding import unexplained
 from torch_ref.cases import Case
 from torch_ref.draws import SETS, coarse, family
 from torch_ref.maps import attention_maps

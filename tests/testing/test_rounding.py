@@ -9,8 +9,9 @@ from flax import nnx
 from flax_attn import ops
 from flax_attn.layers import BatchNorm, Linear
 from flax_attn.testing.comparison import Comparison
-from flax_attn.testing.noise import noise, unexplained
+from flax_attn.testing.noise import noise
 from flax_attn.testing.results import Objective
+from flax_attn.testing.rounding import unexplained
 
 TIED = np.array([[3.0, 1.0, 3.0, 2.0], [5.0, 5.0, 5.0, 0.0]], np.float32)
 BOTH = {"train": frozenset(), "eval": frozenset()}
