@@ -16,7 +16,7 @@ from .optimizers import OptimizerPair, choose
 from .pairing import side_by_side
 from .report import ParityError, Report, Row
 from .results import Objective, random_cotangents
-from .rounding import widened
+from .rounding import widened, widened_training
 from .tolerances import DTYPES, QUANTITIES, TRAINED
 from .torch_side import TorchMaps
 
@@ -146,7 +146,9 @@ def compare(
     rows = widened(comparison, rows, inputs, objective)
     if steps:
         for label, pair in choose(optimizers).items():
-            rows += comparison.trained_rows([inputs, *batches], objective, steps, label, pair)
+            run = ([inputs, *batches], objective, steps)
+            trained = comparison.trained_rows(*run, label, pair)
+            rows += widened_training(comparison, trained, *run, pair)
     return Report(name or type(flax_module).__name__, rows, comparison.locate(inputs, objective, rows))
 
 

@@ -58,13 +58,26 @@ class Comparison:
     ) -> list[Row]:
         """Compares two training runs of ``steps`` steps, also for modules with buffers and no parameter."""
         masks = [KeepMasks(self.seed, step) for step in range(steps)]
-        objective = objective.trainable()
-        reference = self.theirs("train", "float64", "float64")
-        zero = _vanishing(reference.run(batches[0], objective, KeepMasks(self.seed, 0)))
-        theirs = reference.fit(optimizers.torch, batches, objective, masks)
-        ours = self.ours("train", "float64").fit(optimizers.flax, batches, objective, masks)
-        rows = self.trained_rows_of(ours, theirs, theirs, label, zero)
+        theirs = self.trained(batches, objective, optimizers, masks)
+        ours = self.ours("train", "float64").fit(optimizers.flax, batches, objective.trainable(), masks)
+        rows = self.trained_rows_of(ours, theirs, label, self.zero_in_training(batches[0], objective))
         return [row if row.ok or row.quantity != "loss" else _with_step(row, ours, theirs) for row in rows]
+
+    def trained(
+        self,
+        batches: Sequence[Sequence[Any]],
+        objective: Objective,
+        optimizers: OptimizerPair,
+        masks: Sequence[KeepMasks],
+    ) -> Results:
+        """PyTorch's training run, one step per entry of ``masks``, which it draws."""
+        side = self.theirs("train", "float64", "float64")
+        return side.fit(optimizers.torch, batches, objective.trainable(), masks)
+
+    def zero_in_training(self, inputs: Sequence[Any], objective: Objective) -> frozenset[str]:
+        """The parameters whose gradient is zero by algebra in train mode."""
+        side = self.theirs("train", "float64", "float64")
+        return _vanishing(side.run(inputs, objective.trainable(), KeepMasks(self.seed, 0)))
 
     def rows_of(self, ours: Results, theirs: Results, truth: Results, mode: str, dtype: str) -> list[Row]:
         """The rows for the results of one call."""
@@ -73,12 +86,10 @@ class Comparison:
         sides = (ours, theirs, truth)
         return [row for name in QUANTITIES for row in self._quantity(name, *sides, mode, dtype, everything, zero)]
 
-    def trained_rows_of(
-        self, ours: Results, theirs: Results, truth: Results, label: str, zero: frozenset[str]
-    ) -> list[Row]:
+    def trained_rows_of(self, ours: Results, theirs: Results, label: str, zero: frozenset[str]) -> list[Row]:
         """The rows for two training runs; ``zero`` are the parameters whose gradient is zero by algebra."""
-        everything = _norm(truth.trained_parameter.values()) or 1.0
-        sides = (ours, theirs, truth)
+        everything = _norm(theirs.trained_parameter.values()) or 1.0
+        sides = (ours, theirs, theirs)
         return [row for name in TRAINED for row in self._quantity(name, *sides, label, "float64", everything, zero)]
 
     def locate(self, inputs: Sequence[Any], objective: Objective, rows: Sequence[Row]) -> Finding | None:

@@ -5,7 +5,7 @@ differ under every order of axes that gives them the same shape. The layouts of 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -16,7 +16,9 @@ from .errors import relative_error
 from .flax_side import FlaxSide
 from .layouts import one_each, to_flax
 from .masks import KeepMasks
+from .noise import KINDS, noise
 from .results import Arrays, Objective
+from .tolerances import NOISE_FACTOR, NOISE_UNITS, UNITS
 from .torch_side import TorchSide
 from .trace import Call, trace_flax, trace_torch
 
@@ -70,7 +72,7 @@ class Finding:
 def locate(
     ours: FlaxSide, theirs: TorchSide, inputs: Sequence[Any], objective: Objective, seed: Sequence[int], limit: float
 ) -> Finding | None:
-    """Runs both sides once more, recording every submodule.
+    """Runs both sides once more, recording every submodule, and PyTorch's a second time under rounding noise.
 
     Args:
         ours: the Flax side.
@@ -78,7 +80,7 @@ def locate(
         inputs: what both are called with.
         objective: what is differentiated.
         seed: of the keep-masks.
-        limit: relative errors above it are differences.
+        limit: relative errors above it are differences, if they are larger than what the noise makes.
 
     Returns:
         The first call in PyTorch's order whose output differs or is NaN on either side; else the last one whose output
@@ -86,8 +88,10 @@ def locate(
     """
     masks = KeepMasks(*seed)
     torch_calls = trace_torch(theirs, inputs, objective, masks)  # first: it draws the masks
+    with noise(NOISE_UNITS[0] * UNITS[ours.dtype], 0, **KINDS[ours.dtype]):
+        moved = trace_torch(theirs, inputs, objective, KeepMasks(*seed))
     calls = list(_pairs(trace_flax(ours, inputs, objective, masks), torch_calls))
-    search = _Search(ours, limit)
+    search = _Search(ours, limit, {id(call): shaken for call, shaken in zip(torch_calls, moved, strict=True)})
     for mine, other in calls:
         finding = search.output(mine, other)
         if finding is not None:
@@ -102,24 +106,37 @@ def locate(
 
 
 class _Search:
-    """Compares calls; ``limit`` is the largest error that counts as equal."""
+    """Compares calls.
 
-    def __init__(self, side: FlaxSide, limit: float) -> None:
-        self.side, self.limit = side, limit
+    Args:
+        side: the Flax side.
+        least: an error that counts as equal everywhere.
+        moved: PyTorch's calls under rounding noise, by the identity of those without.
+    """
+
+    def __init__(self, side: FlaxSide, least: float, moved: Mapping[int, Call]) -> None:
+        self.side, self.least, self.moved = side, least, moved
+
+    def limit(self, other: Call, what: str, path: str) -> float:
+        """The largest error that counts as equal."""
+        moved, array = getattr(self.moved[id(other)], what).get(path), getattr(other, what)[path]
+        rounding = self.least if moved is None else NOISE_FACTOR * _error(moved, array)
+        return max(self.least, rounding if np.isfinite(rounding) else self.least)
 
     def output(self, mine: Call, other: Call) -> Finding | None:
-        for _, left, right in self.aligned(mine, other, "values"):
+        for path, left, right in self.aligned(mine, other, "values"):
             bad = np.isnan(left) | np.isnan(right) | (_infinite(left, right) & (left != right))
             if np.any(bad):
                 return self.finding(mine, other, "not finite", left, right, bad)
-            if _error(left, right) > self.limit:
+            if _error(left, right) > self.limit(other, "values", path):
                 return self.finding(mine, other, "output", left, right)
         return None
 
     def gradient(self, mine: Call, other: Call, floor: float) -> Finding | None:
-        for _, left, right in self.aligned(mine, other, "gradients"):
+        for path, left, right in self.aligned(mine, other, "gradients"):
+            limit = self.limit(other, "gradients", path)
             # Zero by algebra up to rounding on both sides is no difference. NaN is neither above nor below.
-            if not relative_error(left, right) <= self.limit and not max(_norm(left), _norm(right)) <= floor:
+            if not relative_error(left, right) <= limit and not max(_norm(left), _norm(right)) <= floor:
                 return self.finding(mine, other, "gradient", left, right)
         return None
 
@@ -136,7 +153,10 @@ class _Search:
         place = np.argmax(np.abs(left.astype(np.float64) - right) if bad is None else bad)
         index = tuple(int(i) for i in np.unravel_index(place, right.shape))
         before = list(self.aligned(mine, other, "inputs")) if what != "gradient" else []
-        given = any(_error(a, b) > self.limit or np.any(np.isnan(a) | np.isnan(b)) for _, a, b in before)
+        given = any(
+            _error(a, b) > self.limit(other, "inputs", path) or np.any(np.isnan(a) | np.isnan(b))
+            for path, a, b in before
+        )
         return Finding(
             path=other.path,
             what=what,

@@ -23,12 +23,16 @@ ARITHMETIC = frozenset(OPERATIONS.split())
 # BatchNorm writes to these two, so it must get the tensors themselves.
 STATISTICS = ("running_mean", "running_var")
 
+# In the narrow dtypes few digits decide between maxima; float64 has many, and a tie behind arithmetic remains one.
+KINDS = {"float64": {"ties": True}, "float32": {"results": True}, "bfloat16": {"results": True}}
+
 
 @contextmanager
-def noise(size: float, seed: int, results: bool = False) -> Iterator[None]:
+def noise(size: float, seed: int, results: bool = False, ties: bool = False) -> Iterator[None]:
     """Adds random relative errors of up to ``size`` to the operands of PyTorch's arithmetic in the with-block.
 
-    With ``results`` also to its results, so that equal results no longer are.
+    With ``results`` also to its results, so that equal results no longer are. With ``ties`` equal numbers in one
+    operand get equal errors, so that a tie behind arithmetic stays one; for float64.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -40,7 +44,13 @@ def noise(size: float, seed: int, results: bool = False) -> Iterator[None]:
             return tuple(shaken(item) for item in value)
         if not isinstance(value, torch.Tensor) or not value.is_floating_point() or name in STATISTICS:
             return value
-        unit = torch.rand(value.shape, dtype=value.dtype, generator=generator) * 2 - 1
+        if ties and value.dtype == torch.float64:
+            factor = int(torch.randint(2**62, (), generator=generator)) | 1
+            # The upper half of a product of odd numbers depends on all bits of both.
+            mixed = ((value.view(torch.int64) | 1) * factor >> 32) * factor >> 32
+            unit = mixed.to(value.dtype) / 2**31
+        else:
+            unit = torch.rand(value.shape, dtype=value.dtype, generator=generator) * 2 - 1
         return value * (1 + size * unit)
 
     class Noise(TorchDispatchMode):  # type: ignore[misc]

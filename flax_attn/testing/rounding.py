@@ -13,7 +13,8 @@ import numpy as np
 
 from .comparison import Comparison, rounded_call
 from .masks import KeepMasks
-from .noise import noise
+from .noise import KINDS, noise
+from .optimizers import OptimizerPair
 from .report import LOST, Row
 from .results import Objective, Results
 from .tolerances import (
@@ -62,6 +63,27 @@ def widened(comparison: Comparison, rows: Sequence[Row], inputs: Sequence[Any], 
     return rows
 
 
+def widened_training(
+    comparison: Comparison,
+    rows: list[Row],
+    batches: Sequence[Sequence[Any]],
+    objective: Objective,
+    steps: int,
+    optimizers: OptimizerPair,
+) -> list[Row]:
+    """The rows of training runs, widened in the same way."""
+
+    def run() -> Results:
+        masks = [KeepMasks(comparison.seed, step) for step in range(steps)]
+        return comparison.trained(batches, objective, optimizers, masks)
+
+    def rows_of(moved: Results, truth: Results) -> list[Row]:
+        zero = comparison.zero_in_training(batches[0], objective)
+        return comparison.trained_rows_of(moved, truth, rows[0].mode, zero)
+
+    return widen(rows, run, rows_of, comparison.tolerances)
+
+
 def widen(rows: list[Row], run: Run, rows_of: RowsOf, fixed: Collection[tuple[str, str]]) -> list[Row]:
     """The rows with bounds from runs of ``run`` under noise, until none fails or there were enough.
 
@@ -83,7 +105,7 @@ def widen(rows: list[Row], run: Run, rows_of: RowsOf, fixed: Collection[tuple[st
     for seed in range(WIDENING_RUNS[dtype]):
         if all(map(held, rows)):
             break
-        with noise(UNITS[dtype] * NOISE_UNITS[seed % len(NOISE_UNITS)], seed, results=dtype != "float64"):
+        with noise(UNITS[dtype] * NOISE_UNITS[seed % len(NOISE_UNITS)], seed, **KINDS[dtype]):
             moved = rows_of(run(), truth)
         by_place = {(row.quantity, row.path): row.error for row in moved}
         rows = [row if held(row) else _allowed(row, by_place.get((row.quantity, row.path), 0.0)) for row in rows]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
@@ -15,11 +16,26 @@ from torch import nn
 
 import flax_attn
 from flax_attn import ops
-from flax_attn.layers import BatchNorm, Conv, Linear
+from flax_attn.layers import BatchNorm, Conv, Dropout, LayerNorm, Linear
 from torch_ref.blocks.cbam import CBAM
 
 MAP = "b c h w -> b h w c"
 RESNET50 = (3, 4, 6, 3)
+
+
+def attend(query, key, value, *, mask=None, **_):
+    """Flax's own computes the softmax in float32."""
+    root = query.shape[-1] ** 0.5
+    return ops.dot_product_attention(query, key, value, temperature=root, mask=mask, need_weights=False)[0]
+
+
+def exact_gelu(x):
+    return nnx.gelu(x, approximate=False)
+
+
+def flatten(x):
+    """As PyTorch flattens b c h w."""
+    return jnp.moveaxis(x, -1, 1).reshape(len(x), -1)
 
 
 @dataclass(frozen=True)
@@ -31,14 +47,13 @@ class Choices:
     padding: Any = 1  # of the convolutions at stride 2
     pool_padding: Any = ((1, 1), (1, 1))
     rate: float = 0.3
-    gelu: Callable[..., Any] = ops.gelu if hasattr(ops, "gelu") else lambda x: nnx.gelu(x, approximate=False)
+    gelu: Callable[..., Any] = exact_gelu
     heads: int = 2
     norm_first: bool = False
-    relu: Callable[..., Any] = ops.relu  # between the last block and the head
-    flatten: str = "c h w"
+    relu: Callable[..., Any] = ops.relu  # behind the first norm
+    flatten: Callable[..., Any] = flatten
     project: Callable[..., Any] = Linear  # a square layer
     swap: bool = False  # query and key
-    bias: bool = True  # of the first convolution
 
 
 def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -166,4 +181,85 @@ def resnet(depths=RESNET50, choices=None, batch=2, size=64):
     with jax.default_prng_impl("rbg"):
         ours = FlaxResNet(depths, choices=choices)
     x = np.random.default_rng(0).standard_normal((batch, 3, size, size))
-    return ours, TorchResNet(depths), x, {"layouts": {"inputs": [MAP]}}
+    return ours, drawn(TorchResNet(depths)), x, {"layouts": {"inputs": [MAP]}}
+
+
+# A bottleneck with GroupNorm, a transformer layer, dropout and a head
+
+
+class TorchSmall(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+        self.bn = nn.BatchNorm2d(8)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.reduce = nn.Conv2d(8, 4, 1, bias=False)
+        self.groups = nn.GroupNorm(2, 4)
+        self.expand = nn.Conv2d(4, 8, 1)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, activation="gelu", batch_first=True)
+        self.layer.dropout.p = 0.3
+        self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+        self.project = nn.Linear(8, 8)
+        self.fc = nn.Linear(8 * 16, 5)
+
+    def forward(self, x):
+        x = self.maxpool(torch.relu(self.bn(self.conv(x))))
+        x = x + self.expand(torch.relu(self.groups(self.reduce(x))))
+        b, c, h, w = x.shape
+        x = self.layer(x.flatten(2).transpose(1, 2))
+        scores = self.query(x) @ self.key(x).transpose(1, 2) / 8**0.5
+        x = x + torch.tanh(self.project(torch.softmax(scores, -1) @ self.value(x)))
+        return self.fc(x.transpose(1, 2).reshape(b, c, h, w).flatten(1))
+
+
+class FlaxLayer(nnx.Module):
+    def __init__(self, choices, rngs):
+        self.self_attn = nnx.MultiHeadAttention(choices.heads, 8, attention_fn=attend, decode=False, rngs=rngs)
+        self.linear1, self.linear2 = Linear(8, 12, rngs=rngs), Linear(12, 8, rngs=rngs)
+        self.dropout = Dropout(choices.rate, rngs=rngs)
+        self.norm1, self.norm2 = LayerNorm(8, rngs=rngs), LayerNorm(8, rngs=rngs)
+        self.gelu, self.norm_first = choices.gelu, choices.norm_first
+
+    def __call__(self, x):
+        if self.norm_first:
+            x = x + self.self_attn(self.norm1(x))
+            return x + self.feed(self.norm2(x))
+        x = self.norm1(x + self.self_attn(x))
+        return self.norm2(x + self.feed(x))
+
+    def feed(self, x):
+        return self.linear2(self.dropout(self.gelu(self.linear1(x))))
+
+
+class FlaxSmall(nnx.Module):
+    def __init__(self, choices=None):
+        rngs, self.choices = nnx.Rngs(0), choices or Choices()
+        if self.choices.padding == 1:
+            self.conv = Conv(3, 8, (3, 3), stride=2, padding=1, rngs=rngs)
+        else:
+            self.conv = nnx.Conv(3, 8, (3, 3), strides=2, padding=self.choices.padding, rngs=rngs)
+        self.bn = self.choices.norm(8, rngs=rngs)
+        self.reduce = Conv(8, 4, (1, 1), use_bias=False, rngs=rngs)
+        self.groups = nnx.GroupNorm(4, 2, epsilon=self.choices.group_eps, use_fast_variance=False, rngs=rngs)
+        self.expand = Conv(4, 8, (1, 1), rngs=rngs)
+        self.layer = FlaxLayer(self.choices, rngs)
+        self.query, self.key, self.value = (Linear(8, 8, rngs=rngs) for _ in range(3))
+        self.project = self.choices.project(8, 8, rngs=rngs)
+        self.fc = Linear(8 * 16, 5, rngs=rngs)
+
+    def __call__(self, x):
+        x = max_pool(self.choices.relu(self.bn(self.conv(x))), self.choices.pool_padding)
+        x = x + self.expand(ops.relu(self.groups(self.reduce(x))))
+        b, h, w, c = x.shape
+        x = self.layer(x.reshape(b, h * w, c))
+        query, key = (self.key(x), self.query(x)) if self.choices.swap else (self.query(x), self.key(x))
+        scores = query @ key.mT / 8**0.5
+        x = x + jnp.tanh(self.project(nnx.softmax(scores, axis=-1) @ self.value(x)))
+        return self.fc(self.choices.flatten(x.reshape(b, h, w, c)))
+
+
+def small(choices=None):
+    """The pair, its inputs, and the options of `compare`."""
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).standard_normal((3, 3, 16, 16))
+    return FlaxSmall(choices), drawn(TorchSmall()), x, {"layouts": {"inputs": [MAP]}}
