@@ -149,7 +149,8 @@ def compare(
             run = ([inputs, *batches], objective, steps)
             trained = comparison.trained_rows(*run, label, pair)
             rows += widened_training(comparison, trained, *run, pair)
-    return Report(name or type(flax_module).__name__, rows, comparison.locate(inputs, objective, rows))
+    finding, explanations = comparison.locate(inputs, objective, rows)
+    return Report(name or type(flax_module).__name__, rows, finding, explanations)
 
 
 def assert_parity(flax_module: nnx.Module, torch_module: Any, *inputs: Any, **options: Any) -> Report:

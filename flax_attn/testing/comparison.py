@@ -8,7 +8,10 @@ import jax
 import numpy as np
 from flax import nnx
 
+from .._tree import submodules
+from ..convert.rename import rename_all
 from .errors import relative_error, rounded
+from .explain import Evidence, explain
 from .flax_side import FlaxSide
 from .layouts import Layouts
 from .locate import Finding, locate
@@ -92,15 +95,32 @@ class Comparison:
         sides = (ours, theirs, theirs)
         return [row for name in TRAINED for row in self._quantity(name, *sides, label, "float64", everything, zero)]
 
-    def locate(self, inputs: Sequence[Any], objective: Objective, rows: Sequence[Row]) -> Finding | None:
-        """Where the two sides first differ, if one of the failed ``rows`` is about a single call."""
+    def locate(
+        self, inputs: Sequence[Any], objective: Objective, rows: Sequence[Row]
+    ) -> tuple[Finding | None, list[str]]:
+        """Where and how the two sides first differ, if one of the failed ``rows`` is about a single call."""
         failed = next((row for row in rows if not row.ok and row.quantity in QUANTITIES), None)
         if failed is None:
-            return None
+            return None, []
         inputs, objective = rounded_call(inputs, objective, failed.dtype)
+        ours, theirs = self.ours(failed.mode, failed.dtype), self.theirs(failed.mode, "float64", failed.dtype)
         limit = self._limit("output", failed.dtype)
-        theirs = self.theirs(failed.mode, "float64", failed.dtype)
-        return locate(self.ours(failed.mode, failed.dtype), theirs, inputs, objective, [self.seed], limit)
+        located = locate(ours, theirs, inputs, objective, [self.seed], limit)
+        masks = KeepMasks(self.seed)
+        wanted = theirs.run(inputs, objective, masks).buffer
+        got = ours.run(inputs, objective, masks).buffer if wanted else {}
+        with ours.settings():
+            drawn = masks.for_flax(self.layouts.get("dropouts", {}))
+            module = ours.module(ours.params, ours.rest, drawn)
+        named = dict(theirs.module.named_modules())
+        evidence = Evidence(
+            ours,
+            dict(submodules(module)),
+            {rename_all([path], self.rename)[path]: layer for path, layer in named.items()},
+            located,
+            {path: (got[path], array) for path, array in wanted.items() if path in got},
+        )
+        return located.finding, explain(evidence)
 
     def with_weights_of(self, flax_module: nnx.Module, torch_module: Any) -> "Comparison":
         """The same compiled programs for another pair of the same structure."""

@@ -7,6 +7,7 @@ differ under every order of axes that gives them the same shape. The layouts of 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -69,9 +70,26 @@ class Finding:
         return f"{told[self.what]} in {self.mode} mode, {self.dtype}: error {self.error:.2e}, at {values}{before}"
 
 
+@dataclass(frozen=True)
+class Located:
+    """What a search found, and what was recorded for it.
+
+    Attributes:
+        finding: None if nothing differs.
+        found: its two calls, Flax's and PyTorch's.
+        flax_calls: all calls in the Flax module.
+        torch_calls: all calls in the PyTorch module.
+    """
+
+    finding: Finding | None
+    found: tuple[Call, Call] | None
+    flax_calls: Sequence[Call]
+    torch_calls: Sequence[Call]
+
+
 def locate(
     ours: FlaxSide, theirs: TorchSide, inputs: Sequence[Any], objective: Objective, seed: Sequence[int], limit: float
-) -> Finding | None:
+) -> Located:
     """Runs both sides once more, recording every submodule, and PyTorch's a second time under rounding noise.
 
     Args:
@@ -84,25 +102,23 @@ def locate(
 
     Returns:
         The first call in PyTorch's order whose output differs or is NaN on either side; else the last one whose output
-        has a different gradient; else the first one with an infinity on both sides; None if nothing is found.
+        has a different gradient; else the first one with an infinity on both sides; nothing if there is none.
     """
     masks = KeepMasks(*seed)
     torch_calls = trace_torch(theirs, inputs, objective, masks)  # first: it draws the masks
     with noise(NOISE_UNITS[0] * UNITS[ours.dtype], 0, **KINDS[ours.dtype]):
         moved = trace_torch(theirs, inputs, objective, KeepMasks(*seed))
-    calls = list(_pairs(trace_flax(ours, inputs, objective, masks), torch_calls))
+    flax_calls = trace_flax(ours, inputs, objective, masks)
+    calls = list(_pairs(flax_calls, torch_calls))
     search = _Search(ours, limit, {id(call): shaken for call, shaken in zip(torch_calls, moved, strict=True)})
-    for mine, other in calls:
-        finding = search.output(mine, other)
-        if finding is not None:
-            return finding
     largest = max((_norm(gradient) for _, call in calls for gradient in call.gradients.values()), default=0.0)
-    for mine, other in reversed(calls):
-        finding = search.gradient(mine, other, floor=limit * largest)
-        if finding is not None:
-            return finding
-    found = (search.infinity(mine, other) for mine, other in calls)
-    return next((finding for finding in found if finding is not None), None)
+    backwards = partial(search.gradient, floor=limit * largest)
+    for look, order in ((search.output, calls), (backwards, calls[::-1]), (search.infinity, calls)):
+        for mine, other in order:
+            finding = look(mine, other)
+            if finding is not None:
+                return Located(finding, (mine, other), flax_calls, torch_calls)
+    return Located(None, None, flax_calls, torch_calls)
 
 
 class _Search:

@@ -74,6 +74,9 @@ NOISE_FACTOR = 4.0
 NOISE_UNITS = (1.0, 2.0, 4.0)
 WIDENING_RUNS = {"float64": 3, "float32": 24, "bfloat16": 12}
 
+# A hypothesis about a mistake explains a difference of which it leaves no more than this.
+EXPLAINED = 0.01
+
 # A gradient with less than this share of the norm of all gradients, in PyTorch's float64, is zero but for rounding.
 ZERO = 1e-12
 
