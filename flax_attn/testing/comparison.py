@@ -11,7 +11,8 @@ from flax import nnx
 from .._tree import submodules
 from ..convert.rename import rename_all
 from .errors import relative_error, rounded
-from .explain import Evidence, explain
+from .evidence import Evidence
+from .explain import explain
 from .flax_side import FlaxSide
 from .layouts import Layouts
 from .locate import Finding, locate
@@ -117,7 +118,9 @@ class Comparison:
             ours,
             dict(submodules(module)),
             {rename_all([path], self.rename)[path]: layer for path, layer in named.items()},
-            located,
+            located.flax_calls,
+            located.torch_calls,
+            located.found,
             {path: (got[path], array) for path, array in wanted.items() if path in got},
         )
         return located.finding, explain(evidence)

@@ -8,11 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import permutations
 from typing import Any
 
 import numpy as np
 
+from .arrays import arrangements
 from .errors import relative_error
 from .flax_side import FlaxSide
 from .layouts import one_each, to_flax
@@ -22,9 +22,6 @@ from .results import Arrays, Objective
 from .tolerances import NOISE_FACTOR, NOISE_UNITS, UNITS
 from .torch_side import TorchSide
 from .trace import Call, trace_flax, trace_torch
-
-MOST_AXES = 5  # up to this rank all orders of axes are tried
-
 
 Pairs = Iterator[tuple[str, np.ndarray, np.ndarray]]
 
@@ -219,11 +216,7 @@ def _stated(ours: Arrays, theirs: Arrays, layouts: Sequence[str | None]) -> Pair
 def _nearest(ours: Arrays, theirs: Arrays) -> Pairs:
     """Our arrays in the order of axes closest to theirs; none if no order fits."""
     for path, right in theirs.items():
-        left = ours.get(path)
-        if left is None or left.ndim != right.ndim:
-            continue
-        orders = permutations(range(left.ndim)) if left.ndim <= MOST_AXES else [tuple(range(left.ndim))]
-        fitting = [left.transpose(order) for order in orders if left.transpose(order).shape == right.shape]
+        fitting = arrangements(ours[path], right) if path in ours else []
         if fitting:
             yield path, min(fitting, key=lambda array: _error(array, right)), right
 

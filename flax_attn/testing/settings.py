@@ -1,6 +1,6 @@
 """The settings of layers, in words and conventions that Flax and PyTorch share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +53,7 @@ def settings_of(layer: Any) -> dict[str, Setting]:
 def padding_of(layer: Any, size: Sequence[int]) -> Setting | None:
     """The padding of a convolution or a pooling as pairs, for an input of a spatial size; None for other layers."""
     padding, kernel = getattr(layer, "padding", None), getattr(layer, "kernel_size", None)
-    if padding is None or kernel is None or not size or hasattr(layer, "output_padding"):
+    if padding is None or kernel is None or not size or _is_transposed(layer):
         return None
     kernel, dilation = _each(kernel, size), _each(_first(layer, NAMES["dilation"]), size)
     stride = _each(_first(layer, NAMES["stride"]), size)
@@ -68,6 +68,17 @@ def padding_of(layer: Any, size: Sequence[int]) -> Setting | None:
     return Setting([tuple(pair) for pair in pairs], _told(pairs))
 
 
+def mistaken_paddings(layer: Any, size: Sequence[int]) -> Iterator[tuple[str, list[tuple[int, int]], float]]:
+    """Names, widths and values of what is put around a pooling's input by mistake."""
+    kernel, stride = ([each] * 2 if isinstance(each, int) else each for each in (layer.kernel_size, layer.stride))
+    same = [same_padding(*each) for each in zip(size, kernel, stride, strict=True)]
+    yield "SAME", same, -np.inf
+    yield "VALID", [(0, 0)] * 2, -np.inf
+    own = padding_of(layer, size)
+    if own:
+        yield "of zeros", own.value, 0.0
+
+
 def same_padding(size: int, reach: int, stride: int) -> tuple[int, int]:
     """What "SAME" adds before and behind an axis.
 
@@ -77,6 +88,10 @@ def same_padding(size: int, reach: int, stride: int) -> tuple[int, int]:
     """
     total = max((-(-size // stride) - 1) * stride + reach - size, 0)
     return total // 2, total - total // 2
+
+
+def _is_transposed(layer: Any) -> bool:
+    return getattr(layer, "transposed", False) or hasattr(layer, "transpose_kernel")
 
 
 def _first(layer: Any, attributes: Sequence[str]) -> Any:

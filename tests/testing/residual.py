@@ -218,10 +218,10 @@ class FlaxLayer(nnx.Module):
         self.linear1, self.linear2 = Linear(8, 12, rngs=rngs), Linear(12, 8, rngs=rngs)
         self.dropout = Dropout(choices.rate, rngs=rngs)
         self.norm1, self.norm2 = LayerNorm(8, rngs=rngs), LayerNorm(8, rngs=rngs)
-        self.gelu, self.norm_first = choices.gelu, choices.norm_first
+        self.gelu, self.pre_norm = choices.gelu, choices.norm_first
 
     def __call__(self, x):
-        if self.norm_first:
+        if self.pre_norm:
             x = x + self.self_attn(self.norm1(x))
             return x + self.feed(self.norm2(x))
         x = self.norm1(x + self.self_attn(x))
