@@ -169,7 +169,7 @@ def _value(path: str, entry: Entry, given: Mapping[str, Any], problems: list[str
 
 def _kind(dtype: Any) -> str:
     """Values are cast within a kind, such as float64 to float32, never between kinds."""
-    kinds = {"floats": jnp.floating, "whole numbers": jnp.integer}
+    kinds = {"floats": jnp.floating, "complex numbers": jnp.complexfloating, "whole numbers": jnp.integer}
     return next((name for name, kind in kinds.items() if jnp.issubdtype(dtype, kind)), f"dtype {dtype}")
 
 

@@ -9,8 +9,10 @@ from flax import nnx
 from .._check import check_choice, check_positive
 from ..convert.rename import rename_all
 from ..convert.walk import MisfitError
+from .ambient import own_settings
 from .comparison import Comparison
 from .flax_side import load_in_float64
+from .inputs import Signature, take_apart
 from .layouts import Layouts, one_each
 from .optimizers import OptimizerPair, choose
 from .pairing import side_by_side
@@ -25,6 +27,7 @@ MOST_LINES = 7  # of a reason why two modules cannot be paired: the table beside
 PRECISIONS = ("highest", "high", "default")
 
 
+@own_settings()
 def compare(
     flax_module: nnx.Module,
     torch_module: Any,
@@ -59,11 +62,13 @@ def compare(
     Args:
         flax_module: the port.
         torch_module: the original, on the CPU. Frozen parameters are compared like any other.
-        *inputs: positional arguments of the call, as NumPy arrays in PyTorch's layout, or None. Floats are rounded to
+        *inputs: positional arguments of the call, in PyTorch's layout: arrays or tensors of any framework, None,
+            numbers and text, and nested lists, tuples and mappings of them. Floats and complex numbers are rounded to
             the dtype compared and differentiated; other dtypes (masks) are passed unchanged.
-        layouts: the layout of each input and output on the Flax side, ``{"inputs": ["b c h w -> b h w c"], ...}``; see
-            `Layouts`. None means as in PyTorch, for all or for one of them.
-        kwargs: keyword arguments of both calls.
+        layouts: the layout of each input and output array on the Flax side, ``{"inputs": ["b c h w -> b h w c"],
+            ...}``; see `Layouts`. None means as in PyTorch, for all or for one of them.
+        kwargs: keyword arguments of both calls. Arrays in them become arrays of each framework, floats in the dtype
+            compared; they are not differentiated.
         flax_kwargs: further ones for the Flax module only.
         torch_kwargs: further ones for the PyTorch module only.
         modes: "train", "eval" or both.
@@ -112,18 +117,19 @@ def compare(
     for argument, given in (("kwargs", kwargs), ("flax_kwargs", flax_kwargs), ("torch_kwargs", torch_kwargs)):
         if not isinstance(given or {}, Mapping):
             raise ValueError(f"{argument} must map names to values, got {given!r}")
-    _require_torch()
     _check_modules(flax_module, torch_module)
     _check_choices(modes, dtypes, steps, precision, layouts)
-    for place, batch in enumerate([inputs, *batches]):
-        _check_inputs(batch, len(inputs), place, layouts)
+    signature, arrays = take_apart(inputs)
+    one_each("inputs", layouts.get("inputs"), len(arrays))
+    all_batches = [arrays, *(_same_arrays(batch, place, signature) for place, batch in enumerate(batches))]
     _check_tolerances(tolerances or {})
-    zero = _by_mode(zero_gradients, torch_module, len(inputs), rename)
+    zero = _by_mode(zero_gradients, torch_module, signature.names, rename)
     if load:
         flax_module = _load(flax_module, torch_module, rename)
     comparison = Comparison(
         flax_module,
         torch_module,
+        signature=signature,
         flax_kwargs={**(kwargs or {}), **(flax_kwargs or {})},
         torch_kwargs={**(kwargs or {}), **(torch_kwargs or {})},
         layouts=layouts,
@@ -136,20 +142,20 @@ def compare(
         compiler_options=compiler_options,
         tolerances=tolerances or {},
     )
-    objective = _objective(comparison, [inputs, *batches], modes, cotangents)
+    objective = _objective(comparison, all_batches, modes, cotangents)
     if "train" in modes or steps:
-        comparison.theirs("train", "float64", "float64").check_random_numbers(inputs)
+        comparison.theirs("train", "float64", "float64").check_random_numbers(arrays)
     rows: list[Row] = []
     for dtype in dtypes:
         for mode in modes:
-            rows += comparison.rows(inputs, objective, mode, dtype)
-    rows = widened(comparison, rows, inputs, objective)
+            rows += comparison.rows(arrays, objective, mode, dtype)
+    rows = widened(comparison, rows, arrays, objective)
     if steps:
         for label, pair in choose(optimizers).items():
-            run = ([inputs, *batches], objective, steps)
+            run = (all_batches, objective, steps)
             trained = comparison.trained_rows(*run, label, pair)
             rows += widened_training(comparison, trained, *run, pair)
-    finding, explanations = comparison.locate(inputs, objective, rows)
+    finding, explanations = comparison.locate(arrays, objective, rows)
     return Report(name or type(flax_module).__name__, rows, finding, explanations)
 
 
@@ -192,24 +198,25 @@ def _objective(
     for where, other_shapes in found.items():
         if other_shapes != shapes:
             raise ValueError(f"torch_module must return one set of shapes, {shapes}, got {other_shapes} {where}")
+    wanted = list(shapes.values())
     if cotangents is None:
-        cotangents = random_cotangents(shapes, comparison.seed)
-    if [array.shape for array in cotangents] != shapes:
+        cotangents = random_cotangents(wanted, comparison.seed)
+    if [array.shape for array in cotangents] != wanted:
         raise ValueError(
-            f"cotangents must have the shapes of the outputs, {shapes}, got {[a.shape for a in cotangents]}"
+            f"cotangents must have the shapes of the outputs, {wanted}, got {[a.shape for a in cotangents]}"
         )
-    return Objective(cotangents)
+    return Objective(cotangents, paths=tuple(shapes))
 
 
 def _by_mode(
     zero: Collection[str] | Mapping[str, Collection[str]],
     torch_module: Any,
-    inputs: int,
+    inputs: Sequence[str],
     rename: Mapping[str, str] | None,
 ) -> dict[str, frozenset[str]]:
     """The gradients that are zero by algebra, by mode."""
     named = rename_all([name for name, _ in torch_module.named_parameters()], rename)
-    known = {*named.values(), *(f"input[{i}]" for i in range(inputs))}
+    known = {*named.values(), *inputs}
     by_mode = {}
     for mode in ("train", "eval"):
         names = zero.get(mode, ()) if isinstance(zero, Mapping) else zero
@@ -229,6 +236,16 @@ def _check_modules(flax_module: nnx.Module, torch_module: Any) -> None:
     ):
         if not isinstance(module, kind):
             raise ValueError(f"{argument} must be a {kind.__module__}.{kind.__name__}, got {type(module).__name__}")
+    lazy = [name for name, value in _named_tensors(torch_module) if torch.nn.parameter.is_lazy(value)]
+    if lazy:
+        raise ValueError(
+            f"torch_module must have been called once, which gives its lazy layers their shapes, got uninitialised "
+            f"{', '.join(lazy)}"
+        )
+
+
+def _named_tensors(module: Any) -> list[tuple[str, Any]]:
+    return [*module.named_parameters(), *module.named_buffers()]
 
 
 def _check_choices(modes: Sequence[str], dtypes: Sequence[str], steps: int, precision: str, layouts: Layouts) -> None:
@@ -253,20 +270,12 @@ def _check_tolerances(tolerances: Any) -> None:
         raise ValueError(f"tolerances must be numbers >= 0, got {tolerances!r}")
 
 
-def _check_inputs(inputs: Sequence[Any], count: int, batch: int, layouts: Layouts) -> None:
-    of_batch = f" of batches[{batch - 1}]" if batch else ""
-    if len(inputs) != count:
-        raise ValueError(f"batches[{batch - 1}] must have {count} inputs as the call, got {len(inputs)}")
-    for i, array in enumerate(inputs):
-        if array is not None and not isinstance(array, np.ndarray):
-            raise ValueError(f"input[{i}]{of_batch} must be a numpy array or None, got {type(array).__name__}")
-    one_each("inputs", layouts.get("inputs"), len(inputs))
-
-
-def _require_torch() -> None:
-    try:
-        import einops  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        needed = "PyTorch and einops (flax_attn[torch]): pip install torch einops"
-        raise ImportError(f"flax_attn.testing needs {needed}") from error
+def _same_arrays(batch: Sequence[Any], place: int, signature: Signature) -> list[Any]:
+    """The arrays of a further batch, which must be arranged as the call's are."""
+    other, arrays = take_apart(batch)
+    if other != signature:
+        raise ValueError(
+            f"batches[{place}] must have the arrays and values of the call, {', '.join(signature.names)}, got "
+            f"{', '.join(other.names)}"
+        )
+    return arrays

@@ -14,6 +14,7 @@ from .errors import relative_error, rounded
 from .evidence import Evidence
 from .explain import explain
 from .flax_side import FlaxSide
+from .inputs import Signature
 from .layouts import Layouts
 from .locate import Finding, locate
 from .masks import KeepMasks
@@ -32,6 +33,7 @@ class Comparison:
 
     flax_module: nnx.Module
     torch_module: Any
+    signature: Signature
     flax_kwargs: Mapping[str, Any]
     torch_kwargs: Mapping[str, Any]
     layouts: Layouts
@@ -136,6 +138,7 @@ class Comparison:
         if (mode, dtype) not in self._compiled:
             self._compiled[mode, dtype] = FlaxSide(
                 self.flax_module,
+                signature=self.signature,
                 kwargs=self.flax_kwargs,
                 dtype=dtype,
                 train=mode == "train",
@@ -150,6 +153,7 @@ class Comparison:
         """The PyTorch side."""
         return TorchSide(
             self.torch_module,
+            signature=self.signature,
             kwargs=self.torch_kwargs,
             dtype=dtype,
             rounded_to=rounded_to,
@@ -216,7 +220,7 @@ def rounded_call(inputs: Sequence[Any], objective: Objective, dtype: str) -> tup
     """The inputs and cotangents, rounded to ``dtype``."""
     arrays = [None if array is None else rounded(array, dtype) for array in inputs]
     cotangents = [rounded(array, dtype) for array in objective.cotangents]
-    return arrays, Objective(cotangents, objective.curvature)
+    return arrays, replace(objective, cotangents=cotangents)
 
 
 def _with_step(row: Row, ours: Results, theirs: Results) -> Row:
@@ -231,6 +235,8 @@ def _note(mine: np.ndarray, reference: np.ndarray) -> str:
     bad = [side for side, array in (("flax", mine), ("torch", reference)) if not np.all(np.isfinite(array))]
     if bad:
         return f"not finite in {' and '.join(bad)}"
+    if np.iscomplexobj(mine) != np.iscomplexobj(reference):
+        return f"complex in {'flax' if np.iscomplexobj(mine) else 'torch'} alone"
     return "" if np.any(reference) else "zero in torch"
 
 
@@ -239,7 +245,7 @@ def _norm_of_gradients(results: Results) -> float:
 
 
 def _norm(arrays: Any) -> float:
-    return float(np.sqrt(sum(np.sum(np.square(array, dtype=np.float64)) for array in arrays)))
+    return float(np.sqrt(sum(np.sum(np.square(np.abs(array), dtype=np.float64)) for array in arrays)))
 
 
 def _largest(values: Sequence[float]) -> float:

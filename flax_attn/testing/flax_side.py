@@ -16,10 +16,11 @@ from .._tree import submodules
 from ..convert import from_torch, to_torch
 from ..convert.walk import entries
 from ..layers import Dropout
+from .inputs import Signature, map_leaves, to_array
 from .intercept import intercept
 from .layouts import Layouts, one_each, to_flax
 from .masks import DropoutError, KeepMasks, Masks, replay
-from .results import Arrays, Objective, Results, is_float, output_leaves
+from .results import Arrays, Objective, Results, is_inexact, of_kind, output_leaves, real_form
 
 # Up to this number of parameters compilation takes longer than running a module a few hundred times.
 SMALL = 2**17
@@ -30,6 +31,7 @@ class FlaxSide:
 
     Args:
         module: the module, which is not changed.
+        signature: of its call.
         kwargs: keyword arguments of its call.
         dtype: of parameters and inputs. Running statistics are never narrower than float32.
         train: whether it is in training mode.
@@ -43,6 +45,7 @@ class FlaxSide:
         self,
         module: nnx.Module,
         *,
+        signature: Signature,
         kwargs: Mapping[str, Any],
         dtype: str,
         train: bool,
@@ -51,8 +54,16 @@ class FlaxSide:
         precision: str,
         compiler_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.kwargs, self.dtype, self.train, self.layouts, self.precision = kwargs, dtype, train, layouts, precision
+        self.signature, self.dtype, self.train, self.layouts, self.precision = (
+            signature,
+            dtype,
+            train,
+            layouts,
+            precision,
+        )
         self.maps, self.compiler_options = maps, None if compiler_options is None else dict(compiler_options)
+        with self.settings():
+            self.kwargs = map_leaves(lambda leaf, _: self._keyword(leaf), dict(kwargs), "")
         self.parameters = parameter_paths(module)
         self.graphdef, self.params, self.rest = self._split(module)
         self._run = self.compiled(self._evaluate)
@@ -89,7 +100,7 @@ class FlaxSide:
             output=numpy(output),
             map=numpy(maps),
             parameter_gradient={path: by_name[path] for path in self.parameters},
-            input_gradient=numpy({f"input[{i}]": gradient for i, gradient in gradients[1].items()}),
+            input_gradient=numpy({self.signature.names[i]: gradient for i, gradient in gradients[1].items()}),
             buffer=self._buffers(after),
         )
 
@@ -130,17 +141,18 @@ class FlaxSide:
     def arguments(self, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> tuple[Any, ...]:
         """The arguments of the compiled function after the module's state."""
         arrays = [
-            None if array is None else to_flax(array, layout, f"input[{i}]")
-            for i, (array, layout) in enumerate(
-                zip(inputs, one_each("inputs", self.layouts.get("inputs"), len(inputs)), strict=True)
+            None if array is None else to_flax(array, layout, name)
+            for name, array, layout in zip(
+                self.signature.names, inputs, one_each("inputs", self.layouts.get("inputs"), len(inputs)), strict=True
             )
         ]
-        floats = {i: jnp.asarray(array, self.dtype) for i, array in enumerate(arrays) if is_float(array)}
+        floats = {i: self._array(array) for i, array in enumerate(arrays) if array is not None and is_inexact(array)}
         others = {i: None if array is None else jnp.asarray(array) for i, array in enumerate(arrays) if i not in floats}
         wanted = one_each("outputs", self.layouts.get("outputs"), len(objective.cotangents))
-        cotangents = [
-            to_flax(array, layout, "output") for array, layout in zip(objective.cotangents, wanted, strict=True)
-        ]
+        cotangents = {
+            path: to_flax(array, layout, path)
+            for path, array, layout in zip(objective.paths, objective.cotangents, wanted, strict=True)
+        }
         drawn = masks.for_flax(self.layouts.get("dropouts", {}))
         return floats, others, cotangents, jnp.asarray(objective.curvature), drawn
 
@@ -162,23 +174,33 @@ class FlaxSide:
             return weighted_loss(found, cotangents, curvature), (dict(found), state)
 
         (value, (output, state)), gradients = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, floats)
+        gradients = jax.tree.map(jnp.conj, gradients)  # of complex numbers, see `real_form`
         module = self.module(params, rest, masks)
-        maps = ops.attention_maps(module, *in_order(floats, others), **self.kwargs) if self.maps else {}
+        arguments = self.signature.arrange(in_order(floats, others))
+        maps = ops.attention_maps(module, *arguments, **self.kwargs) if self.maps else {}
         return value, gradients, output, state, maps
 
     def call(self, module: Any, inputs: Sequence[Any]) -> Any:
         """Calls the module; errors give the arguments of the call."""
         try:
-            return module(*inputs, **self.kwargs)
+            return module(*self.signature.arrange(inputs), **self.kwargs)
         except DropoutError:
             raise
         except (TypeError, ValueError, LookupError, AttributeError, AssertionError) as error:
             layouts = one_each("inputs", self.layouts.get("inputs"), len(inputs))
             given = ", ".join(
-                f"input[{i}] {None if x is None else x.shape} ({'as in PyTorch' if layout is None else layout})"
-                for i, (x, layout) in enumerate(zip(inputs, layouts, strict=True))
+                f"{name} {None if x is None else x.shape} ({'as in PyTorch' if layout is None else layout})"
+                for name, x, layout in zip(self.signature.names, inputs, layouts, strict=True)
             )
             raise ValueError(f"flax_module must take the inputs in their layouts, got {given}: {error}") from error
+
+    def _array(self, array: np.ndarray) -> jax.Array:
+        return jnp.asarray(array, of_kind(array, self.dtype) if is_inexact(array) else None)
+
+    def _keyword(self, value: Any) -> Any:
+        """A keyword argument as the module gets it: an array or tensor in the dtype of this side."""
+        array = to_array(value)
+        return value if array is None else self._array(array)
 
     def _split(self, module: nnx.Module) -> Any:
         with self.settings():
@@ -205,11 +227,11 @@ def cast(module: nnx.Module, dtype: str) -> nnx.Module:
     """A copy of ``module`` with all floats rounded to ``dtype``; statistics stay at least float32."""
 
     def rounded(leaf: Any) -> Any:
-        return leaf.astype(dtype) if is_float(leaf) else leaf
+        return leaf.astype(of_kind(leaf, dtype)) if is_inexact(leaf) else leaf
 
     def widened(leaf: Any) -> Any:
         leaf = rounded(leaf)
-        return leaf.astype(jnp.promote_types(dtype, jnp.float32)) if is_float(leaf) else leaf
+        return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)) if is_inexact(leaf) else leaf
 
     graphdef, statistics, rest = nnx.split(module, nnx.BatchStat, ...)  # type: ignore[misc]
     copied: nnx.Module = nnx.merge(graphdef, jax.tree.map(widened, statistics), jax.tree.map(rounded, rest), copy=True)
@@ -266,22 +288,28 @@ def _dropped(layer: nnx.Dropout, keep: Any, call: Any, x: jax.Array, **options: 
 
 
 def weighted_loss(
-    found: Sequence[tuple[str, jax.Array]], cotangents: Sequence[jax.Array], curvature: jax.Array
+    found: Sequence[tuple[str, jax.Array]], cotangents: Mapping[str, jax.Array], curvature: jax.Array
 ) -> jax.Array:
-    if len(found) != len(cotangents):
-        raise ValueError(f"flax_module must return as many arrays as torch_module, {len(cotangents)}, got {len(found)}")
+    if {path for path, _ in found} != set(cotangents):
+        mine, other = (
+            ", ".join(f"{path} {getattr(leaf, 'shape', leaf)}" for path, leaf in side)
+            for side in (found, cotangents.items())
+        )
+        raise ValueError(
+            f"flax_module must return arrays at the places of torch_module, in its layouts {other}; got {mine}"
+        )
     total = jnp.zeros(())
-    for (path, leaf), cotangent in zip(found, cotangents, strict=True):
+    for path, leaf in found:
+        cotangent = cotangents[path]
         if not isinstance(leaf, jax.Array):
             raise ValueError(f"flax_module must return arrays, nested or not, got {type(leaf).__name__} at {path}")
-        if jnp.iscomplexobj(leaf):
-            raise ValueError(f"flax_module must return real numbers, got {leaf.dtype} at {path}")
         if leaf.shape != cotangent.shape:
             raise ValueError(
                 f"{path} of flax_module must have PyTorch's shape in its layout, {cotangent.shape}, got {leaf.shape}; "
                 "layouts read 'PyTorch -> Flax' for outputs too"
             )
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            wide = leaf.astype(total.dtype)
-            total = total + jnp.sum(wide * cotangent.astype(total.dtype) + curvature / 2 * jnp.square(wide))
+        if is_inexact(leaf):
+            wide = (real_form(leaf) if jnp.iscomplexobj(leaf) else leaf).astype(total.dtype)
+            square = (leaf * leaf.conj()).real if jnp.iscomplexobj(leaf) else jnp.square(wide)
+            total = total + jnp.sum(wide * cotangent.astype(total.dtype) + curvature / 2 * square)
     return total

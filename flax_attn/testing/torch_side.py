@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from ..convert.rename import rename_all
+from .ambient import default_dtype
+from .errors import rounded
+from .inputs import Signature, map_leaves, to_array
 from .layouts import Layouts, map_layout, one_each, to_flax
 from .masks import DrawsMasks, KeepMasks
-from .results import Arrays, Objective, Results, is_float, output_leaves
+from .results import Arrays, Objective, Results, is_inexact, of_kind, output_leaves, real_form
 
 TorchMaps = Callable[..., Mapping[str, Any]]
 
@@ -19,6 +22,7 @@ class TorchSide:
 
     Args:
         module: the module, left as it is.
+        signature: of its call.
         kwargs: keyword arguments of its call.
         dtype: of the computation.
         rounded_to: the dtype whose numbers weights are rounded to first, so that a wider computation is the truth about
@@ -33,6 +37,7 @@ class TorchSide:
         self,
         module: Any,
         *,
+        signature: Signature,
         kwargs: Mapping[str, Any],
         dtype: str,
         rounded_to: str,
@@ -41,16 +46,24 @@ class TorchSide:
         maps: TorchMaps | None,
         rename: Mapping[str, str] | None,
     ) -> None:
-        import torch
-
-        self.kwargs, self.train, self.layouts, self.maps, self.rename = kwargs, train, layouts, maps, rename
-        self.dtype = getattr(torch, dtype)
-        rounded = _deepcopy(module).to(getattr(torch, rounded_to)).to(self.dtype).train(train)
-        self.module = rounded.requires_grad_(True)  # frozen parameters are compared as any other
+        self.train, self.layouts, self.maps, self.rename = train, layouts, maps, rename
+        self.signature, self.dtype = signature, dtype
+        self.kwargs = map_leaves(lambda leaf, _: self._keyword(leaf, rounded_to), dict(kwargs), "")
+        self.module = _cast(_cast(_deepcopy(module), rounded_to), dtype).train(train)
+        for parameter in self.module.parameters():  # frozen ones are compared as any other
+            parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
         self.module.zero_grad(set_to_none=True)
 
-    def output_shapes(self, inputs: Sequence[Any]) -> list[tuple[int, ...]]:
-        """The shapes of the output's arrays.
+    def call(self, module: Any, tensors: Sequence[Any]) -> Any:
+        """Calls a copy of the module on copies, as it may work on its inputs in place."""
+        import torch
+
+        copies = [None if tensor is None else tensor.clone() for tensor in tensors]
+        with default_dtype(getattr(torch, self.dtype)):  # of the tensors that it makes itself
+            return module(*self.signature.arrange(copies), **self.kwargs)
+
+    def output_shapes(self, inputs: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+        """The shapes of the output's arrays, by path.
 
         Raises:
             ValueError: the module does not take these inputs.
@@ -58,21 +71,24 @@ class TorchSide:
         import torch
 
         module = self.copy(KeepMasks(0))
+        inside = _watch_calls(module)
         try:
-            with torch.no_grad(), torch.random.fork_rng():
-                output = module(*_copies(self.tensors(inputs)), **self.kwargs)
+            with torch.no_grad():
+                output = self.call(module, self.tensors(inputs))
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
-            shapes = ", ".join(f"input[{i}] {None if x is None else x.shape}" for i, x in enumerate(inputs))
-            raise ValueError(f"torch_module must take the inputs, got {shapes}: {error}") from error
+            given = zip(self.signature.names, inputs, strict=True)
+            shapes = ", ".join(f"{name} {None if x is None else x.shape}" for name, x in given)
+            where = f" in {inside[-1]!r}" if inside else ""
+            raise ValueError(
+                f"torch_module must take the inputs in {self.dtype}, got {shapes}:{where} {error}{_of_dtypes(error)}"
+            ) from error
         found = output_leaves(output)
         for path, leaf in found:
             if not isinstance(leaf, torch.Tensor):
                 raise ValueError(
                     f"torch_module must return tensors, nested or not, got {type(leaf).__name__} at {path}"
                 )
-            if leaf.is_complex():
-                raise ValueError(f"torch_module must return real numbers, got {leaf.dtype} at {path}")
-        return [tuple(leaf.shape) for _, leaf in found]
+        return {path: tuple(leaf.shape) for path, leaf in found}
 
     def check_random_numbers(self, inputs: Sequence[Any]) -> None:
         """Raises ``ValueError`` where the module draws random numbers that cannot be shared."""
@@ -82,7 +98,7 @@ class TorchSide:
         for seed in range(2):
             with torch.random.fork_rng(), torch.no_grad():
                 torch.manual_seed(seed)
-                output = self.copy(KeepMasks(0))(*_copies(self.tensors(inputs)), **self.kwargs)
+                output = self.call(self.copy(KeepMasks(0)), self.tensors(inputs))
             found.append([numpy(leaf) for _, leaf in output_leaves(output)])
         if not all(np.array_equal(one, other, equal_nan=True) for one, other in zip(*found, strict=True)):
             raise ValueError(
@@ -92,17 +108,21 @@ class TorchSide:
 
     def run(self, inputs: Sequence[Any], objective: Objective, masks: KeepMasks) -> Results:
         """Calls and differentiates the module."""
+        import torch
+
         module = self.copy(masks)
         results = Results()
         if self.maps is not None:
-            seen = self.maps(self.copy(KeepMasks(*masks.seed)), *self.tensors(inputs), **self.kwargs)
+            arguments = self.signature.arrange(self.tensors(inputs))
+            with default_dtype(getattr(torch, self.dtype)):
+                seen = self.maps(self.copy(KeepMasks(*masks.seed)), *arguments, **self.kwargs)
             wanted = self.layouts.get("maps", {})
             results.map = {path: to_flax(numpy(value), map_layout(path, wanted), path) for path, value in seen.items()}
         tensors = self.tensors(inputs)
         for tensor in tensors:
-            if tensor is not None and tensor.is_floating_point():
+            if tensor is not None and (tensor.is_floating_point() or tensor.is_complex()):
                 tensor.requires_grad_()
-        found = output_leaves(module(*_copies(tensors), **self.kwargs))
+        found = output_leaves(self.call(module, tensors))
         loss = loss_of(found, objective)
         if loss.requires_grad:
             loss.backward()
@@ -140,8 +160,7 @@ class TorchSide:
         for step, keep in enumerate(masks):
             share_dropout(module, keep, self.rename)
             module.zero_grad()
-            inputs = _copies(tensors[step % len(tensors)])
-            loss = loss_of(output_leaves(module(*inputs, **self.kwargs)), objective)
+            loss = loss_of(output_leaves(self.call(module, tensors[step % len(tensors)])), objective)
             if loss.requires_grad:
                 loss.backward()
             for parameter in parameters:
@@ -165,19 +184,24 @@ class TorchSide:
         return module
 
     def tensors(self, inputs: Sequence[Any]) -> list[Any]:
-        """The inputs as tensors."""
+        """The input arrays as tensors."""
+        return [None if array is None else self._tensor(array) for array in inputs]
+
+    def _tensor(self, array: np.ndarray) -> Any:
         import torch
 
-        return [
-            None if array is None else torch.tensor(array, dtype=self.dtype if is_float(array) else None)
-            for array in inputs
-        ]
+        return torch.tensor(array, dtype=getattr(torch, of_kind(array, self.dtype)) if is_inexact(array) else None)
+
+    def _keyword(self, value: Any, rounded_to: str) -> Any:
+        """A keyword argument as the module gets it: an array or tensor in the dtype of this side."""
+        array = to_array(value)
+        return value if array is None else self._tensor(rounded(array, rounded_to))
 
     def _input_gradients(self, tensors: Sequence[Any]) -> Arrays:
         layouts = one_each("inputs", self.layouts.get("inputs"), len(tensors))
         return {
-            f"input[{i}]": to_flax(_gradient(tensor), layout, f"input[{i}]")
-            for i, (tensor, layout) in enumerate(zip(tensors, layouts, strict=True))
+            name: to_flax(_gradient(tensor), layout, name)
+            for name, tensor, layout in zip(self.signature.names, tensors, layouts, strict=True)
             if tensor is not None and tensor.requires_grad
         }
 
@@ -187,6 +211,34 @@ class TorchSide:
             names = rename_all(arrays, self.rename)
             setattr(results, quantity, {names[path]: array for path, array in arrays.items()})
         return results
+
+
+def _cast(module: Any, dtype: str) -> Any:
+    """Casts parameters and buffers in place; ``module.to`` would make complex ones real."""
+    import torch
+
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point() or tensor.is_complex():
+            wide = "complex128" if dtype == "float64" else "complex64"
+            tensor.data = tensor.data.to(getattr(torch, wide if tensor.is_complex() else dtype))
+    return module
+
+
+def _watch_calls(module: Any) -> list[str]:
+    """The paths of the submodules whose calls have not returned, from the outside in, while ``module`` runs."""
+    inside: list[str] = []
+    for path, layer in module.named_modules():
+        if path:
+            layer.register_forward_pre_hook(lambda *_, path=path: inside.append(path))
+            layer.register_forward_hook(lambda *_: inside.pop() and None)
+    return inside
+
+
+def _of_dtypes(error: Exception) -> str:
+    """What to do about an error of PyTorch about dtypes."""
+    if not any(word in str(error) for word in ("dtype", "ScalarType", "scalar type")):
+        return ""
+    return "; its code seems to choose a dtype itself, as .float() does: every module is compared with its own float64"
 
 
 def _deepcopy(module: Any) -> Any:
@@ -245,10 +297,11 @@ def loss_of(found: Sequence[tuple[str, Any]], objective: Objective) -> Any:
 
     total = torch.zeros((), dtype=torch.float32)
     for (_, leaf), cotangent in zip(found, objective.cotangents, strict=True):
-        if leaf.is_floating_point():
-            wide = leaf.to(torch.promote_types(leaf.dtype, torch.float32))
-            weighted = wide * torch.tensor(cotangent, dtype=wide.dtype) + objective.curvature / 2 * wide.square()
-            total = total + weighted.sum()
+        if leaf.is_floating_point() or leaf.is_complex():
+            real = real_form(leaf) if leaf.is_complex() else leaf
+            wide = real.to(torch.promote_types(real.dtype, torch.float32))
+            square = (leaf * leaf.conj()).real if leaf.is_complex() else wide.square()
+            total = total + (wide * torch.tensor(cotangent, dtype=wide.dtype) + objective.curvature / 2 * square).sum()
     return total
 
 
@@ -258,14 +311,9 @@ def _buffers(module: Any) -> Arrays:
     return {name: numpy(buffer) for name, buffer in module.named_buffers(remove_duplicate=False) if name in saved}
 
 
-def _copies(tensors: Sequence[Any]) -> list[Any]:
-    """Copies the inputs, as a module may work on them in place."""
-    return [None if tensor is None else tensor.clone() for tensor in tensors]
-
-
 def numpy(tensor: Any) -> np.ndarray:
     """A copy as a NumPy array, floats in float64, which holds every compared dtype."""
-    tensor = tensor.detach().cpu()
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     array: np.ndarray = (tensor.double() if tensor.is_floating_point() else tensor).numpy().copy()
     return array
 

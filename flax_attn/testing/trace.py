@@ -15,7 +15,7 @@ from ..convert.rename import rename_all
 from .flax_side import FlaxSide, in_order, numpy, weighted_loss
 from .intercept import intercept
 from .masks import KeepMasks
-from .results import Arrays, Objective, leaves, output_leaves
+from .results import Arrays, Objective, is_inexact, leaves, output_leaves
 from .torch_side import TorchSide, loss_of
 from .torch_side import numpy as torch_numpy
 
@@ -60,7 +60,7 @@ def trace_torch(side: TorchSide, inputs: Sequence[Any], objective: Objective, ma
         # One at a time: the path of a module may be a prefix that the table removes.
         layer.register_forward_hook(partial(after, rename_all([path], side.rename)[path]))
     loss = loss_of(
-        output_leaves(module(*(None if x is None else x.clone() for x in side.tensors(inputs)), **side.kwargs)),
+        output_leaves(side.call(module, side.tensors(inputs))),
         objective,
     )
     if loss.requires_grad:
@@ -103,11 +103,12 @@ def trace_flax(side: FlaxSide, inputs: Sequence[Any], objective: Objective, mask
         _, (_, shapes) = jax.eval_shape(partial(forward, None), *arguments)
         # The gradient with respect to a shift of 0 is the gradient with respect to the value.
         shifts = [
-            {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in call.items() if _is_float(leaf)}
+            {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in call.items() if is_inexact(leaf)}
             for call in shapes
         ]
         differentiated = side.compiled(jax.grad(forward, has_aux=True))
         gradients, (given, values) = differentiated(shifts, *arguments)
+        gradients = jax.tree.map(jnp.conj, gradients)
         return [Call(*call, *map(numpy, arrays)) for call, *arrays in zip(calls, given, values, gradients, strict=True)]
 
 
@@ -138,18 +139,12 @@ def _arguments(arguments: Sequence[Any], options: dict[str, Any]) -> Leaves:
 
 def _torch_arrays(found: Leaves) -> Arrays:
     # Copied now, as a later layer may work in place.
-    return {
-        path: torch_numpy(leaf) for path, leaf in found.items() if hasattr(leaf, "detach") and not leaf.is_complex()
-    }
+    return {path: torch_numpy(leaf) for path, leaf in found.items() if hasattr(leaf, "detach")}
 
 
 def _jax_arrays(found: Leaves) -> Leaves:
-    """The real-valued arrays, without random keys and settings."""
-    return {path: leaf for path, leaf in found.items() if _is_float(leaf) or _is_whole(leaf)}
-
-
-def _is_float(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and bool(jnp.issubdtype(leaf.dtype, jnp.floating))
+    """The arrays, without random keys and settings."""
+    return {path: leaf for path, leaf in found.items() if is_inexact(leaf) or _is_whole(leaf)}
 
 
 def _is_whole(leaf: Any) -> bool:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from flax_attn.testing.comparison import Comparison
 from flax_attn.testing.errors import rounded
 from flax_attn.testing.flax_side import load_in_float64
+from flax_attn.testing.inputs import take_apart
 from flax_attn.testing.results import Objective, random_cotangents
 from flax_attn.testing.rounding import unexplained
 from torch_ref.cases import Case
@@ -51,7 +52,8 @@ class Call:
         return [x if x.dtype == bool else rounded(x.astype(np.float32), self.dtype) for x in drawn]
 
     def objective(self, shapes):
-        return Objective([rounded(array, self.dtype) for array in random_cotangents(shapes, self.seed)])
+        cotangents = random_cotangents(list(shapes.values()), self.seed)
+        return Objective([rounded(array, self.dtype) for array in cotangents], paths=tuple(shapes))
 
 
 def programs(class_name, every):
@@ -97,6 +99,7 @@ def comparisons(case):
     random = Comparison(
         load_in_float64(pair.flax_module, pair.torch_module.state_dict(), None),
         pair.torch_module,
+        signature=take_apart([None] * len(case.inputs))[0],
         flax_kwargs=case.kwargs,
         torch_kwargs=case.kwargs,
         layouts=pair.layouts,

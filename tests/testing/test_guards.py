@@ -57,14 +57,11 @@ def test_cotangents_are_not_what_inputs_are_drawn_from():
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "side"),
-    [
-        (lambda x: x + 0j, lambda x: x + 0j, "torch_module must return real numbers, got torch.complex"),
-        (lambda x: x + 0j, same, "flax_module must return real numbers, got complex"),
-    ],
+    [(same, lambda x: x + 0j, "complex in torch alone"), (lambda x: x + 0j, same, "complex in flax alone")],
 )
-def test_complex_results_are_refused(ours, theirs, side):
-    with pytest.raises(ValueError, match=side):
-        compare(Wrapped(ours), TorchWrapped(theirs), X, **QUICK)
+def test_a_complex_result_is_no_real_one(ours, theirs, side):
+    report = compare(Wrapped(ours), TorchWrapped(theirs), X, **QUICK)
+    assert [row.note for row in report.failures if row.quantity == "output"] == [side]
 
 
 class Counting(nnx.Module):
@@ -236,7 +233,9 @@ def test_a_module_that_returns_more_while_training():
 
 
 def test_batches_of_another_shape_are_named():
-    with pytest.raises(ValueError, match=r"one set of shapes, \[\(5, 7\)\], got \[\(2, 7\)\] for batches\[0\]"):
+    with pytest.raises(
+        ValueError, match=r"one set of shapes, \{'output': \(5, 7\)\}, got \{'output': \(2, 7\)\} for batches\[0\]"
+    ):
         compare(Wrapped(same), TorchWrapped(same), X, **QUICK, steps=1, batches=[(X[:2],)])
 
 

@@ -9,10 +9,12 @@ from flax import nnx
 from flax_attn import ops
 from flax_attn.layers import BatchNorm, Linear
 from flax_attn.testing.comparison import Comparison
+from flax_attn.testing.inputs import take_apart
 from flax_attn.testing.results import Objective
 from flax_attn.testing.rounding import unexplained
 
 TIED = np.array([[3.0, 1.0, 3.0, 2.0], [5.0, 5.0, 5.0, 0.0]], np.float32)
+ONE, _ = take_apart([None])  # the signature of a call with one array
 BOTH = {"train": frozenset(), "eval": frozenset()}
 
 
@@ -30,8 +32,8 @@ class Calls(nnx.Module):
 
 
 def complaints(ours, theirs, x, mode="eval"):
-    comparison = Comparison(ours, theirs, {}, {}, {}, None, None, BOTH, "highest", 0, "")
-    shape = comparison.theirs("eval", "float64", "float64").output_shapes([x])[0]
+    comparison = Comparison(ours, theirs, ONE, {}, {}, {}, None, None, BOTH, "highest", 0, "")
+    shape = comparison.theirs("eval", "float64", "float64").output_shapes([x])["output"]
     cotangents = [np.random.default_rng(0).standard_normal(shape)]
     return unexplained(comparison, [x], Objective(cotangents), mode, "float64")
 
@@ -72,10 +74,23 @@ def test_the_remainder_of_a_large_sum_is_explained():
     twin = torch.nn.BatchNorm1d(3, momentum=0.1)
     x = np.full((7, 3), 0.1, np.float32)
     norm = BatchNorm(3, rngs=nnx.Rngs(0))
-    comparison = Comparison(norm, twin, {}, {}, {}, None, None, BOTH, "highest", 0, "")
+    comparison = Comparison(norm, twin, ONE, {}, {}, {}, None, None, BOTH, "highest", 0, "")
     objective = Objective([np.random.default_rng(0).standard_normal((7, 3))])
     assert unexplained(comparison, [x], objective, "train", "float64") == []
-    other = Comparison(BatchNorm(3, eps=1e-3, rngs=nnx.Rngs(0)), twin, {}, {}, {}, None, None, BOTH, "highest", 0, "")
+    other = Comparison(
+        BatchNorm(3, eps=1e-3, rngs=nnx.Rngs(0)),
+        twin,
+        ONE,
+        {},
+        {},
+        {},
+        None,
+        None,
+        BOTH,
+        "highest",
+        0,
+        "",
+    )
     assert any("input gradient" in told for told in unexplained(other, [x], objective, "train", "float64"))
 
 

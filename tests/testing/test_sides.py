@@ -148,7 +148,9 @@ def test_two_large_trees_show_what_differs_and_no_more():
 
 @pytest.mark.parametrize(("theirs", "shape"), [(torch.nn.Linear(5, 7), (11, 6)), (torch.nn.Bilinear(5, 5, 7), (11, 5))])
 def test_inputs_that_pytorch_does_not_take(theirs, shape):
-    with pytest.raises(ValueError, match=rf"torch_module must take the inputs, got input\[0\] \({shape[0]}, "):
+    with pytest.raises(
+        ValueError, match=rf"torch_module must take the inputs in float64, got input\[0\] \({shape[0]}, "
+    ):
         compare(linear(), theirs, np.ones(shape, np.float32), load=False)
 
 
