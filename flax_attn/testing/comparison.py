@@ -184,15 +184,14 @@ class Comparison:
         rows = []
         limit = self._limit(quantity, dtype)
         mine, reference, other = ours.of(quantity), truth.of(quantity), theirs.of(quantity)
+        most = tolerance("parameter gradient", "float32") * everything  # of what the caller says is zero
         named = self.zero_gradients["train" if quantity in TRAINED else mode]
         for path in dict.fromkeys([*reference, *mine]):
             here = (quantity, path, mode, dtype)
             if path not in mine or path not in reference:
                 side = "flax" if path not in mine else "torch"
                 rows.append(Row(*here, float("inf"), 0.0, limit, f"missing in {side}"))
-            elif "gradient" in quantity and (
-                path in zero or (path in named and _norm([reference[path]]) <= limit * everything)
-            ):
+            elif "gradient" in quantity and (path in zero or (path in named and _norm([reference[path]]) <= most)):
                 norms = [_norm([side[path]]) / everything for side in (mine, reference, other)]
                 rows.append(Row(*here, _largest(norms[:2]), norms[2], limit, "zero by algebra"))
             elif quantity == "trained parameter" and path in zero | named:

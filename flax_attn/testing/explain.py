@@ -71,9 +71,10 @@ def activation(evidence: Evidence) -> Iterator[str]:
                     yield f"{what}: equal after {name}, which {side} lacks"
                     return
         for before in (array for call in evidence.torch_calls for array in call.values.values()):
-            if before.shape != right.shape or not is_float(before):
+            if before.shape[: right.ndim] != right.shape or not is_float(before):
                 continue
-            applied = {name: function(before) for name, function in functions.items()}
+            axes = tuple(range(right.ndim, before.ndim))  # a global average pooling may follow
+            applied = {name: function(before).mean(axes) for name, function in functions.items()}
             mine, other = (
                 next((name for name, array in applied.items() if fits(array, wanted, instead)), None)
                 for wanted, instead in ((left, right), (right, left))

@@ -15,6 +15,11 @@ class Untransposed(Linear):
         return x @ self.kernel[...].T + self.bias[...]
 
 
+class NoBias(Linear):
+    def __init__(self, *sizes, rngs):
+        super().__init__(*sizes, use_bias=False, rngs=rngs)
+
+
 MISTAKES = {
     "eps of a norm": ("eval", Choices(group_eps=1e-6)),
     "BatchNorm's momentum": ("train", Choices(norm=partial(BatchNorm, momentum=0.01))),

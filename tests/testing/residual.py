@@ -169,7 +169,7 @@ class FlaxResNet(nnx.Module):
         self.layers = len(depths)
 
     def __call__(self, x):
-        x = max_pool(ops.relu(self.bn1(self.conv1(x))), self.choices.pool_padding)
+        x = max_pool(self.choices.relu(self.bn1(self.conv1(x))), self.choices.pool_padding)
         for i in range(self.layers):
             x = getattr(self, f"layer{i + 1}")(x)
         return self.fc(x.mean((1, 2)))
