@@ -10,7 +10,7 @@ import numpy as np
 from .arrays import arrangements
 from .errors import relative_error
 from .flax_side import FlaxSide
-from .results import is_float, output_leaves
+from .results import is_float, is_inexact, of_kind, output_leaves
 from .tolerances import tolerance
 from .trace import Call
 
@@ -70,8 +70,8 @@ class Evidence:
         """What ``layer`` returns for the inputs of ``call``; None if it does not take them any more."""
         try:
             with self.side.settings():
-                dtypes = [self.side.dtype if is_float(x) else None for x in call.inputs.values()]
+                dtypes = [of_kind(x, self.side.dtype) if is_inexact(x) else None for x in call.inputs.values()]
                 found = output_leaves(layer(*map(jnp.asarray, call.inputs.values(), dtypes)))
         except Exception:  # a hypothesis that does not even run
             return None
-        return np.asarray(found[0][1], np.float64)
+        return np.asarray(found[0][1]) * 1.0

@@ -48,8 +48,8 @@ class Finding:
     what: str
     kinds: tuple[str, str]
     index: tuple[int, ...]
-    flax_value: float
-    torch_value: float
+    flax_value: complex  # real, but for complex arrays
+    torch_value: complex
     error: float
     given: bool
     mode: str
@@ -163,7 +163,7 @@ class _Search:
         self, mine: Call, other: Call, what: str, left: np.ndarray, right: np.ndarray, bad: np.ndarray | None = None
     ) -> Finding:
         """The finding at the element that differs most, or at the first ``bad`` one."""
-        place = np.argmax(np.abs(left.astype(np.float64) - right) if bad is None else bad)
+        place = np.argmax(np.abs(1.0 * left - right) if bad is None else bad)
         index = tuple(int(i) for i in np.unravel_index(place, right.shape))
         before = list(self.aligned(mine, other, "inputs")) if what != "gradient" else []
         given = any(
@@ -175,8 +175,8 @@ class _Search:
             what=what,
             kinds=(mine.kind, other.kind),
             index=index,
-            flax_value=float(left[index]),
-            torch_value=float(right[index]),
+            flax_value=left[index].item(),
+            torch_value=right[index].item(),
             error=relative_error(left, right),
             given=given,
             mode="train" if self.side.train else "eval",

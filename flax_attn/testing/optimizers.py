@@ -29,15 +29,18 @@ def known_optimizers() -> dict[str, OptimizerPair]:
     """
     import optax
     import torch
+    from optax.contrib import split_real_and_imaginary  # of complex parameters Adam scales the two apart, as in PyTorch
 
     return {
         "sgd": OptimizerPair(
             optax.sgd(1e-3, momentum=0.9), lambda parameters: torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
         ),
-        "adam": OptimizerPair(optax.adam(1e-3), lambda parameters: torch.optim.Adam(parameters, lr=1e-3)),
+        "adam": OptimizerPair(
+            split_real_and_imaginary(optax.adam(1e-3)), lambda parameters: torch.optim.Adam(parameters, lr=1e-3)
+        ),
         # optax's default weight decay is 1e-4, PyTorch's 1e-2.
         "adamw": OptimizerPair(
-            optax.adamw(1e-3, weight_decay=1e-2),
+            split_real_and_imaginary(optax.adamw(1e-3, weight_decay=1e-2)),
             lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-2),
         ),
     }
