@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -60,13 +60,18 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
     given = _renamed(_mapping(state_dict), rename)
     wanted = in_place(entries(module), given)
     problems: list[str] = []
-    values: list[tuple[nnx.Variable[Any], jax.Array]] = []
+    values: dict[int, _Loaded] = {}
     for path, entry in wanted.items():
         value = _value(path, entry, given, problems) if entry.variables else None
         if value is not None:
-            # Copies: JAX may share the memory of an aligned array, which training in PyTorch would change.
-            parts = zip(entry.variables, entry.split(value), strict=True)
-            values += [(variable, jnp.array(part, variable.dtype, copy=True)) for variable, part in parts]
+            for variable, part in zip(entry.variables, entry.split(value), strict=True):
+                # A copy: JAX may share the memory of an aligned array, which training in PyTorch would change.
+                loaded = _Loaded(path, variable, np.array(part, variable.dtype))
+                first = values.setdefault(id(variable), loaded)
+                if not np.array_equal(first.array, loaded.array, equal_nan=True):
+                    problems.append(
+                        f"{path}: expected the values of {first.path}, as they share a variable, got others"
+                    )
     problems += [
         f"{path}: expected no such entry, got {_describe(value)}" for path, value in given.items() if path not in wanted
     ]
@@ -76,8 +81,8 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
         raise MisfitError(
             f"state_dict does not fit {type(module).__name__}, which is left unchanged:\n  " + "\n  ".join(problems)
         )
-    for variable, array in values:
-        variable.set_value(array)
+    for _, variable, array in values.values():
+        variable.set_value(_placed(array, variable))
     if rename is not None and TUTORIAL_NAMES.items() <= rename.items():
         _warn_of_token_order(module)
     return module
@@ -117,6 +122,22 @@ def to_torch(
     return state_dict
 
 
+class _Loaded(NamedTuple):
+    path: str
+    variable: nnx.Variable[Any]
+    array: np.ndarray
+
+
+def _placed(array: np.ndarray, variable: nnx.Variable[Any]) -> jax.Array:
+    """``array`` on the devices of the variable's present value, if that was put there on purpose."""
+    present = variable.get_value()
+    decided = isinstance(present, jax.ShapeDtypeStruct) or (
+        isinstance(present, jax.Array) and not isinstance(present, jax.core.Tracer) and present.committed
+    )
+    sharding = present.sharding if decided else None
+    return jnp.asarray(array) if sharding is None else jax.device_put(array, sharding)
+
+
 def _mapping(state_dict: StateDict) -> Mapping[str, Any]:
     loaded = files.read(state_dict) if isinstance(state_dict, str | os.PathLike) else state_dict
     if not isinstance(loaded, Mapping):
@@ -152,6 +173,12 @@ def _value(path: str, entry: Entry, given: Mapping[str, Any], problems: list[str
     if path not in given:
         problems.append(f"{path}: expected shape {expected}, got nothing")
         return None
+    if _is_lazy(given[path]):
+        problems.append(
+            f"{path}: expected shape {expected}, got {_describe(given[path])}; call the PyTorch module once, so that "
+            "its lazy layers get their shapes"
+        )
+        return None
     try:
         value = _to_numpy(given[path])
     except Exception as error:  # a sparse, quantised or meta tensor, each with an error of its own
@@ -184,7 +211,14 @@ def _to_numpy(value: Any) -> np.ndarray | None:
     return np.asarray(value)
 
 
+def _is_lazy(value: Any) -> bool:
+    """Whether ``value`` is a parameter or buffer of a lazy layer, which has no shape before the first call."""
+    return any(base.__name__ == "UninitializedTensorMixin" for base in type(value).__mro__)
+
+
 def _describe(value: Any) -> str:
+    if _is_lazy(value):
+        return type(value).__name__
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     return type(value).__name__
