@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         default=[],
         metavar="NAMES",
-        help="tutorial or official, the names of published code; or OLD=NEW for runs of path segments, OLD= to remove one",
+        help="tutorial or official, the names of published code; or OLD=NEW for runs of segments, OLD= to remove one",
     )
     command.add_argument("--key", help="the entry of a training checkpoint that holds the state_dict")
     return parser
