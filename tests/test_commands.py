@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import flax_attn.__main__
 import torch_ref.__main__
 import train.__main__
 from flax_attn import list_blocks
@@ -27,7 +28,7 @@ def commands():
 COMMANDS = commands()
 INSTALLS = [words for words in COMMANDS if "pip" in words[:3]]
 MAKES = [words for words in COMMANDS if words[0] == "make"]
-MODULES = {"train": train.__main__.main, "torch_ref": torch_ref.__main__.main}
+MODULES = {"train": train.__main__.main, "torch_ref": torch_ref.__main__.main, "flax_attn": flax_attn.__main__.main}
 STARTED = [words for words in COMMANDS if words[:2] == PYTHON and words[2] in MODULES]
 OTHERS = [words for words in COMMANDS if words not in [*INSTALLS, *MAKES, *STARTED]]
 

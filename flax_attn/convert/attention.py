@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from .layers import flat_weight
+from .layers import flat_weight, of_rank
 from .rules import Entry, rule
 
 
@@ -68,7 +68,7 @@ def _stacked(name: str, parts: list[Entry]) -> Entry:
 
 def _check(layer: nnx.MultiHeadAttention) -> None:
     """Raises ``ValueError`` for settings that PyTorch's layer does not have."""
-    kernel = layer.query.kernel
+    kernel = of_rank(3, layer.query.kernel)
     sizes = {
         "in_features": kernel.shape[0],
         "qkv_features": int(np.prod(kernel.shape[1:])),

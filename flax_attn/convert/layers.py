@@ -10,14 +10,27 @@ from ..layers import BatchNorm
 from .rules import Entry, rule
 
 
+def of_rank(rank: int, variable: nnx.Variable[Any]) -> nnx.Variable[Any]:
+    """``variable``, which must have as many axes as the layer's own function gives it.
+
+    Under ``nnx.vmap`` and ``nnx.scan`` it has one more, which a rule would take for an axis of the kernel.
+    """
+    if len(variable.shape) != rank:
+        raise ValueError(
+            f"its variables must be of one layer, with {rank} axes, got shape {variable.shape}; of layers stacked by "
+            "nnx.vmap or nnx.scan convert one at a time (docs/checkpoints.md)"
+        )
+    return variable
+
+
 def _optional(name: str, variable: nnx.Variable[Any] | None) -> Iterator[Entry]:
     if variable is not None:
-        yield Entry(name, variable)
+        yield Entry(name, of_rank(1, variable))
 
 
 @rule(nnx.Linear)
 def _linear(layer: nnx.Linear) -> Iterator[Entry]:
-    yield Entry("weight", layer.kernel, np.transpose, np.transpose)
+    yield Entry("weight", of_rank(2, layer.kernel), np.transpose, np.transpose)
     yield from _optional("bias", layer.bias)
 
 
@@ -29,8 +42,10 @@ def _flatten(kernel: np.ndarray, in_axes: int) -> np.ndarray:
 
 def flat_weight(name: str, layer: nnx.LinearGeneral) -> Entry:
     """The kernel of a LinearGeneral as the weight of a Linear."""
-    shape, in_axes = layer.kernel.shape, len(layer.in_features)
-    return Entry(name, layer.kernel, lambda kernel: _flatten(kernel, in_axes), lambda weight: weight.T.reshape(shape))
+    in_axes = len(layer.in_features)
+    kernel = of_rank(in_axes + len(layer.out_features), layer.kernel)
+    shape = kernel.shape
+    return Entry(name, kernel, lambda kernel: _flatten(kernel, in_axes), lambda weight: weight.T.reshape(shape))
 
 
 @rule(nnx.LinearGeneral)
@@ -45,13 +60,13 @@ def _linear_general(layer: nnx.LinearGeneral) -> Iterator[Entry]:
     yield flat_weight("weight", layer)
     if layer.bias is not None:
         shape = layer.bias.shape
-        yield Entry("bias", layer.bias, np.ravel, lambda bias: bias.reshape(shape))
+        yield Entry("bias", of_rank(len(layer.out_features), layer.bias), np.ravel, lambda bias: bias.reshape(shape))
 
 
 @rule(nnx.Conv)
 def _conv(layer: nnx.Conv) -> Iterator[Entry]:
     """Flax (*kernel_size, in / groups, out), PyTorch (out, in / groups, *kernel_size)."""
-    yield Entry("weight", layer.kernel, _channels_first, _channels_last)
+    yield Entry("weight", of_rank(len(layer.kernel_size) + 2, layer.kernel), _channels_first, _channels_last)
     yield from _optional("bias", layer.bias)
 
 
@@ -80,10 +95,11 @@ def _conv_transpose(layer: nnx.ConvTranspose) -> Iterator[Entry]:
     default, is PyTorch's for no p in general. nnx.ConvTranspose has no groups: port a grouped one as an ``nnx.Conv``
     with ``input_dilation=stride``, this padding and ``feature_group_count``, in a class with a rule of its own.
     """
+    kernel = of_rank(len(layer.kernel_size) + 2, layer.kernel)
     if layer.transpose_kernel:
-        yield Entry("weight", layer.kernel, _channels_first, _channels_last)
+        yield Entry("weight", kernel, _channels_first, _channels_last)
     else:
-        yield Entry("weight", layer.kernel, _turned_channels_first, _turned_channels_last)
+        yield Entry("weight", kernel, _turned_channels_first, _turned_channels_last)
     yield from _optional("bias", layer.bias)
 
 
@@ -115,18 +131,20 @@ def _rms_norm(layer: nnx.RMSNorm) -> Iterator[Entry]:
 def _batch_norm(layer: BatchNorm | nnx.BatchNorm) -> Iterator[Entry]:
     yield from _optional("weight", layer.scale)
     yield from _optional("bias", layer.bias)
-    yield Entry("running_mean", layer.mean)
-    yield Entry("running_var", layer.var)
+    yield Entry("running_mean", of_rank(1, layer.mean))
+    yield Entry("running_var", of_rank(1, layer.var))
     # PyTorch counts batches for a cumulative average, which is off by default; Flax has no such counter.
     yield Entry("num_batches_tracked", None, constant=np.zeros((), np.int64))
 
 
 @rule(nnx.Embed)
 def _embedding(layer: nnx.Embed) -> Iterator[Entry]:
-    yield Entry("weight", layer.embedding)
+    yield Entry("weight", of_rank(2, layer.embedding))
 
 
 @rule(nnx.PReLU)
 def _prelu(layer: nnx.PReLU) -> Iterator[Entry]:
     """Flax has one slope and no axes, PyTorch by default one slope on an axis of its own."""
-    yield Entry("weight", layer.negative_slope, lambda slope: slope.reshape(1), lambda weight: weight.reshape(()))
+    yield Entry(
+        "weight", of_rank(0, layer.negative_slope), lambda slope: slope.reshape(1), lambda weight: weight.reshape(())
+    )

@@ -1,15 +1,21 @@
 """Renaming state_dict entries by runs of dotted path segments.
 
 A table maps *their* runs to *ours*, ``{"ChannelGate": "channel_gate", "encoder.body": "conv"}``. A run matches whole
-segments, anywhere in a path; the longest match wins. A run that maps to nothing is removed at the start of a path only
-(``{"module": ""}`` removes DataParallel's prefix and leaves an inner ``module`` alone). The same table serves both
-directions: loading reads it from left to right, saving from right to left.
+segments, anywhere in a path; the longest match wins. A run that maps to nothing is removed once, at the start of a path
+(``{"module": ""}`` removes DataParallel's prefix and leaves an inner ``module`` alone); the names that PyTorch's other
+wrappers insert, `INSERTED`, are removed wherever they stand. Several such runs may be there, in any order. The same
+table serves both directions: loading reads it from left to right, saving from right to left, where the removed runs
+become a prefix, in the order of the table.
 """
 
 from collections.abc import Iterable, Mapping
 
 Run = tuple[str, ...]
 Table = list[tuple[Run, Run]]
+
+# Of torch.compile, activation checkpointing and FSDP, which wrap modules within others too.
+INSERTED = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+WRAPPERS = ("module", *INSERTED)  # the first is that of DataParallel and AveragedModel
 
 
 def rename_all(names: Iterable[str], rename: Mapping[str, str] | None, *, invert: bool = False) -> dict[str, str]:
@@ -21,6 +27,8 @@ def rename_all(names: Iterable[str], rename: Mapping[str, str] | None, *, invert
     Example:
         >>> rename_all(["module.cbam.ChannelGate.mlp.1.bias"], {"module": "", "ChannelGate": "channel_gate"})
         {'module.cbam.ChannelGate.mlp.1.bias': 'cbam.channel_gate.mlp.1.bias'}
+        >>> rename_all(["_orig_mod.module.a._checkpoint_wrapped_module.bias"], dict.fromkeys(WRAPPERS, ""))
+        {'_orig_mod.module.a._checkpoint_wrapped_module.bias': 'a.bias'}
     """
     table, prefix = _table(rename or {}, invert)
     renamed = {name: ".".join((*prefix, *_replace(_run(name), table))) for name in names}
@@ -47,19 +55,22 @@ def _table(rename: Mapping[str, str], invert: bool) -> tuple[Table, Run]:
     prefix: Run = ()
     if invert:
         values = [ours for _, ours in pairs]
-        if len(set(values)) < len(values):
+        kept = [ours for ours in values if ours]
+        if len(set(kept)) < len(kept):
             raise ValueError(f"rename must map to different runs to be read from right to left, got {dict(rename)}")
-        prefix = next((theirs for theirs, ours in pairs if not ours), ())
+        prefix = tuple(segment for theirs, ours in pairs if not ours for segment in theirs)
         pairs = [(ours, theirs) for theirs, ours in pairs if ours]
     return sorted(pairs, key=lambda pair: -len(pair[0])), prefix
 
 
 def _replace(path: Run, table: Table) -> Run:
     done: Run = ()
+    removed: set[Run] = set()
     start = 0
     while start < len(path):
         for old, new in table:
-            if path[start : start + len(old)] == old and (new or start == 0):
+            if path[start : start + len(old)] == old and (new or _may_go(old, done, removed)):
+                removed |= set() if new else {old}
                 done += new
                 start += len(old)
                 break
@@ -67,3 +78,21 @@ def _replace(path: Run, table: Table) -> Run:
             done += (path[start],)
             start += 1
     return done
+
+
+def _may_go(run: Run, before: Run, removed: set[Run]) -> bool:
+    """Whether a run that maps to nothing is removed behind ``before``, where the runs ``removed`` have gone already."""
+    return (not before and run not in removed) or all(segment in INSERTED for segment in run)
+
+
+def wrappers_in(names: Iterable[str]) -> list[str]:
+    """The wrappers whose names are left in ``names``: those that begin all of them, or stand in any.
+
+    Example:
+        >>> wrappers_in(["module.a.bias", "module.b._orig_mod.bias"]), wrappers_in(["module.a.bias", "b.bias"])
+        (['module', '_orig_mod'], [])
+    """
+    runs = [_run(name) for name in names]
+    inside = [name for name in INSERTED if any(name in run for run in runs)]
+    outer = [next((segment for segment in run if segment not in INSERTED), "") for run in runs]
+    return [*(["module"] if outer and set(outer) == {"module"} else []), *inside]

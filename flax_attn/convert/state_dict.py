@@ -1,9 +1,10 @@
 """Loads and saves PyTorch state_dicts: `from_torch` and `to_torch`."""
 
+import logging
 import os
 import warnings
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +13,25 @@ from flax import nnx
 
 from . import files
 from .names import TUTORIAL_NAMES
-from .rename import rename_all
+from .rename import rename_all, wrappers_in
 from .rules import Entry
 from .walk import MisfitError, entries
+
+COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside its module
+log = logging.getLogger("flax_attn")
 
 Module = TypeVar("Module", bound=nnx.Module)
 StateDict = Mapping[str, Any] | str | os.PathLike[str]
 
 
-def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, str] | None = None) -> Module:
+def from_torch(
+    module: Module,
+    state_dict: StateDict,
+    *,
+    key: str | None = None,
+    rename: Mapping[str, str] | None = None,
+    skip: str | Sequence[str] = (),
+) -> Module:
     """Fills ``module`` with the weights of a PyTorch state_dict, in place.
 
     Every entry must match a variable and every variable an entry; nothing is reshaped to fit. Values are cast to the
@@ -31,19 +42,24 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
 
     Args:
         module: any module whose parameters are in layers with a conversion rule.
-        state_dict: a mapping from names to arrays or tensors; or the path of a ``.safetensors``, ``.pt`` or ``.pth``
-            file, the latter two read with ``weights_only=True``. The entry ``"state_dict"`` of a training checkpoint is
-            used.
+        state_dict: a mapping from names to arrays or tensors; or the path of a file of safetensors or of
+            ``torch.save``, which is read with ``weights_only=True``, or of the index of its shards. The suffix does not
+            matter. The entry ``"state_dict"`` of a training checkpoint is used.
+        key: the entry of a training checkpoint that holds the state_dict, such as ``"model_ema"``.
         rename: a table from runs of path segments in ``state_dict`` to runs in ``module``, such as
             `flax_attn.convert.TUTORIAL_NAMES`; see `flax_attn.convert.rename`.
+        skip: paths in ``module``, such as ``"head"``, below which variables keep their values and entries are not used.
+            What was skipped is logged.
 
     Returns:
         ``module``.
 
     Raises:
         ValueError: missing, left-over or wrongly shaped entries, all listed with path, expected and got; names that
-            collide after renaming; a file that is damaged or would run code; a parameter outside of layers with a rule
-            (`flax_attn.convert.rule` registers one); an invalid rule. ``module`` is then unchanged.
+            collide after renaming; a checkpoint whose state_dict is under another key; a path to skip that is neither
+            in ``module`` nor in ``state_dict``; a file that is damaged or would run code; state outside of layers with
+            a rule (`flax_attn.convert.rule` registers one), or layers stacked by ``nnx.vmap``; an invalid rule.
+            ``module`` is then unchanged.
         FileNotFoundError: no such file.
 
     Example:
@@ -57,27 +73,32 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
         raise ValueError(
             f"module must be a flax.nnx.Module, got {module if isinstance(module, type) else type(module)}"
         )
-    given = _renamed(_mapping(state_dict), rename)
+    given = _renamed(read_mapping(state_dict, key), rename)
     wanted = in_place(entries(module), given)
+    given, wanted = _without(skip, given, wanted)
     problems: list[str] = []
-    values: list[tuple[nnx.Variable[Any], jax.Array]] = []
+    values: dict[int, _Loaded] = {}
     for path, entry in wanted.items():
         value = _value(path, entry, given, problems) if entry.variables else None
         if value is not None:
-            # Copies: JAX may share the memory of an aligned array, which training in PyTorch would change.
-            parts = zip(entry.variables, entry.split(value), strict=True)
-            values += [(variable, jnp.array(part, variable.dtype, copy=True)) for variable, part in parts]
+            for variable, part in zip(entry.variables, entry.split(value), strict=True):
+                # A copy: JAX may share the memory of an aligned array, which training in PyTorch would change.
+                loaded = _Loaded(path, variable, np.array(part, variable.dtype))
+                first = values.setdefault(id(variable), loaded)
+                if not np.array_equal(first.array, loaded.array, equal_nan=True):
+                    problems.append(
+                        f"{path}: expected the values of {first.path}, as they share a variable, got others"
+                    )
     problems += [
         f"{path}: expected no such entry, got {_describe(value)}" for path, value in given.items() if path not in wanted
     ]
     if problems:
-        if all(path.startswith("module.") for path in given) and given:
-            problems.append("every name starts with 'module.': pass rename={'module': ''}")
+        problems += _hints(given, rename)
         raise MisfitError(
             f"state_dict does not fit {type(module).__name__}, which is left unchanged:\n  " + "\n  ".join(problems)
         )
-    for variable, array in values:
-        variable.set_value(array)
+    for _, variable, array in values.values():
+        variable.set_value(_placed(array, variable))
     if rename is not None and TUTORIAL_NAMES.items() <= rename.items():
         _warn_of_token_order(module)
     return module
@@ -88,21 +109,25 @@ def to_torch(
     path: str | os.PathLike[str] | None = None,
     *,
     rename: Mapping[str, str] | None = None,
-) -> dict[str, np.ndarray]:
-    """Returns the PyTorch state_dict of ``module`` as NumPy arrays; loading it with `from_torch` is bit-exact.
+    tensors: bool = False,
+) -> dict[str, Any]:
+    """Returns the PyTorch state_dict of ``module``; loading it with `from_torch` is bit-exact.
 
     Args:
         module: any module whose parameters are in layers with a conversion rule.
-        path: a ``.safetensors`` file to write it to as well (whole or not at all).
+        path: a file to write it to as well (whole or not at all): ``.safetensors``, or ``.pt`` and ``.pth`` as written
+            by ``torch.save``.
         rename: the table that would load the result again, read from right to left: `flax_attn.convert.TUTORIAL_NAMES`
             gives the tutorials' names.
+        tensors: whether to return tensors, for ``load_state_dict``, in place of NumPy arrays.
 
     Returns:
         A dictionary with PyTorch's names and layouts, and ``num_batches_tracked`` as 0.
 
     Raises:
-        ValueError: a parameter outside of layers with a rule (`flax_attn.convert.rule` registers one), an invalid rule,
-            names that collide, or a path with another suffix.
+        ValueError: state outside of layers with a rule (`flax_attn.convert.rule` registers one), layers stacked by
+            ``nnx.vmap``, an invalid rule, names that collide, or a path with another suffix.
+        ImportError: tensors, or a file of them, are wanted and PyTorch is not installed.
 
     Example:
         >>> from flax_attn.layers import Linear
@@ -114,21 +139,76 @@ def to_torch(
     state_dict = {names[name]: array for name, array in arrays.items()}
     if path is not None:
         files.write(path, state_dict)
-    return state_dict
+    return files.to_tensors(state_dict) if tensors else state_dict
 
 
-def _mapping(state_dict: StateDict) -> Mapping[str, Any]:
+def _hints(given: Mapping[str, Any], rename: Mapping[str, str] | None) -> list[str]:
+    """Advice on names that wrappers of PyTorch left."""
+    averaged = COUNT in given
+    found = wrappers_in(name for name in given if name != COUNT)
+    more = {name: "" for name in found if (rename or {}).get(name) != ""}
+    hints = [f"names hold {', '.join(more)}, of wrappers: pass rename={ {**(rename or {}), **more} }"] if more else []
+    return hints + ([f"{COUNT} is the counter of an AveragedModel: pass skip={COUNT!r}"] if averaged else [])
+
+
+class _Loaded(NamedTuple):
+    path: str
+    variable: nnx.Variable[Any]
+    array: np.ndarray
+
+
+def _placed(array: np.ndarray, variable: nnx.Variable[Any]) -> jax.Array:
+    """``array`` on the devices of the variable's present value, if that was put there on purpose."""
+    present = variable.get_value()
+    decided = isinstance(present, jax.ShapeDtypeStruct) or (
+        isinstance(present, jax.Array) and not isinstance(present, jax.core.Tracer) and present.committed
+    )
+    sharding = present.sharding if decided else None
+    return jnp.asarray(array) if sharding is None else jax.device_put(array, sharding)
+
+
+def read_mapping(state_dict: StateDict, key: str | None = None) -> Mapping[str, Any]:
+    """The state_dict that a mapping, a file or an entry of either holds; arguments and errors as for `from_torch`."""
     loaded = files.read(state_dict) if isinstance(state_dict, str | os.PathLike) else state_dict
     if not isinstance(loaded, Mapping):
         hint = ", pass its state_dict()" if hasattr(loaded, "state_dict") else ""
         raise ValueError(f"state_dict must be a mapping or the path of one, got {type(loaded).__name__}{hint}")
-    # The usual training checkpoint, {"epoch": ..., "state_dict": ...}: only its weights are used.
-    inner = loaded.get("state_dict")
-    loaded = inner if isinstance(inner, Mapping) else loaded
+    candidates = [name for name, value in loaded.items() if _holds_weights(value)]
+    listed = " or ".join(f"key={name!r}" for name in candidates) or "no such entry"
+    if key is not None:
+        if not isinstance(loaded.get(key), Mapping):
+            raise ValueError(f"key must name an entry that holds a state_dict, {listed}, got {key!r}")
+        loaded = loaded[key]
+    elif isinstance(loaded.get("state_dict"), Mapping):  # the usual one
+        loaded = loaded["state_dict"]
+    elif candidates:
+        raise ValueError(f"state_dict must map names to arrays, got entries that hold such mappings: pass {listed}")
     unnamed = [name for name in loaded if not isinstance(name, str)]
     if unnamed:
         raise ValueError(f"state_dict must have names for keys, got {', '.join(map(repr, unnamed))}")
     return loaded
+
+
+def _holds_weights(value: Any) -> bool:
+    """Whether ``value`` looks like a state_dict: names, most of them of arrays."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        return False
+    return 2 * sum(hasattr(item, "shape") for item in value.values()) > len(value)
+
+
+def _without(
+    skip: str | Sequence[str], given: Mapping[str, Any], wanted: Mapping[str, Entry]
+) -> tuple[dict[str, Any], dict[str, Entry]]:
+    """The entries given and wanted without those at or below the paths to skip."""
+    paths = [skip] if isinstance(skip, str) else list(skip)
+    found = {path: [name for name in {**wanted, **given} if f"{name}.".startswith(f"{path}.")] for path in paths}
+    if missing := [path for path, names in found.items() if not names]:
+        raise ValueError(f"skip must name paths of module or state_dict, got {', '.join(map(repr, missing))}")
+    skipped = {name for names in found.values() for name in names}
+    if skipped:
+        log.info("from_torch skipped %s", ", ".join(sorted(skipped)))
+    left: Any = [{name: value for name, value in each.items() if name not in skipped} for each in (given, wanted)]
+    return left[0], left[1]
 
 
 def _renamed(state_dict: Mapping[str, Any], rename: Mapping[str, str] | None) -> dict[str, Any]:
@@ -152,8 +232,14 @@ def _value(path: str, entry: Entry, given: Mapping[str, Any], problems: list[str
     if path not in given:
         problems.append(f"{path}: expected shape {expected}, got nothing")
         return None
+    if _is_lazy(given[path]):
+        problems.append(
+            f"{path}: expected shape {expected}, got {_describe(given[path])}; call the PyTorch module once, so that "
+            "its lazy layers get their shapes"
+        )
+        return None
     try:
-        value = _to_numpy(given[path])
+        value = to_numpy(given[path])
     except Exception as error:  # a sparse, quantised or meta tensor, each with an error of its own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         problems.append(f"{path}: expected an array of {kind}, got {_describe(given[path])}: {reason}")
@@ -173,18 +259,25 @@ def _kind(dtype: Any) -> str:
     return next((name for name, kind in kinds.items() if jnp.issubdtype(dtype, kind)), f"dtype {dtype}")
 
 
-def _to_numpy(value: Any) -> np.ndarray | None:
+def to_numpy(value: Any) -> np.ndarray | None:
     """Converts arrays and tensors of any framework to NumPy; None for anything else."""
     if hasattr(value, "detach"):  # a tensor, recognised without importing torch
         value = value.detach().cpu()
-        # NumPy has no bfloat16 that torch supports; float32 holds every bfloat16 exactly.
-        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        if str(value.dtype) == "torch.bfloat16":  # which NumPy has by an extension that PyTorch does not know
+            return np.asarray(value.float()).astype(jnp.bfloat16)
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         return None
     return np.asarray(value)
 
 
+def _is_lazy(value: Any) -> bool:
+    """Whether ``value`` is a parameter or buffer of a lazy layer, which has no shape before the first call."""
+    return any(base.__name__ == "UninitializedTensorMixin" for base in type(value).__mro__)
+
+
 def _describe(value: Any) -> str:
+    if _is_lazy(value):
+        return type(value).__name__
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     return type(value).__name__

@@ -5,11 +5,16 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from .._tree import children
-from .rules import Entry, find_rule
+from .rules import RULES, Entry, find_rule
+
+# No part of a state_dict: keys and counters of random streams, and what was recorded during a call.
+TRANSIENT = (nnx.RngState, nnx.Intermediate)
 
 DEEPEST = 64  # path segments: more than in any module that does not contain itself
 
@@ -28,35 +33,53 @@ def entries(module: nnx.Module) -> dict[str, Entry]:
     """Every state_dict entry of ``module``, by path.
 
     Raises:
-        MisfitError: parameters or buffers without a rule, all listed.
+        MisfitError: variables or arrays without a rule, all listed.
         ValueError: an invalid rule, or two entries with one path.
     """
     found, unknown = survey(module)
     if unknown:
-        outside = ", ".join(f"{type(variable).__name__} {path!r}" for path, variable in unknown.items())
+        outside = ", ".join(f"{_kind_of(value)} {path!r}" for path, value in unknown.items())
         raise MisfitError(
-            f"module must hold its parameters in layers that have a conversion rule, got in {type(module).__name__} "
+            f"module must hold its state in layers that have a conversion rule, got in {type(module).__name__} "
             f"outside of any: {outside}; flax_attn.convert.rule registers one for a layer of your own"
         )
     return found
 
 
-def survey(module: nnx.Module) -> tuple[dict[str, Entry], dict[str, nnx.Variable[Any]]]:
-    """The state_dict entries of ``module``, and its parameters and buffers without a rule, both by path.
+def survey(module: nnx.Module) -> tuple[dict[str, Entry], dict[str, Any]]:
+    """The state_dict entries of ``module``, and its variables and arrays that no rule lists, both by path.
+
+    A type with a rule of its own answers for the arrays that it holds without a variable. Random streams and recorded
+    values are no state.
 
     Raises:
         ValueError: an invalid rule, or two entries with one path.
     """
-    owned = [(path, variable) for path, variable in nnx.iter_graph(module) if isinstance(variable, nnx.Variable)]
+    graph = dict(nnx.iter_graph(module))
+    owned = [(path, value) for path, value in graph.items() if isinstance(value, nnx.Variable)]
     found = list(_entries(module, (), frozenset(), frozenset(id(variable) for _, variable in owned)))
     known = {id(variable) for _, entry, _ in found for variable in entry.variables}
-    unknown: dict[str, nnx.Variable[Any]] = {
-        ".".join(map(str, path)): variable
-        for path, variable in owned
-        if isinstance(variable, nnx.Param | nnx.BatchStat) and id(variable) not in known
-    }
+    missed = [(path, variable) for path, variable in owned if id(variable) not in known]
+    missed = [(path, variable) for path, variable in missed if not isinstance(variable, TRANSIENT)]
+    arrays = [(path, value) for path, value in graph.items() if _is_state(value) and not _answers(graph, path)]
+    unknown = {".".join(map(str, path)): value for path, value in (*missed, *arrays)}
     _check_paths(found)
     return {path: entry for path, entry, _ in found}, unknown
+
+
+def _is_state(value: Any) -> bool:
+    """Whether ``value`` is an array, of anything but random keys."""
+    return isinstance(value, jax.Array | np.ndarray) and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def _answers(graph: dict[Any, Any], path: tuple[Any, ...]) -> bool:
+    """Whether the module that holds the array at ``path`` is of a type with a rule of its own."""
+    around = (graph.get(path[:end]) for end in reversed(range(len(path))))
+    return type(next(value for value in around if isinstance(value, nnx.Module))) in RULES
+
+
+def _kind_of(value: Any) -> str:
+    return type(value).__name__ if isinstance(value, nnx.Variable) else "array"
 
 
 def _entries(module: Any, path: tuple[str, ...], listed: frozenset[int], owned: frozenset[int]) -> Iterator[_Found]:

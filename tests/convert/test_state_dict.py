@@ -261,10 +261,8 @@ def test_a_torchscript_archive_is_called_by_its_name(tmp_path):
 def test_missing_file_and_unknown_suffix(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.safetensors"):
         flax_attn.from_torch(make(), tmp_path / "nothing.safetensors")
-    with pytest.raises(ValueError, match=r"\.safetensors, \.pt or \.pth"):
-        flax_attn.from_torch(make(), tmp_path / "weights.npz")
-    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
-        flax_attn.to_torch(make(), tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"must end in \.safetensors, \.pt or \.pth"):
+        flax_attn.to_torch(make(), tmp_path / "weights.npz")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -475,3 +473,121 @@ def test_no_warning_where_the_token_order_is_none_of_the_tutorials(module, table
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         flax_attn.from_torch(module, flax_attn.to_torch(module), rename=table)
+
+
+def prefixed(prefix):
+    return {f"{prefix}{name}": array for name, array in weights().items()}
+
+
+@pytest.mark.parametrize("key", ["model_state_dict", "model", "net", "weights"])
+def test_a_state_dict_under_a_key_is_asked_for_by_its_key(key):
+    checkpoint = {
+        "epoch": 3,
+        key: weights(),
+        "optimizer": {"state": {0: {}}, "param_groups": [{"lr": 0.1}]},
+        "loss": 0.5,
+    }
+    with pytest.raises(ValueError, match=rf"got entries that hold such mappings: pass key='{key}'$"):
+        flax_attn.from_torch(make(), checkpoint)
+    loaded = flax_attn.from_torch(make(), checkpoint, key=key)
+    assert same(state(loaded), state(flax_attn.from_torch(make(), weights())))
+
+
+def test_of_several_state_dicts_one_is_chosen():
+    checkpoint = {"model": weights(0), "model_ema": weights(1), "optimizer": {"state": {}}}
+    with pytest.raises(ValueError, match="pass key='model' or key='model_ema'"):
+        flax_attn.from_torch(make(), checkpoint)
+    loaded = flax_attn.from_torch(make(), checkpoint, key="model_ema")
+    assert same(state(loaded), state(flax_attn.from_torch(make(), weights(1))))
+    with pytest.raises(ValueError, match=r"key must name an entry .*key='model' or key='model_ema', got 'ema'"):
+        flax_attn.from_torch(make(), checkpoint, key="ema")
+    with pytest.raises(ValueError, match="key must name an entry that holds a state_dict, no such entry, got 'model'"):
+        flax_attn.from_torch(make(), weights(), key="model")
+
+
+WRAPPED = {
+    "DataParallel": ("module.", ["module"]),
+    "compile": ("_orig_mod.", ["_orig_mod"]),
+    "compile, DataParallel": ("_orig_mod.module.", ["module", "_orig_mod"]),
+    "DataParallel, compile": ("module._orig_mod.", ["module", "_orig_mod"]),
+    "FSDP": ("_fsdp_wrapped_module.", ["_fsdp_wrapped_module"]),
+    "all": ("module._orig_mod._fsdp_wrapped_module.", ["module", "_orig_mod", "_fsdp_wrapped_module"]),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_the_names_of_wrappers_are_explained_and_removed(wrapper):
+    prefix, names = WRAPPED[wrapper]
+    with pytest.raises(ValueError, match=r"of wrappers: pass rename=\{.*\}$") as error:
+        flax_attn.from_torch(make(), prefixed(prefix))
+    advice = eval(str(error.value).rpartition("rename=")[2])
+    assert list(advice) == names
+    loaded = flax_attn.from_torch(make(), prefixed(prefix), rename=advice)
+    assert same(state(loaded), state(flax_attn.from_torch(make(), weights())))
+
+
+def test_the_names_of_inner_wrappers_are_removed_where_they_stand():
+    given = {
+        name.replace("mlp.", "_checkpoint_wrapped_module.mlp._orig_mod."): array for name, array in weights().items()
+    }
+    with pytest.raises(
+        ValueError, match=r"of wrappers: pass rename=\{'_orig_mod': '', '_checkpoint_wrapped_module': ''\}"
+    ):
+        flax_attn.from_torch(make(), given)
+    with pytest.raises(ValueError, match=r"rename=\{'_orig_mod': '', '_checkpoint_wrapped_module': ''\}"):
+        flax_attn.from_torch(make(), given, rename={"_orig_mod": ""})  # advice adds to what was passed
+    flax_attn.from_torch(make(), given, rename={"_checkpoint_wrapped_module": "", "_orig_mod": ""})
+
+
+def test_the_counter_of_an_averaged_model_may_be_skipped():
+    given = {**prefixed("module."), "n_averaged": np.array(7)}
+    with pytest.raises(ValueError, match=r"(?s)rename=\{'module': ''\}.*AveragedModel: pass skip='n_averaged'"):
+        flax_attn.from_torch(make(), given)
+    flax_attn.from_torch(make(), given, rename={"module": ""}, skip="n_averaged")
+
+
+class Classifier(nnx.Module):
+    def __init__(self, classes, *, rngs):
+        self.body, self.head, self.header = (Linear(3, n, rngs=rngs) for n in (4, classes, 2))
+
+
+@pytest.mark.parametrize("skip", ["head", ["head"], ("head.weight", "head.bias")])
+def test_another_number_of_classes_is_loaded_without_the_head(skip, caplog):
+    given = flax_attn.to_torch(Classifier(10, rngs=nnx.Rngs(1)))
+    module = Classifier(7, rngs=nnx.Rngs(2))
+    head = np.asarray(module.head.kernel[...])
+    with pytest.raises(ValueError, match=r"head\.weight: expected shape \(7, 3\), got \(10, 3\)"):
+        flax_attn.from_torch(module, given)
+    with caplog.at_level("INFO", logger="flax_attn"):
+        flax_attn.from_torch(module, given, skip=skip)
+    assert caplog.messages == ["from_torch skipped head.bias, head.weight"]
+    np.testing.assert_array_equal(module.head.kernel[...], head)
+    np.testing.assert_array_equal(flax_attn.to_torch(module)["header.weight"], given["header.weight"])
+
+
+def test_what_is_skipped_may_be_on_one_side_alone_and_all_else_is_strict():
+    given = {
+        name: array
+        for name, array in flax_attn.to_torch(Classifier(7, rngs=nnx.Rngs(1))).items()
+        if "head." not in name
+    }
+    flax_attn.from_torch(Classifier(7, rngs=nnx.Rngs(0)), given, skip="head")
+    flax_attn.from_torch(Classifier(7, rngs=nnx.Rngs(0)), {**given, "aux.bias": np.ones(1)}, skip=["head", "aux"])
+    with pytest.raises(ValueError, match=r"aux\.bias: expected no such entry"):
+        flax_attn.from_torch(Classifier(7, rngs=nnx.Rngs(0)), {**given, "aux.bias": np.ones(1)}, skip=["head"])
+    with pytest.raises(ValueError, match="skip must name paths of module or state_dict, got 'hea', 'fc'"):
+        flax_attn.from_torch(Classifier(7, rngs=nnx.Rngs(0)), given, skip=["hea", "head", "fc"])
+
+
+@pytest.mark.parametrize("param_dtype", [jnp.float32, jnp.bfloat16])
+def test_tensors_go_into_load_state_dict(tmp_path, param_dtype):
+    module = Linear(3, 5, param_dtype=param_dtype, rngs=nnx.Rngs(0))
+    tensors = flax_attn.to_torch(module, tmp_path / "linear.pt", tensors=True)
+    twin = torch.nn.Linear(3, 5, dtype=tensors["weight"].dtype)
+    twin.load_state_dict(tensors)
+    twin.load_state_dict(torch.load(tmp_path / "linear.pt", weights_only=True))
+    np.testing.assert_array_equal(twin.weight.detach().float().numpy(), np.asarray(module.kernel[...].T, np.float32))
+    before = state(module)
+    with torch.no_grad():
+        tensors["weight"].add_(1)
+    assert same(state(module), before)

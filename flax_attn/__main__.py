@@ -1,0 +1,81 @@
+"""``python -m flax_attn convert``: renames the entries of a PyTorch checkpoint and writes it in another format."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .convert import OFFICIAL_CBAM_NAMES, TUTORIAL_NAMES, files
+from .convert.rename import rename_all
+from .convert.state_dict import read_mapping, to_numpy
+
+TABLES = {"tutorial": TUTORIAL_NAMES, "official": OFFICIAL_CBAM_NAMES}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status, 2 for bad input."""
+    options = _parser().parse_args(argv)
+    try:
+        written = convert(Path(options.source), Path(options.target), _table(options.rename), options.key)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.target}: {written} entries")
+    return 0
+
+
+def convert(source: Path, target: Path, rename: dict[str, str], key: str | None = None) -> int:
+    """Writes the state_dict of ``source`` to the new file ``target`` and returns the number of its entries.
+
+    Names and layouts are PyTorch's on both sides; values and dtypes stay as they are.
+
+    Raises:
+        ValueError: a file that `flax_attn.from_torch` would refuse, names that collide, entries that are no arrays, or
+            a target that exists or has another suffix than .safetensors, .pt or .pth.
+        FileNotFoundError: no such file or folder.
+    """
+    if target.exists():
+        raise ValueError(f"the file to write must be new, got {str(target)!r}, which exists")
+    given = read_mapping(source, key)
+    names = rename_all(given, rename)
+    arrays = {names[name]: to_numpy(value) for name, value in given.items()}
+    if others := [name for name, array in arrays.items() if array is None]:
+        raise ValueError(f"{source} must hold arrays alone, got others: {', '.join(others)}")
+    files.write(target, {name: np.asarray(array) for name, array in arrays.items()})
+    return len(arrays)
+
+
+def _table(given: Sequence[str]) -> dict[str, str]:
+    """The renaming that words like ``tutorial`` and ``old=new`` give together."""
+    table: dict[str, str] = {}
+    for word in given:
+        old, equals, new = word.partition("=")
+        if not equals and word not in TABLES:
+            raise ValueError(f"--rename must be {', '.join(TABLES)} or OLD=NEW, got {word!r}")
+        table |= {old: new} if equals else TABLES[word]
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m flax_attn", allow_abbrev=False)
+    command = parser.add_subparsers(required=True, metavar="convert").add_parser(
+        "convert", help=main.__doc__, description=__doc__, allow_abbrev=False
+    )
+    command.add_argument("source", help="a file of safetensors or torch.save, or the index of its shards")
+    command.add_argument("target", help="the file to write: .safetensors, .pt or .pth")
+    command.add_argument(
+        "--rename",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAMES",
+        help="tutorial or official, the names of published code; or OLD=NEW for runs of segments, OLD= to remove one",
+    )
+    command.add_argument("--key", help="the entry of a training checkpoint that holds the state_dict")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
