@@ -94,8 +94,8 @@ def mask_inverted(right, *args, mask=None, **kwargs):
     return right(*args, mask=mask == 0, **kwargs)
 
 
-def mask_after_softmax(right, scores, mask=None, weights_fn=None):
-    return jnp.where(mask == 0, 0, right(scores, None, weights_fn))
+def mask_after_softmax(right, scores, mask=None, *args):
+    return jnp.where(mask == 0, 0, right(scores, None, *args))
 
 
 def softmax_over_queries(right, scores, *args):
