@@ -100,7 +100,13 @@ CASES = (
     Case(
         "ScaledDotProductAttention, bias",
         "blocks.dot_product",
-        (_heads(2, 3, 5, 7), _heads(2, 3, 11, 7), _heads(2, 3, 11, 13), Input(), Input((1, 3, 5, 11))),
+        (
+            _heads(2, 3, 5, 7),
+            _heads(2, 3, 11, 7),
+            _heads(2, 3, 11, 13),
+            Input((2, 1, 5, 11), kind="mask"),
+            Input((1, 3, 5, 11)),
+        ),
         (HEADS, None),
         {"temperature": 2.5},
         WEIGHTS,
@@ -161,7 +167,7 @@ CASES = (
     Case(
         "AdditiveAttention, bias",
         "blocks.additive",
-        (Input((2, 5, 3)), Input((2, 7, 11)), Input((2, 7, 13)), Input(), Input((2, 1, 7))),
+        (Input((2, 5, 3)), Input((2, 7, 11)), Input((2, 7, 13)), Input((2, 5, 7), kind="mask"), Input((2, 1, 7))),
         (None, None),
         {"query_in": 3, "key_in": 11, "hidden": 17},
         WEIGHTS,

@@ -63,7 +63,8 @@ class SinePositionEncoding2d(nnx.Module):
         x = ops.cast(x, self.dtype)
         rows = _sines(x.shape[1], self.channels // 2, self.temperature)
         columns = _sines(x.shape[2], self.channels // 2, self.temperature)
-        return x + _rows_then_columns(jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype))
+        encoding = _rows_then_columns(jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype))
+        return x + encoding[None]
 
 
 class LearnedPositionEncoding2d(nnx.Module):
@@ -113,7 +114,7 @@ def _rows_then_columns(rows: jax.Array, columns: jax.Array) -> jax.Array:
     return jnp.concatenate(
         [
             jnp.broadcast_to(rows[:, None], (*shape, rows.shape[1])),
-            jnp.broadcast_to(columns, (*shape, columns.shape[1])),
+            jnp.broadcast_to(columns[None], (*shape, columns.shape[1])),
         ],
         axis=-1,
     )

@@ -7,15 +7,16 @@ float32: over 4,000 random positions, the errors are 2e-2 and 1e-3.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax.nnx.nn.dtypes import canonicalize_dtype, promote_dtype
+
+from ..ops.dtype import score_dtype
 
 
 def promote_all_but_bias(arrays: Any, /, **options: Any) -> Any:
     """Flax's ``promote_dtype`` for (x, kernel, bias), with the bias in at least float32."""
     x, kernel, bias = arrays
     x, kernel = promote_dtype((x, kernel), **options)
-    return x, kernel, None if bias is None else bias.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x, kernel, None if bias is None else bias.astype(score_dtype(x.dtype))
 
 
 def narrow(y: jax.Array, x: jax.Array, layer: Any) -> jax.Array:

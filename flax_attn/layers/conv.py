@@ -71,4 +71,5 @@ class Conv(nnx.Conv):
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         """Applies the layer to an array (b, *spatial, in_features)."""
-        return narrow(super().__call__(inputs, out_sharding), inputs, self)
+        with jax.numpy_dtype_promotion("standard"):  # for the bias, where the setting is "strict"
+            return narrow(super().__call__(inputs, out_sharding), inputs, self)

@@ -50,4 +50,5 @@ class Linear(nnx.Linear):
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         """Applies the layer to an array (..., in_features)."""
-        return narrow(super().__call__(inputs, out_sharding), inputs, self)
+        with jax.numpy_dtype_promotion("standard"):  # for the bias, where the setting is "strict"
+            return narrow(super().__call__(inputs, out_sharding), inputs, self)

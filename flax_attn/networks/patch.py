@@ -21,6 +21,7 @@ from ..blocks.conv_multi_head import ConvMultiHeadAttention
 from ..blocks.multi_head import MultiHeadAttention
 from ..blocks.position import LearnedPositionEncoding2d, SinePositionEncoding2d
 from ..layers import BatchNorm, Conv, Linear
+from ..ops.dtype import score_dtype
 from ..ops.tokens import TOKEN_ORDERS
 from ..options import Options, check_options
 
@@ -127,7 +128,7 @@ class PatchNetwork(nnx.Module):
         check_shape("the block's output", attended, "b h w c", **dict(zip("bhwc", z.shape, strict=True)))
         logits = self.final(jnp.mean(attended, axis=(1, 2)))[:, 0]
         # Low precision cannot tell 0.999 from 1, and the loss takes log(1 - p).
-        return nnx.sigmoid(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))), attended
+        return nnx.sigmoid(logits.astype(score_dtype(logits.dtype))), attended
 
     def attend(self, z: jax.Array) -> jax.Array:
         """Applies the block to a map (b, h, w, 32) and returns a map."""
