@@ -35,19 +35,31 @@ def _of_case(case: Case) -> Every:
     return Every(case.name, lambda rngs, **options: build(case, rngs, **options), inputs, case.kwargs, case.module)
 
 
-def _of_layer(name: str, build: Callable[..., nnx.Module], *shape: int) -> Every:
+def _of_layer(name: str, build: Callable[..., nnx.Module], *shape: int, copies: int = 1) -> Every:
     rng = np.random.default_rng(0)
-    x = rng.integers(0, 3, shape) if name.startswith("Embedding") else rng.standard_normal(shape).astype(np.float32)
-    return Every(name, build, (x,), {}, "layers")
+    x = rng.integers(0, 3, shape) if name == "Embedding" else rng.standard_normal(shape).astype(np.float32)
+    return Every(name, build, (x,) * copies, {}, "layers")
 
 
 LAYERS = (
+    _of_layer("AdaptiveAvgPool", lambda rngs, **o: layers.AdaptiveAvgPool((3, 1)), 2, 7, 5, 3),
+    _of_layer("AvgPool", lambda rngs, **o: layers.AvgPool(3, 2, 1, count_include_pad=False), 2, 7, 5, 3),
     _of_layer("BatchNorm", lambda rngs, **o: layers.BatchNorm(3, rngs=rngs, **o), 2, 7, 5, 3),
     _of_layer("Conv", lambda rngs, **o: layers.Conv(3, 5, (3, 3), padding=1, stride=2, rngs=rngs, **o), 2, 7, 5, 3),
+    _of_layer("ConvTranspose", lambda rngs, **o: layers.ConvTranspose(3, 5, 3, 2, 1, 1, rngs=rngs, **o), 2, 7, 5, 3),
     _of_layer("Dropout", lambda rngs, **o: layers.Dropout(0.3, rngs=rngs), 2, 7, 3),
     _of_layer("Embedding", lambda rngs, **o: layers.Embedding(3, 5, rngs=rngs, **o), 2, 7),
+    _of_layer("GELU", lambda rngs, **o: layers.GELU(), 2, 7, 3),
+    _of_layer("GroupNorm", lambda rngs, **o: layers.GroupNorm(2, 6, rngs=rngs, **o), 2, 7, 5, 6),
     _of_layer("LayerNorm", lambda rngs, **o: layers.LayerNorm(3, rngs=rngs, **o), 2, 7, 3),
     _of_layer("Linear", lambda rngs, **o: layers.Linear(3, 5, rngs=rngs, **o), 2, 7, 3),
+    _of_layer("MaxPool", lambda rngs, **o: layers.MaxPool(3, 2, 1), 2, 7, 5, 3),
+    _of_layer(
+        "MultiheadAttention",
+        lambda rngs, **o: layers.MultiheadAttention(6, 2, 0.1, batch_first=True, rngs=rngs, **o),
+        *(2, 7, 6),
+        copies=3,
+    ),
 )
 EVERY = (*map(_of_case, CASES), *LAYERS)
 

@@ -45,7 +45,7 @@ class AdditiveAttention(nnx.Module):
     def __init__(self, query_in: int, key_in: int, hidden: int, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
         check_options(self, options)
         check_positive(query_in=query_in, key_in=key_in, hidden=hidden)
-        linear = partial(Linear, use_bias=False, rngs=rngs, **options)
+        linear = partial(Linear, bias=False, rngs=rngs, **options)
         self.query_in, self.key_in = query_in, key_in
         self.w_q = linear(query_in, hidden)
         self.w_k = linear(key_in, hidden)

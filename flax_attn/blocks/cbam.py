@@ -85,7 +85,7 @@ class BasicConv(nnx.Module):
             padding=padding,
             dilation=dilation,
             groups=groups,
-            use_bias=bias,
+            bias=bias,
             rngs=rngs,
             **options,
         )

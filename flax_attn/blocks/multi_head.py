@@ -64,7 +64,7 @@ class MultiHeadAttention(nnx.Module):
         check_options(self, options)
         check_positive(n_head=n_head, d_model=d_model, d_k=d_k, d_v=d_v)
         check_rate("dropout", dropout)
-        linear = partial(Linear, use_bias=False, rngs=rngs, **options)
+        linear = partial(Linear, bias=False, rngs=rngs, **options)
         self.n_head, self.d_model, self.d_k, self.d_v = n_head, d_model, d_k, d_v
         self.residual = residual
         self.w_qs = linear(d_model, n_head * d_k)

@@ -68,7 +68,9 @@ def from_torch(module: Module, state_dict: StateDict, *, rename: Mapping[str, st
             parts = zip(entry.variables, entry.split(value), strict=True)
             values += [(variable, jnp.array(part, variable.dtype, copy=True)) for variable, part in parts]
     problems += [
-        f"{path}: expected no such entry, got {_describe(value)}" for path, value in given.items() if path not in wanted
+        f"{path}: expected no such entry, got {_describe(value)}"
+        for path, value in given.items()
+        if path not in wanted and path.rpartition(".")[2] != "num_batches_tracked"
     ]
     if problems:
         if all(path.startswith("module.") for path in given) and given:

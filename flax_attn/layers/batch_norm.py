@@ -29,6 +29,10 @@ class BatchNorm(nnx.Module):
     ``module.train()`` and ``module.eval()`` switch between batch and running statistics.
 
     Args:
+        num_features: Number of features.
+        eps: Added to the variance.
+        momentum: Weight of a batch's statistics in the running ones; None for the mean over all batches, which counts
+            them in ``num_batches_tracked``.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
@@ -44,9 +48,9 @@ class BatchNorm(nnx.Module):
     def __init__(
         self,
         num_features: int,
-        *,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
+        *,
         rngs: nnx.Rngs,
         **options: Unpack[Options],
     ) -> None:
@@ -59,6 +63,8 @@ class BatchNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
         self.mean = nnx.BatchStat(jnp.zeros(num_features, stats_dtype))
         self.var = nnx.BatchStat(jnp.ones(num_features, stats_dtype))
+        if momentum is None:
+            self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
@@ -87,9 +93,15 @@ class BatchNorm(nnx.Module):
         if count < 2:
             raise ValueError(f"x must have more than 1 value per feature while training, got {count}")
         unbiased = var * (count / (count - 1))
+        dtype = promoted(self.mean.dtype, mean.dtype)
+        weight: float | jax.Array
+        if self.momentum is None:
+            self.num_batches_tracked[...] += 1
+            weight = 1 / self.num_batches_tracked[...].astype(dtype)
+        else:
+            weight = self.momentum
         for running, new in ((self.mean, mean), (self.var, unbiased)):
-            dtype = promoted(running.dtype, new.dtype)
-            moved = (1 - self.momentum) * running[...].astype(dtype) + self.momentum * new.astype(dtype)
+            moved = (1 - weight) * running[...].astype(dtype) + weight * new.astype(dtype)
             running[...] = jax.lax.stop_gradient(moved).astype(running.dtype)
 
     def set_view(self, use_running_average: bool | None = None) -> None:

@@ -23,7 +23,7 @@ class LayerNorm(nnx.LayerNorm):
         [[-1.225000023841858, 0.0, 1.225000023841858]]
     """
 
-    def __init__(self, num_features: int, *, eps: float = 1e-5, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+    def __init__(self, num_features: int, eps: float = 1e-5, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
         check_options(self, options)
         super().__init__(
             num_features,
