@@ -18,17 +18,18 @@ the functions are equal only if the layers also have equal settings, which the n
 - ``torch.nn.LayerNorm`` over the last axis: `flax_attn.layers.LayerNorm`; or ``nnx.LayerNorm`` with ``epsilon=1e-5``
   (Flax's default is 1e-6) and ``use_fast_variance=False``.
 - ``torch.nn.GroupNorm``: `flax_attn.layers.GroupNorm`; or ``nnx.GroupNorm``, with the same two settings.
-- ``torch.nn.InstanceNorm1d``, ``2d``, ``3d``: ``nnx.InstanceNorm``, with the same two settings. PyTorch's InstanceNorm has no weights by default: ``use_scale=False, use_bias=False``, or ``affine=True``
-  there.
+- ``torch.nn.InstanceNorm1d``, ``2d``, ``3d``: ``nnx.InstanceNorm``, with the same two settings. PyTorch's InstanceNorm
+  has no weights by default: ``use_scale=False, use_bias=False``, or ``affine=True`` there.
 - ``torch.nn.RMSNorm`` over the last axis: ``nnx.RMSNorm``. PyTorch's default ``eps`` is the dtype's own: give both one.
-- ``torch.nn.Embedding``: `flax_attn.layers.Embedding`; or ``nnx.Embed``, which has no ``padding_idx``, whose row PyTorch
-  does not train. Neither has ``max_norm``.
+- ``torch.nn.Embedding``: `flax_attn.layers.Embedding`; or ``nnx.Embed``, which has no ``padding_idx``, whose row
+  PyTorch does not train. Neither has ``max_norm``.
 - ``torch.nn.PReLU()``: ``nnx.PReLU``, which has a single slope (and starts from 0.01, not 0.25).
-- ``torch.nn.MultiheadAttention``: `flax_attn.layers.MultiheadAttention`; or ``nnx.MultiHeadAttention``, packed and unpacked weights alike, with ``decode=False``
-  and ``in_kv_features=`` kdim and vdim. PyTorch's wants ``batch_first=True`` for the same axes, takes masks of the
-  opposite sense, and has neither ``num_kv_heads``, ``normalize_qk`` nor ``qkv_features`` and ``out_features`` of their
-  own; Flax's has neither ``add_bias_kv`` nor ``add_zero_attn``, and takes the softmax in float32:
-  `flax_attn.convert.attention` has an ``attention_fn`` for float64.
+- ``torch.nn.MultiheadAttention``: `flax_attn.layers.MultiheadAttention`; or ``nnx.MultiHeadAttention``, packed and
+  unpacked weights alike, with ``decode=False`` and ``in_kv_features=`` kdim and vdim. PyTorch's wants
+  ``batch_first=True`` for the same axes, takes masks of the opposite sense, and has neither ``num_kv_heads``,
+  ``normalize_qk`` nor ``qkv_features`` and ``out_features`` of their own; Flax's has neither ``add_bias_kv`` nor
+  ``add_zero_attn``, and takes the softmax in float32: `flax_attn.convert.attention` has an ``attention_fn`` for
+  float64.
 - ``torch.nn.Sequential``, ``ModuleList``: ``nnx.Sequential``, ``nnx.List``, lists and tuples, numbered alike.
 - ``torch.nn.ModuleDict``: ``nnx.Dict`` and dicts, by key. Any other module's attributes: by name.
 
