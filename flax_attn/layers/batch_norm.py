@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import ops
-from .._check import check_shape
+from .._check import check_shape, is_below
 from ..ops.dtype import promoted, score_dtype
 from ..options import Options, check_options
 
@@ -90,9 +90,10 @@ class BatchNorm(nnx.Module):
         return (centred * ops.with_rank(factor, x.ndim) + ops.with_rank(bias, x.ndim)).astype(dtype)
 
     def _update(self, mean: jax.Array, var: jax.Array, count: int) -> None:
-        if count < 2:
+        if is_below(count, 2):
             raise ValueError(f"x must have more than 1 value per feature while training, got {count}")
-        unbiased = var * (count / (count - 1))
+        number: int | jax.Array = count if isinstance(count, int) else jnp.asarray(count).astype(var.dtype)
+        unbiased = var * (number / (number - 1))
         dtype = promoted(self.mean.dtype, mean.dtype)
         weight: float | jax.Array
         if self.momentum is None:

@@ -21,7 +21,7 @@ class MaxPool(nnx.Module):
         stride: Distance between windows, one number or one per axis; None for ``kernel_size``.
         padding: Number of positions of minus infinity on each side, at most half of the kernel.
         dilation: Only 1, as JAX cannot differentiate another.
-        ceil_mode: Whether a last window may reach beyond the padded array.
+        ceil_mode: Whether a last window may reach beyond the padded array; not for symbolic sizes.
 
     Raises:
         ValueError: If a size is too small, there are not as many as axes, or the dilation is not 1.
@@ -56,7 +56,8 @@ class AvgPool(nnx.Module):
         kernel_size: One number for two spatial axes, as in ``torch.nn.AvgPool2d``, or a tuple of one to three.
         stride: Distance between windows, one number or one per axis; None for ``kernel_size``.
         padding: Number of zeros on each side, at most half of the kernel.
-        ceil_mode: Whether a last window may reach beyond the padded array; what lies beyond does not count.
+        ceil_mode: Whether a last window may reach beyond the padded array, where nothing counts; not for symbolic
+            sizes.
         count_include_pad: Whether the zeros of the padding count.
         divisor_override: Divisor of the sums, in place of the number of elements that count.
 
@@ -144,6 +145,8 @@ class _Windows:
         pads = []
         for length, size, step, pad in zip(x.shape[1:-1], self.kernel, self.stride, self.padding, strict=True):
             behind = pad
+            if self.ceil_mode and not isinstance(length, int):
+                raise ValueError(f"ceil_mode must be False for symbolic sizes, got x of shape {x.shape}")
             if self.ceil_mode:
                 last = -(-(length + 2 * pad - size) // step) * step  # where the last window starts
                 last -= step * (last >= length + pad)  # which it may not do behind the array

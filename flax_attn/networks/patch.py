@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import ops
-from .._check import check_choice, check_positive, check_shape
+from .._check import check_choice, check_positive, check_shape, is_below
 from ..blocks.cbam import CBAM
 from ..blocks.conv_multi_head import ConvMultiHeadAttention
 from ..blocks.multi_head import MultiHeadAttention
@@ -57,7 +57,7 @@ class ConvPart(nnx.Module):
             ValueError: If the shape is wrong, or the image is smaller than 4 by 4 pixels.
         """
         check_shape("x", x, "b h w c", c=3)
-        if min(x.shape[1:3]) < 4:
+        if any(is_below(size, 4) for size in x.shape[1:3]):
             raise ValueError(
                 f"x must be at least 4 by 4 pixels, as it is halved twice, got {x.shape[1]} by {x.shape[2]}"
             )

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._check import is_below
 from .dtype import score_dtype
 
 # The tutorial's score for masked keys. A fully masked row becomes uniform instead of NaN.
@@ -58,13 +59,11 @@ def dot_product_attention(
     b, n_query, heads, _ = query.shape
     check_mask(mask, bias, (b, heads, n_query, key.shape[1]), "b, heads, n_query, n_key")
     attend = partial(_attend, key=key, value=value, temperature=temperature, precision=precision)
-    # A symbolic number of queries (jax.export) cannot be compared with the size of a block.
-    few = isinstance(n_query, int) and n_query <= QUERY_BLOCK
-    if need_weights or weights_fn is not None or few:
+    if need_weights or weights_fn is not None or is_below(n_query, QUERY_BLOCK + 1):
         out, weights = attend(query, mask=mask, bias=bias, weights_fn=weights_fn)
         return out, weights if need_weights else None
 
-    blocks = -(-n_query // QUERY_BLOCK)
+    blocks = (n_query + QUERY_BLOCK - 1) // QUERY_BLOCK
     cut: dict[str, Any] = {"query": _cut(query, 1, blocks)}
     shared: dict[str, Any] = {}
     for name, array in (("mask", mask), ("bias", bias)):
