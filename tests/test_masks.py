@@ -9,6 +9,7 @@ import torch
 from flax import nnx
 
 import flax_attn
+from flax_attn.testing import relative_error, tolerance
 from torch_ref.blocks.additive import AdditiveAttention
 from torch_ref.blocks.dot_product import ScaledDotProductAttention
 from torch_ref.blocks.multi_head import MultiHeadAttention
@@ -74,4 +75,4 @@ def test_pytorchs_causal_mask_hides_the_future_as_a_bias(name, side):
     call = calls(name)[side]
     weights = call(bias=CAUSAL)
     np.testing.assert_array_equal(weights > 0, np.tril(np.ones((3, 3), bool)))
-    assert np.abs(weights - call(mask=(CAUSAL == 0).int())).max() < 1e-6
+    assert relative_error(weights, call(mask=(CAUSAL == 0).int())) <= tolerance("map", "float32")
