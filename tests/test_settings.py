@@ -50,17 +50,16 @@ def test_dtypes_that_are_asked_for_are_no_promotion(one, options):
         traced(one, "train", **options)
 
 
-# A network is made of blocks and layers, and a case differs little from the first one of its class.
+# These are made of other classes, as networks are; and a case differs little from the first one of its class.
+COMPOSED = ("CBAM", "ConvMultiHeadAttention", "MultiHeadAttention", "SpatialGate", "UseAttentionModel")
+
+
+def is_new(one):
+    return not ("," in one.name or one.name in COMPOSED or one.folder.startswith("networks"))
+
+
 @pytest.mark.parametrize(
-    "one",
-    [
-        pytest.param(
-            one,
-            id=one.name,
-            marks=[pytest.mark.nightly] if "," in one.name or one.folder.startswith("networks") else [],
-        )
-        for one in EVERY
-    ],
+    "one", [pytest.param(one, id=one.name, marks=[] if is_new(one) else [pytest.mark.nightly]) for one in EVERY]
 )
 def test_no_operation_makes_a_nan(one):
     # Outside of jit, every operation is checked by itself.

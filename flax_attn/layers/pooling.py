@@ -1,6 +1,7 @@
 """Max, average and adaptive average pooling with PyTorch's arguments."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,9 +120,11 @@ class AdaptiveAvgPool(nnx.Module):
         [1.0, 3.0]
     """
 
-    def __init__(self, output_size: int | tuple[int | None, ...] | None) -> None:
-        size = output_size if isinstance(output_size, tuple) else (output_size, output_size)
+    def __init__(self, output_size: int | Sequence[int | None] | None) -> None:
+        size = tuple(output_size) if isinstance(output_size, Sequence) else (output_size, output_size)
         check_positive(**{f"output_size[{axis}]": bins for axis, bins in enumerate(size) if bins is not None})
+        if not 1 <= len(size) <= 3:
+            raise ValueError(f"output_size must be a whole number or one to three of them, got {output_size!r}")
         self.output_size = size
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -84,6 +84,7 @@ R = {"rngs": nnx.Rngs(0)}
         (lambda: layers.AvgPool(3)(jnp.ones((2, 5, 3))), r"x must have shape \(b, h, w, c\), got \(2, 5, 3\)"),
         (lambda: layers.AvgPool(3, divisor_override=0), "divisor_override must be a whole number >= 1, got 0"),
         (lambda: layers.AdaptiveAvgPool(0), r"output_size\[0\] must be a whole number >= 1, got 0"),
+        (lambda: layers.AdaptiveAvgPool([1] * 4), r"output_size must be .* one to three of them, got \[1, 1, 1, 1\]"),
         (lambda: layers.GELU("sigmoid"), "approximate must be one of 'none', 'tanh', got 'sigmoid'"),
     ],
 )
