@@ -17,7 +17,7 @@ class HasShape(Protocol):
 def check_shape(argument: str, array: HasShape, layout: str, **sizes: int | None) -> None:
     """Raises ``ValueError`` unless ``array`` has one axis per name of ``layout``, with the given sizes.
 
-    A size of None allows any size but 0.
+    A size of None allows any size but 0, and any symbolic one (``jax.export``), which equals itself alone.
 
     Example:
         >>> import numpy as np
@@ -33,7 +33,7 @@ def check_shape(argument: str, array: HasShape, layout: str, **sizes: int | None
     shape = tuple(array.shape)
     wanted = [sizes.get(name) for name in names]
     fits = len(shape) == len(names) and all(
-        got > 0 and want in (None, got) for want, got in zip(wanted, shape, strict=True)
+        not is_below(got, 1) and want in (None, got) for want, got in zip(wanted, shape, strict=True)
     )
     if not fits:
         expected = ", ".join(
@@ -41,6 +41,16 @@ def check_shape(argument: str, array: HasShape, layout: str, **sizes: int | None
         )
         empty = ", no axis of size 0" if 0 in shape else ""
         raise ValueError(f"{argument} must have shape ({expected}){empty}, got {shape}")
+
+
+def is_below(size: int, minimum: int) -> bool:
+    """Whether a size is below a minimum; a symbolic one (``jax.export``), which cannot be compared, counts as above.
+
+    Example:
+        >>> is_below(3, 4), is_below(4, 4)
+        (True, False)
+    """
+    return isinstance(size, int) and size < minimum
 
 
 def check_positive(minimum: int = 1, **arguments: int) -> None:

@@ -11,8 +11,8 @@ class Options(TypedDict, total=False):
     """Keyword arguments of all blocks, networks and layers, in addition to the required ``rngs``.
 
     ``rngs`` is an ``nnx.Rngs`` with the stream ``params`` for initial parameters and, for dropout rates above 0, the
-    stream ``dropout``. All classes but `layers.Dropout`, which takes ``rngs`` alone, accept the same arguments and
-    ignore those they do not need.
+    stream ``dropout``. All classes accept the same arguments and ignore those they do not need, but for
+    `layers.Dropout`, which takes ``rngs`` alone, and the pools and GELU of `layers`, which take none.
 
     Attributes:
         dtype: Dtype of the computation; None, the default, promotes the dtypes of inputs and parameters.

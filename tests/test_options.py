@@ -14,6 +14,9 @@ from flax_attn import Options, layers
 # What a constructor needs, by the name of the parameter; every other one has a default.
 SIZES = {"kernel_size": (1, 1), "temperature": 1.0, "train_shape": (9, 5), "ratio": 2, "reduction_ratio": 2}
 
+# Without parameters, they take neither options nor, but for dropout, random streams.
+BARE = (layers.AdaptiveAvgPool, layers.AvgPool, layers.Dropout, layers.GELU, layers.MaxPool)
+
 
 def public_classes():
     modules = [layers]
@@ -27,7 +30,7 @@ def public_classes():
         if inspect.isclass(value) and issubclass(value, nnx.Module) and not name.startswith("_")
     }
     return sorted(
-        (cls for cls in classes if cls.__module__.startswith("flax_attn") and cls is not layers.Dropout),
+        (cls for cls in classes if cls.__module__.startswith("flax_attn") and cls not in BARE),
         key=lambda cls: cls.__name__,
     )
 

@@ -45,7 +45,7 @@ class AdditiveAttention(nnx.Module):
     def __init__(self, query_in: int, key_in: int, hidden: int, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
         check_options(self, options)
         check_positive(query_in=query_in, key_in=key_in, hidden=hidden)
-        linear = partial(Linear, use_bias=False, rngs=rngs, **options)
+        linear = partial(Linear, bias=False, rngs=rngs, **options)
         self.query_in, self.key_in = query_in, key_in
         self.w_q = linear(query_in, hidden)
         self.w_k = linear(key_in, hidden)
@@ -59,6 +59,7 @@ class AdditiveAttention(nnx.Module):
         key: jax.Array,
         value: jax.Array,
         mask: jax.Array | None = None,
+        bias: jax.Array | None = None,
         *,
         need_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
@@ -68,7 +69,9 @@ class AdditiveAttention(nnx.Module):
             query: (b, n_query, query_in).
             key: (b, n_key, key_in).
             value: (b, n_key, d_v).
-            mask: (b, n_query, n_key), where axes of size 1 broadcast; 0 hides a key from a query.
+            mask: (b, n_query, n_key), where axes of size 1 broadcast; booleans or integers,
+                True or 1 keeps a key and False or 0 hides it from a query.
+            bias: Floats of the mask's shape, added to the scores; minus infinity hides a key.
             need_weights: Whether to return the attention weights.
 
         Returns:
@@ -79,10 +82,10 @@ class AdditiveAttention(nnx.Module):
         check_shape("key", key, "b n_key key_in", b=b, key_in=self.key_in)
         n_key = key.shape[1]
         check_shape("value", value, "b n_key d_v", b=b, n_key=n_key)
-        check_mask(mask, (b, n_query, n_key), "b, n_query, n_key")
+        check_mask(mask, bias, (b, n_query, n_key), "b, n_query, n_key")
         (value,) = promote_dtype((value,), dtype=self.dtype)
         out, weights = ops.additive_attention(
-            self.w_q(query), self.w_k(key), value, self.v, mask=mask, precision=self.precision
+            self.w_q(query), self.w_k(key), value, self.v, mask=mask, bias=bias, precision=self.precision
         )
         weights = weights[:, None]
         ops.record(self, "weights", weights)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import ops
-from .._check import check_choice, check_positive, check_ratio, check_shape
+from .._check import check_choice, check_positive, check_ratio, check_shape, is_below
 from ..layers import BatchNorm, Conv, Linear
 from ..ops.pooling import POOL_TYPES
 from ..options import Options, check_options
@@ -85,7 +85,7 @@ class BasicConv(nnx.Module):
             padding=padding,
             dilation=dilation,
             groups=groups,
-            use_bias=bias,
+            bias=bias,
             rngs=rngs,
             **options,
         )
@@ -97,7 +97,7 @@ class BasicConv(nnx.Module):
         """Applies the layer to a map (b, h, w, in_planes) and returns (b, h', w', out_planes)."""
         check_shape("x", x, "b h w c", c=self.in_planes)
         for name, size, padded in zip("hw", self.reach, x.shape[1:3], strict=True):
-            if padded + 2 * self.padding < size:
+            if is_below(padded, size - 2 * self.padding):
                 raise ValueError(
                     f"x must have {name} >= {size - 2 * self.padding} for a kernel that spans {size}, got {padded}"
                 )

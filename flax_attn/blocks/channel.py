@@ -39,7 +39,7 @@ class ChannelAttention(nnx.Module):
         check_options(self, options)
         check_positive(in_planes=in_planes)
         check_ratio("ratio", ratio, in_planes)
-        conv = partial(Conv, kernel_size=(1, 1), use_bias=False, rngs=rngs, **options)
+        conv = partial(Conv, kernel_size=(1, 1), bias=False, rngs=rngs, **options)
         self.in_planes = in_planes
         self.fc1 = conv(in_planes, in_planes // ratio)
         self.fc2 = conv(in_planes // ratio, in_planes)

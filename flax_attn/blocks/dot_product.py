@@ -62,6 +62,7 @@ class ScaledDotProductAttention(nnx.Module):
         key: jax.Array,
         value: jax.Array,
         mask: jax.Array | None = None,
+        bias: jax.Array | None = None,
         *,
         need_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
@@ -71,7 +72,9 @@ class ScaledDotProductAttention(nnx.Module):
             query: (b, n_query, heads, d_k).
             key: (b, n_key, heads, d_k).
             value: (b, n_key, heads, d_v).
-            mask: (b, heads, n_query, n_key), where axes of size 1 broadcast; 0 hides a key from a query.
+            mask: (b, heads, n_query, n_key), where axes of size 1 broadcast; booleans or integers,
+                True or 1 keeps a key and False or 0 hides it from a query.
+            bias: Floats of the mask's shape, added to the scores; minus infinity hides a key.
             need_weights: Whether to return the attention weights.
 
         Returns:
@@ -82,7 +85,7 @@ class ScaledDotProductAttention(nnx.Module):
         check_shape("key", key, "b n_key heads d_k", b=b, heads=heads, d_k=d_k)
         n_key = key.shape[1]
         check_shape("value", value, "b n_key heads d_v", b=b, n_key=n_key, heads=heads)
-        check_mask(mask, (b, heads, n_query, n_key), "b, heads, n_query, n_key")
+        check_mask(mask, bias, (b, heads, n_query, n_key), "b, heads, n_query, n_key")
         query, key, value = promote_dtype((query, key, value), dtype=self.dtype)
         out, weights = ops.dot_product_attention(
             query,
@@ -90,6 +93,7 @@ class ScaledDotProductAttention(nnx.Module):
             value,
             temperature=self.temperature,
             mask=mask,
+            bias=bias,
             weights_fn=self.dropout if self.dropout.is_active else None,
             need_weights=need_weights or ops.is_recording(self),
             precision=self.precision,

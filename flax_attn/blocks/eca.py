@@ -62,7 +62,7 @@ class EfficientChannelAttention(nnx.Module):
             raise ValueError(f"kernel_size must be odd, got {kernel_size}")
         self.channels, self.circular, self.dtype = channels, circular, options.get("dtype")
         self.conv = Conv(
-            1, 1, (kernel_size,), padding=0 if circular else kernel_size // 2, use_bias=False, rngs=rngs, **options
+            1, 1, (kernel_size,), padding=0 if circular else kernel_size // 2, bias=False, rngs=rngs, **options
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:

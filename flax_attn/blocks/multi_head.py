@@ -23,6 +23,9 @@ from .dot_product import ScaledDotProductAttention
 class MultiHeadAttention(nnx.Module):
     """Multi-head dot-product attention with an optional residual connection and layer norm.
 
+    As in all blocks, True in a mask keeps a key; in ``torch.nn.MultiheadAttention``, and in
+    `flax_attn.layers.MultiheadAttention`, which mirrors it, True hides one.
+
     Args:
         n_head: Number of heads.
         d_model: Number of features of query, key, value and output.
@@ -61,7 +64,7 @@ class MultiHeadAttention(nnx.Module):
         check_options(self, options)
         check_positive(n_head=n_head, d_model=d_model, d_k=d_k, d_v=d_v)
         check_rate("dropout", dropout)
-        linear = partial(Linear, use_bias=False, rngs=rngs, **options)
+        linear = partial(Linear, bias=False, rngs=rngs, **options)
         self.n_head, self.d_model, self.d_k, self.d_v = n_head, d_model, d_k, d_v
         self.residual = residual
         self.w_qs = linear(d_model, n_head * d_k)
@@ -78,6 +81,7 @@ class MultiHeadAttention(nnx.Module):
         key: jax.Array,
         value: jax.Array,
         mask: jax.Array | None = None,
+        bias: jax.Array | None = None,
         *,
         need_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
@@ -87,19 +91,22 @@ class MultiHeadAttention(nnx.Module):
             query: (b, n_query, d_model).
             key: (b, n_key, d_model).
             value: (b, n_key, d_model).
-            mask: (b, n_query, n_key), shared by all heads; axes of size 1 broadcast; 0 hides a key from a query.
+            mask: (b, n_query, n_key), shared by all heads; axes of size 1 broadcast; booleans or integers,
+                True or 1 keeps a key and False or 0 hides it from a query.
+            bias: Floats of the mask's shape, added to the scores; minus infinity hides a key.
             need_weights: Whether to return the attention weights.
 
         Returns:
             The output (b, n_query, d_model), and the weights (b, n_head, n_query, n_key) or None.
         """
         b, n_query, n_key = self._check(query, key, value)
-        check_mask(mask, (b, n_query, n_key), "b, n_query, n_key")
+        check_mask(mask, bias, (b, n_query, n_key), "b, n_query, n_key")
         out, weights = self.attention(
             self.w_qs(query).reshape(b, n_query, self.n_head, self.d_k),
             self.w_ks(key).reshape(b, n_key, self.n_head, self.d_k),
             self.w_vs(value).reshape(b, n_key, self.n_head, self.d_v),
             None if mask is None else mask[:, None],
+            None if bias is None else bias[:, None],
             need_weights=need_weights,
         )
         out = self.dropout(self.fc(out.reshape(b, n_query, self.n_head * self.d_v)))

@@ -40,7 +40,7 @@ class PointwiseSpatialAttention(nnx.Module):
         check_positive(channels=channels)
         self.channels = channels
         self.dtype = options.get("dtype")
-        self.conv = Conv(channels, channels, (1, 1), use_bias=not bn, rngs=rngs, **options)
+        self.conv = Conv(channels, channels, (1, 1), bias=not bn, rngs=rngs, **options)
         self.bn = nnx.data(BatchNorm(channels, rngs=rngs, **options) if bn else None)
 
     def __call__(self, x: jax.Array) -> jax.Array:

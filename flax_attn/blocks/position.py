@@ -11,7 +11,7 @@ Differs from DETR: positions count from 0 and are not normalised, and the learne
 encoding.
 """
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,8 @@ class SinePositionEncoding2d(nnx.Module):
         x = ops.cast(x, self.dtype)
         rows = _sines(x.shape[1], self.channels // 2, self.temperature)
         columns = _sines(x.shape[2], self.channels // 2, self.temperature)
-        return x + _rows_then_columns(jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype))
+        encoding = _rows_then_columns(jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype))
+        return x + encoding[None]
 
 
 class LearnedPositionEncoding2d(nnx.Module):
@@ -100,11 +101,12 @@ class LearnedPositionEncoding2d(nnx.Module):
         return ops.cast(ops.add(x, encoding), self.dtype)
 
 
-def _sines(length: int, channels: int, temperature: float) -> np.ndarray:
-    """The one-dimensional encoding (length, channels), in float64."""
+def _sines(length: int, channels: int, temperature: float) -> Any:
+    """The one-dimensional encoding (length, channels), in float64; of a symbolic length in JAX's default precision."""
+    xp: Any = np if isinstance(length, int) else jnp
     wavelengths = temperature ** (np.arange(0, channels, 2) / channels)
-    angles = np.arange(length)[:, None] / wavelengths
-    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, channels)
+    angles = xp.arange(length, dtype=float)[:, None] / xp.asarray(wavelengths)[None]
+    return xp.stack([xp.sin(angles), xp.cos(angles)], axis=-1).reshape(length, channels)
 
 
 def _rows_then_columns(rows: jax.Array, columns: jax.Array) -> jax.Array:
@@ -113,7 +115,7 @@ def _rows_then_columns(rows: jax.Array, columns: jax.Array) -> jax.Array:
     return jnp.concatenate(
         [
             jnp.broadcast_to(rows[:, None], (*shape, rows.shape[1])),
-            jnp.broadcast_to(columns, (*shape, columns.shape[1])),
+            jnp.broadcast_to(columns[None], (*shape, columns.shape[1])),
         ],
         axis=-1,
     )

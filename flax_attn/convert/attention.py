@@ -1,11 +1,11 @@
-"""``nnx.MultiHeadAttention`` as ``torch.nn.MultiheadAttention``, packed and unpacked.
+"""``torch.nn.MultiheadAttention``, packed and unpacked, as ours of `flax_attn.layers` or ``nnx.MultiHeadAttention``.
 
 PyTorch stores the weights of query, key and value in one array, ``in_proj_weight``, if key and value have as many
 features as the query, and otherwise in three, ``q_proj_weight``, ``k_proj_weight`` and ``v_proj_weight``. The biases
 are always one array. `to_torch` writes what PyTorch would have; loading also accepts three arrays in place of one.
 
-Flax's own ``attention_fn`` computes the softmax in float32 even for float64 inputs, an error of 1e-7. To compare in
-float64:
+Flax's layer has an ``attention_fn`` that computes the softmax in float32 even for float64 inputs, an error of 1e-7.
+To compare in float64:
 
     >>> import math, jax.numpy as jnp
     >>> from flax_attn import ops
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from ..layers import MultiheadAttention
 from .layers import flat_weight, of_rank
 from .rules import Entry, rule
 
@@ -45,6 +46,23 @@ def _multi_head_attention(layer: nnx.MultiHeadAttention) -> Iterator[Entry]:
     yield flat_weight("out_proj.weight", layer.out)
     if layer.out.bias is not None:
         yield Entry("out_proj.bias", layer.out.bias)
+
+
+@rule(MultiheadAttention)
+def _multihead_attention(layer: MultiheadAttention) -> Iterator[Entry]:
+    """The projection of the output is a Linear, which has a rule of its own."""
+    projections = [layer.q_proj, layer.k_proj, layer.v_proj]
+    separate = [
+        Entry(f"{letter}_proj_weight", of_rank(2, projection.kernel), np.transpose, np.transpose)
+        for letter, projection in zip("qkv", projections, strict=True)
+    ]
+    if layer.kdim == layer.vdim == layer.embed_dim:
+        yield _stacked("in_proj_weight", separate)
+    else:
+        yield from separate
+    biases = [_flat(projection.bias) for projection in projections if projection.bias is not None]
+    if biases:
+        yield _stacked("in_proj_bias", biases)
 
 
 def _flat(bias: nnx.Param[Any]) -> Entry:

@@ -133,8 +133,11 @@ def _batch_norm(layer: BatchNorm | nnx.BatchNorm) -> Iterator[Entry]:
     yield from _optional("bias", layer.bias)
     yield Entry("running_mean", of_rank(1, layer.mean))
     yield Entry("running_var", of_rank(1, layer.var))
-    # PyTorch counts batches for a cumulative average, which is off by default; Flax has no such counter.
-    yield Entry("num_batches_tracked", None, constant=np.zeros((), np.int64))
+    # PyTorch always counts batches; only a cumulative average needs their number, and Flax has no counter.
+    if isinstance(layer, BatchNorm) and layer.momentum is None:
+        yield Entry("num_batches_tracked", layer.num_batches_tracked, lambda count: count.astype(np.int64))
+    else:
+        yield Entry("num_batches_tracked", None, constant=np.zeros((), np.int64))
 
 
 @rule(nnx.Embed)

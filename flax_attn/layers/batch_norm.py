@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .._check import check_shape
+from .. import ops
+from .._check import check_shape, is_below
+from ..ops.dtype import promoted, score_dtype
 from ..options import Options, check_options
 
 
@@ -27,6 +29,10 @@ class BatchNorm(nnx.Module):
     ``module.train()`` and ``module.eval()`` switch between batch and running statistics.
 
     Args:
+        num_features: Number of features.
+        eps: Added to the variance.
+        momentum: Weight of a batch's statistics in the running ones; None for the mean over all batches, which counts
+            them in ``num_batches_tracked``.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
@@ -42,9 +48,9 @@ class BatchNorm(nnx.Module):
     def __init__(
         self,
         num_features: int,
-        *,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
+        *,
         rngs: nnx.Rngs,
         **options: Unpack[Options],
     ) -> None:
@@ -52,11 +58,13 @@ class BatchNorm(nnx.Module):
         del rngs  # unused: the scale starts at 1 and the bias at 0
         param_dtype = options.get("param_dtype", jnp.float32)
         # Below float32, running statistics would stop changing: their updates are too small.
-        stats_dtype = jnp.promote_types(param_dtype, jnp.float32)
+        stats_dtype = score_dtype(param_dtype)
         self.scale = nnx.Param(jnp.ones(num_features, param_dtype))
         self.bias = nnx.Param(jnp.zeros(num_features, param_dtype))
         self.mean = nnx.BatchStat(jnp.zeros(num_features, stats_dtype))
         self.var = nnx.BatchStat(jnp.ones(num_features, stats_dtype))
+        if momentum is None:
+            self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
@@ -67,25 +75,34 @@ class BatchNorm(nnx.Module):
         """Normalises ``x`` and, in train mode, updates the running statistics."""
         check_shape("x", x, " ".join([*(f"axis_{i}" for i in range(x.ndim - 1)), "c"]), c=self.num_features)
         dtype = self.dtype or jnp.promote_types(x.dtype, self.scale.dtype)
-        wide = x.astype(jnp.promote_types(dtype, jnp.float32))
+        wide = x.astype(score_dtype(dtype))
         if self.use_running_average:
-            mean, var = self.mean[...], self.var[...]
-            centred = wide - mean
+            mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
+            centred = wide - ops.with_rank(mean, x.ndim)
         else:
             axes = tuple(range(x.ndim - 1))
             mean = jnp.mean(wide, axis=axes)
-            centred = wide - mean
+            centred = wide - ops.with_rank(mean, x.ndim)
             var = jnp.mean(jnp.square(centred), axis=axes)
             self._update(mean, var, count=math.prod(x.shape[:-1]))
-        factor = jax.lax.rsqrt(var + self.eps) * self.scale[...]
-        return (centred * factor + self.bias[...]).astype(dtype)
+        factor = jax.lax.rsqrt(var + self.eps) * self.scale[...].astype(wide.dtype)
+        bias = self.bias[...].astype(wide.dtype)
+        return (centred * ops.with_rank(factor, x.ndim) + ops.with_rank(bias, x.ndim)).astype(dtype)
 
     def _update(self, mean: jax.Array, var: jax.Array, count: int) -> None:
-        if count < 2:
+        if is_below(count, 2):
             raise ValueError(f"x must have more than 1 value per feature while training, got {count}")
-        unbiased = var * (count / (count - 1))
+        number: int | jax.Array = count if isinstance(count, int) else jnp.asarray(count).astype(var.dtype)
+        unbiased = var * (number / (number - 1))
+        dtype = promoted(self.mean.dtype, mean.dtype)
+        weight: float | jax.Array
+        if self.momentum is None:
+            self.num_batches_tracked[...] += 1
+            weight = 1 / self.num_batches_tracked[...].astype(dtype)
+        else:
+            weight = self.momentum
         for running, new in ((self.mean, mean), (self.var, unbiased)):
-            moved = (1 - self.momentum) * running[...] + self.momentum * new
+            moved = (1 - weight) * running[...].astype(dtype) + weight * new.astype(dtype)
             running[...] = jax.lax.stop_gradient(moved).astype(running.dtype)
 
     def set_view(self, use_running_average: bool | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Unpack
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -22,7 +23,7 @@ class LayerNorm(nnx.LayerNorm):
         [[-1.225000023841858, 0.0, 1.225000023841858]]
     """
 
-    def __init__(self, num_features: int, *, eps: float = 1e-5, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
+    def __init__(self, num_features: int, eps: float = 1e-5, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> None:
         check_options(self, options)
         super().__init__(
             num_features,
@@ -32,3 +33,9 @@ class LayerNorm(nnx.LayerNorm):
             use_fast_variance=False,
             rngs=rngs,
         )
+
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+        """Normalises an array (..., num_features)."""
+        with jax.numpy_dtype_promotion("standard"):  # for statistics in float32, where the setting is "strict"
+            normed: jax.Array = super().__call__(x, mask=mask)
+        return normed

@@ -1,4 +1,4 @@
-"""``nnx.Linear`` with PyTorch's initialisation."""
+"""``nnx.Linear`` with PyTorch's arguments and initialisation."""
 
 from typing import Any, Unpack
 
@@ -7,7 +7,7 @@ from flax import nnx
 
 from .._check import check_positive
 from ..options import Options, check_options
-from .bias import narrow, promote_all_but_bias
+from .bias import narrow, promote_all_but_bias, renamed
 from .initializers import uniform_fan_in
 
 
@@ -18,6 +18,10 @@ class Linear(nnx.Linear):
     least float32 (`flax_attn.layers.bias`).
 
     Args:
+        in_features: Number of input features.
+        out_features: Number of output features.
+        bias: Whether to add a bias.
+        use_bias: Deprecated name of ``bias``.
         rngs, **options: see `flax_attn.Options`.
 
     Example:
@@ -30,8 +34,9 @@ class Linear(nnx.Linear):
         self,
         in_features: int,
         out_features: int,
+        bias: bool = True,
         *,
-        use_bias: bool = True,
+        use_bias: bool | None = None,
         rngs: nnx.Rngs,
         **options: Unpack[Options],
     ) -> None:
@@ -40,7 +45,7 @@ class Linear(nnx.Linear):
         super().__init__(
             in_features,
             out_features,
-            use_bias=use_bias,
+            use_bias=renamed(bias, use_bias),
             kernel_init=uniform_fan_in(in_features),
             bias_init=uniform_fan_in(in_features),
             promote_dtype=promote_all_but_bias,
@@ -50,4 +55,5 @@ class Linear(nnx.Linear):
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         """Applies the layer to an array (..., in_features)."""
-        return narrow(super().__call__(inputs, out_sharding), inputs, self)
+        with jax.numpy_dtype_promotion("standard"):  # for the bias, where the setting is "strict"
+            return narrow(super().__call__(inputs, out_sharding), inputs, self)

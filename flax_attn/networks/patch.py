@@ -15,12 +15,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import ops
-from .._check import check_choice, check_positive, check_shape
+from .._check import check_choice, check_positive, check_shape, is_below
 from ..blocks.cbam import CBAM
 from ..blocks.conv_multi_head import ConvMultiHeadAttention
 from ..blocks.multi_head import MultiHeadAttention
 from ..blocks.position import LearnedPositionEncoding2d, SinePositionEncoding2d
 from ..layers import BatchNorm, Conv, Linear
+from ..ops.dtype import score_dtype
 from ..ops.tokens import TOKEN_ORDERS
 from ..options import Options, check_options
 
@@ -56,7 +57,7 @@ class ConvPart(nnx.Module):
             ValueError: If the shape is wrong, or the image is smaller than 4 by 4 pixels.
         """
         check_shape("x", x, "b h w c", c=3)
-        if min(x.shape[1:3]) < 4:
+        if any(is_below(size, 4) for size in x.shape[1:3]):
             raise ValueError(
                 f"x must be at least 4 by 4 pixels, as it is halved twice, got {x.shape[1]} by {x.shape[2]}"
             )
@@ -127,7 +128,7 @@ class PatchNetwork(nnx.Module):
         check_shape("the block's output", attended, "b h w c", **dict(zip("bhwc", z.shape, strict=True)))
         logits = self.final(jnp.mean(attended, axis=(1, 2)))[:, 0]
         # Low precision cannot tell 0.999 from 1, and the loss takes log(1 - p).
-        return nnx.sigmoid(logits.astype(jnp.promote_types(logits.dtype, jnp.float32))), attended
+        return nnx.sigmoid(logits.astype(score_dtype(logits.dtype))), attended
 
     def attend(self, z: jax.Array) -> jax.Array:
         """Applies the block to a map (b, h, w, 32) and returns a map."""

@@ -10,7 +10,9 @@ from .dropout import keep_mask as keep_mask
 from .dtype import add as add
 from .dtype import cast as cast
 from .dtype import multiply as multiply
+from .dtype import score_dtype as score_dtype
 from .dtype import sigmoid as sigmoid
+from .dtype import with_rank as with_rank
 from .maps import AttentionMap as AttentionMap
 from .maps import attention_maps as attention_maps
 from .maps import is_recording as is_recording

@@ -1,4 +1,4 @@
-"""Computation dtypes, following Flax's conventions."""
+"""Dtypes and ranks of operands: Flax's conventions, under any of JAX's settings for promotion."""
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +26,26 @@ def add(x: jax.Array, y: jax.Array) -> jax.Array:
         >>> add(jnp.ones((2, 3), "bfloat16"), jnp.ones(3, "bfloat16")).dtype.name
         'bfloat16'
     """
-    dtype = jnp.result_type(x, y)
+    dtype = promoted(x.dtype, y.dtype)
     wide = score_dtype(dtype)
-    return (x.astype(wide) + y.astype(wide)).astype(dtype)
+    return (x.astype(wide) + with_rank(y, x.ndim).astype(wide)).astype(dtype)
 
 
 def multiply(x: jax.Array, y: jax.Array) -> jax.Array:
     """``x * y`` with broadcasting and the dtypes of `add`."""
-    dtype = jnp.result_type(x, y)
+    dtype = promoted(x.dtype, y.dtype)
     wide = score_dtype(dtype)
-    return (x.astype(wide) * y.astype(wide)).astype(dtype)
+    return (x.astype(wide) * with_rank(y, x.ndim).astype(wide)).astype(dtype)
+
+
+def with_rank(x: jax.Array, rank: int) -> jax.Array:
+    """Puts axes of size 1 in front, which JAX refuses to do by itself under ``jax_numpy_rank_promotion="raise"``.
+
+    Example:
+        >>> with_rank(jnp.ones(3), 4).shape
+        (1, 1, 1, 3)
+    """
+    return jnp.expand_dims(x, tuple(range(rank - x.ndim)))
 
 
 def sigmoid(x: jax.Array) -> jax.Array:
@@ -50,4 +60,16 @@ def sigmoid(x: jax.Array) -> jax.Array:
 
 def score_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The dtype for scores and sums, at least float32 (float16 cannot represent -1e9)."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return promoted(dtype, jnp.float32)
+
+
+def promoted(*dtypes: DTypeLike) -> jnp.dtype:
+    """The dtype that holds all of ``dtypes``, asked for by name and so under ``"strict"`` promotion too.
+
+    Example:
+        >>> with jax.numpy_dtype_promotion("strict"):
+        ...     promoted("bfloat16", "float32").name
+        'float32'
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*(jnp.dtype(dtype) for dtype in dtypes))

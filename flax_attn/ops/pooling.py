@@ -4,9 +4,10 @@ When several elements tie for the maximum, PyTorch gives the whole gradient to t
 ``jnp.max`` splits it evenly. Uniform image regions make ties common, so the maxima here select the first.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._check import check_choice
 from .dtype import cast, score_dtype
@@ -84,8 +85,8 @@ def _first_larger(first: jax.Array, second: jax.Array) -> jax.Array:
     return jnp.where((second > first) | jnp.isnan(second), second, first)
 
 
-def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Averages (b, h, w, c) over size[0] x size[1] bins to (b, *size, c), as PyTorch's AdaptiveAvgPool2d.
+def adaptive_avg_pool(x: jax.Array, size: Sequence[int | None]) -> jax.Array:
+    """Averages (b, *spatial, c) over bins to (b, *size, c), as PyTorch's AdaptiveAvgPool; None leaves an axis as it is.
 
     Bin i of n along an axis of length l covers [floor(i*l/n), ceil((i+1)*l/n)).
 
@@ -93,8 +94,9 @@ def adaptive_avg_pool(x: jax.Array, size: tuple[int, int]) -> jax.Array:
         >>> adaptive_avg_pool(jnp.arange(5.0).reshape(1, 5, 1, 1), (2, 1)).ravel().tolist()
         [1.0, 3.0]
     """
-    x = _average_bins(x, 1, size[0])
-    return _average_bins(x, 2, size[1])
+    for axis, bins in enumerate(size, start=1):
+        x = x if bins is None else _average_bins(x, axis, bins)
+    return x
 
 
 def _average_bins(x: jax.Array, axis: int, bins: int) -> jax.Array:
@@ -103,9 +105,9 @@ def _average_bins(x: jax.Array, axis: int, bins: int) -> jax.Array:
         return x
     if bins == 1:
         return jnp.mean(x, axis=axis, keepdims=True)
-    weights = np.zeros((length, bins))
-    for i in range(bins):
-        low, high = i * length // bins, -(-(i + 1) * length // bins)
-        weights[low:high, i] = 1.0 / (high - low)
-    pooled = jnp.tensordot(x, jnp.asarray(weights, x.dtype), axes=(axis, 0), precision="highest")
+    # With numbers of JAX, as the length may be symbolic.
+    places, bin = jnp.arange(length)[:, None], jnp.arange(bins)[None]
+    low, high = bin * length // bins, -(-(bin + 1) * length // bins)
+    weights = jnp.where((places >= low) & (places < high), 1 / (high - low).astype(score_dtype(x.dtype)), 0)
+    pooled = jnp.tensordot(x, weights.astype(x.dtype), axes=(axis, 0), precision="highest")
     return jnp.moveaxis(pooled, -1, axis)

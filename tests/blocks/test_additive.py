@@ -61,7 +61,7 @@ def test_no_term_has_a_bias():
 def test_mask_zero_hides_a_key():
     query, key, value = single()
     block = fx.AdditiveAttention(3, 11, 17, rngs=nnx.Rngs(0))
-    mask = jnp.ones((2, 5, 7)).at[..., 2].set(0)
+    mask = jnp.ones((2, 5, 7), int).at[..., 2].set(0)
     out, weights = block(query, key, value, mask, need_weights=True)
     assert not weights[..., 2].any()
     changed, _ = block(query, key.at[:, 2].add(1), value.at[:, 2].add(1), mask)
@@ -71,7 +71,7 @@ def test_mask_zero_hides_a_key():
 def test_a_row_without_a_key_is_uniform():
     query, key, value = single()
     block = fx.AdditiveAttention(3, 11, 17, rngs=nnx.Rngs(0))
-    out, weights = block(query, key, value, jnp.ones((2, 5, 7)).at[1, 3].set(0), need_weights=True)
+    out, weights = block(query, key, value, jnp.ones((2, 5, 7), bool).at[1, 3].set(False), need_weights=True)
     assert relative_error(np.asarray(weights[1, 0, 3]), np.full(7, 1 / 7)) <= tolerance("map", "float32")
     assert relative_error(np.asarray(out[1, 3]), np.asarray(value[1].mean(0))) <= tolerance("output", "float32")
 

@@ -121,7 +121,7 @@ def test_the_projections_have_no_bias():
 
 
 def test_the_heads_share_the_mask():
-    mask = np.ones((2, 5, 7))
+    mask = np.ones((2, 5, 7), int)
     mask[0, 3, [1, 6]] = 0
     block = fx.MultiHeadAttention(3, 12, 4, 4, rngs=nnx.Rngs(0))
     _, weights = block(*(jnp.asarray(x, jnp.float32) for x in tokens()), jnp.asarray(mask), need_weights=True)
@@ -129,7 +129,7 @@ def test_the_heads_share_the_mask():
 
 
 def test_a_row_without_a_key_is_uniform():
-    mask = jnp.ones((2, 5, 7)).at[1, 2].set(0)
+    mask = jnp.ones((2, 5, 7), bool).at[1, 2].set(False)
     with jax.enable_x64(True):
         _, weights = double(3, 12, 4, 4)(*tokens(), mask, need_weights=True)
     assert relative_error(np.asarray(weights[1, :, 2]), np.full((3, 7), 1 / 7)) <= MAP

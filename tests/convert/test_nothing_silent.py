@@ -13,7 +13,7 @@ from flax import nnx
 
 import flax_attn
 from flax_attn.convert import Entry, rule
-from flax_attn.layers import BatchNorm, Conv, LayerNorm, Linear
+from flax_attn.layers import BatchNorm, Conv, GroupNorm, LayerNorm, Linear, MultiheadAttention
 
 
 class Own(nnx.Variable):
@@ -142,6 +142,8 @@ def test_equal_values_of_a_shared_layer_may_be_nan():
         lambda rngs: nnx.PReLU(),
         lambda rngs: nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs),
         lambda rngs: Linear(3, 5, rngs=rngs),
+        lambda rngs: MultiheadAttention(4, 2, rngs=rngs),
+        lambda rngs: GroupNorm(2, 4, rngs=rngs),
     ],
 )
 def test_stacked_layers_are_refused_by_name(make):

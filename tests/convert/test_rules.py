@@ -54,7 +54,7 @@ class Tokens(nnx.Module):
 
     def __init__(self, rngs):
         self.cls_token = nnx.Param(jnp.zeros((1, 1, 5)))
-        self.blocks = nnx.List([Linear(5, 3, rngs=rngs), nnx.Dict(mlp=Linear(3, 2, use_bias=False, rngs=rngs))])
+        self.blocks = nnx.List([Linear(5, 3, rngs=rngs), nnx.Dict(mlp=Linear(3, 2, bias=False, rngs=rngs))])
 
 
 def test_modules_inside_a_layer_with_a_rule_follow_by_their_own():

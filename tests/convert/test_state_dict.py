@@ -42,7 +42,7 @@ def same(left, right):
     ("make_ours", "theirs"),
     [
         (lambda r: Linear(3, 5, rngs=r), torch.nn.Linear(3, 5)),
-        (lambda r: Linear(5, 5, use_bias=False, rngs=r), torch.nn.Linear(5, 5, bias=False)),
+        (lambda r: Linear(5, 5, bias=False, rngs=r), torch.nn.Linear(5, 5, bias=False)),
         (lambda r: nnx.Linear(5, 5, rngs=r), torch.nn.Linear(5, 5)),
         (lambda r: Conv(4, 6, (3,), rngs=r), torch.nn.Conv1d(4, 6, 3)),
         (lambda r: Conv(4, 6, (3, 5), groups=2, rngs=r), torch.nn.Conv2d(4, 6, (3, 5), groups=2)),
@@ -109,16 +109,38 @@ def test_all_problems_are_named_at_once_and_nothing_is_loaded():
 
 def test_a_square_kernel_is_not_taken_for_its_transpose():
     weight = np.arange(9.0, dtype=np.float32).reshape(3, 3)
-    linear = flax_attn.from_torch(Linear(3, 3, use_bias=False, rngs=nnx.Rngs(0)), {"weight": weight})
+    linear = flax_attn.from_torch(Linear(3, 3, bias=False, rngs=nnx.Rngs(0)), {"weight": weight})
     np.testing.assert_array_equal(linear(jnp.eye(3)), weight.T)
 
 
 def test_nothing_is_reshaped_to_fit():
     with pytest.raises(ValueError, match=r"weight: expected shape \(2, 6\), got \(3, 4\)"):
-        flax_attn.from_torch(Linear(6, 2, use_bias=False, rngs=nnx.Rngs(0)), {"weight": np.zeros((3, 4), np.float32)})
+        flax_attn.from_torch(Linear(6, 2, bias=False, rngs=nnx.Rngs(0)), {"weight": np.zeros((3, 4), np.float32)})
 
 
-def test_num_batches_tracked_is_ignored_and_may_be_absent():
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rngs: nnx.InstanceNorm(3, rngs=rngs),
+        lambda rngs: nnx.BatchNorm(3, rngs=rngs),
+        lambda rngs: nnx.Sequential(nnx.InstanceNorm(3, rngs=rngs), nnx.GroupNorm(3, 1, rngs=rngs)),
+    ],
+)
+def test_num_batches_tracked_is_ignored_in_every_layer(make):
+    given = flax_attn.to_torch(make(nnx.Rngs(0)))
+    counted = {f"{name.rpartition('.')[0]}.num_batches_tracked".lstrip("."): np.array(7) for name in given}
+    loaded = flax_attn.from_torch(make(nnx.Rngs(0)), given | counted)
+    assert flax_attn.to_torch(loaded).keys() == given.keys()
+
+
+def test_running_statistics_that_no_layer_has_are_an_error():
+    given = torch.nn.InstanceNorm2d(3, affine=True, track_running_stats=True).state_dict()
+    with pytest.raises(ValueError, match="running_mean: expected no such entry") as caught:
+        flax_attn.from_torch(nnx.InstanceNorm(3, rngs=nnx.Rngs(0)), given)
+    assert "num_batches_tracked" not in str(caught.value)
+
+
+def test_num_batches_tracked_may_be_absent_from_a_batch_norm():
     given = weights()
     given["spatial_gate.spatial.bn.num_batches_tracked"] = np.array(7)
     loaded = flax_attn.from_torch(make(), given)

@@ -94,8 +94,8 @@ def mask_inverted(right, *args, mask=None, **kwargs):
     return right(*args, mask=mask == 0, **kwargs)
 
 
-def mask_after_softmax(right, scores, mask=None, weights_fn=None):
-    return jnp.where(mask == 0, 0, right(scores, None, weights_fn))
+def mask_after_softmax(right, scores, mask=None, *args):
+    return jnp.where(mask == 0, 0, right(scores, None, *args))
 
 
 def softmax_over_queries(right, scores, *args):
@@ -413,7 +413,7 @@ FAULTS = (
           wrap("SinePositionEncoding2d.__call__", rows_and_columns_swapped), "SinePositionEncoding2d, square"),
     Fault("the mean over channels as a maximum", wrap("SpatialAttentionModule.__call__", maximum_in_place_of_mean),
           "SpatialAttentionModule", found=("att_fc.0", "output"), given=True),
-    Fault("a bias that the original does not have", arguments("layers.Linear", use_bias=True), "AdditiveAttention",
+    Fault("a bias that the original does not have", arguments("layers.Linear", bias=True), "AdditiveAttention",
           error=r"cannot be paired: (.|\n)*w_q\.bias \(17,\) +only in flax_module"),
     # ---- networks
     Fault("the slope of a leaky ReLU", arguments("ops.leaky_relu", negative_slope=0.1), "ConvPart, zeros",

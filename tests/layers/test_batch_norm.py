@@ -44,6 +44,19 @@ def test_two_steps_against_numpy(shape, momentum):
     assert relative_error(var, old**2 + momentum * (old * unbiased[0] + unbiased[1])) <= BUFFER
 
 
+def test_without_momentum_the_running_statistics_are_the_mean_over_all_batches():
+    norm = BatchNorm(1, momentum=None, rngs=nnx.Rngs(0))
+    for batch in ([1.0, 3.0], [2.0, 8.0], [4.0, 4.0]):
+        norm(jnp.array(batch)[:, None])
+    # Means 2, 5, 4 and unbiased variances 2, 18, 0; the initial values have no weight.
+    assert norm.num_batches_tracked[...] == 3
+    got, expected = np.array([norm.mean[0], norm.var[0]]), np.array([11 / 3, 20 / 3])
+    assert relative_error(got, expected) <= tolerance("buffer", "float32")
+    norm.eval()
+    norm(jnp.ones((2, 1)))
+    assert norm.num_batches_tracked[...] == 3
+
+
 def test_momentum_and_variance_are_not_flaxs():
     x = jnp.asarray(double(7, 3), jnp.float32)
     ours, flaxs = BatchNorm(3, momentum=0.1, rngs=nnx.Rngs(0)), nnx.BatchNorm(3, momentum=0.9, rngs=nnx.Rngs(0))

@@ -60,4 +60,4 @@ def test_the_dtype_is_flaxs(name, dtype, param_dtype, x_dtype, expected):
 @pytest.mark.parametrize("name", LAYERS)
 def test_without_a_bias(name):
     make, shape = LAYERS[name]
-    assert make(use_bias=False)(jnp.ones(shape)).shape[-1] == 5
+    assert make(bias=False)(jnp.ones(shape)).shape[-1] == 5

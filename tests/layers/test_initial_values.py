@@ -51,6 +51,12 @@ UNIFORM = {
         lambda rngs: nnx.Conv(6, 2004, (3, 5), feature_group_count=2, rngs=rngs),
         45**-0.5,
     ),
+    "ConvTranspose": (
+        lambda rngs: layers.ConvTranspose(7, 2003, (2, 3), rngs=rngs),
+        lambda: torch.nn.ConvTranspose2d(7, 2003, (2, 3)),
+        lambda rngs: nnx.ConvTranspose(7, 2003, (2, 3), rngs=rngs),
+        12018**-0.5,  # PyTorch counts the outputs
+    ),
 }
 every_uniform = pytest.mark.parametrize("name", UNIFORM)
 
@@ -114,8 +120,9 @@ def test_flaxs_own_embedding_is_rejected():
     [
         (lambda: layers.LayerNorm(7, rngs=nnx.Rngs(0)), lambda: torch.nn.LayerNorm(7)),
         (lambda: layers.BatchNorm(7, rngs=nnx.Rngs(0)), lambda: torch.nn.BatchNorm2d(7)),
+        (lambda: layers.GroupNorm(1, 7, rngs=nnx.Rngs(0)), lambda: torch.nn.GroupNorm(1, 7)),
     ],
-    ids=["LayerNorm", "BatchNorm"],
+    ids=["LayerNorm", "BatchNorm", "GroupNorm"],
 )
 def test_norms_start_as_in_pytorch(ours, theirs):
     ours, theirs = ours(), theirs()

@@ -10,18 +10,18 @@ from flax_attn.layers import Embedding, Linear
 from flax_attn.testing import relative_error, tolerance
 
 
-@pytest.mark.parametrize("use_bias", [True, False])
-def test_linear_is_a_product_and_a_sum(use_bias):
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_is_a_product_and_a_sum(bias):
     x = np.random.default_rng(0).standard_normal((2, 5, 3))
     with jax.enable_x64(True):
-        linear = Linear(3, 7, use_bias=use_bias, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        linear = Linear(3, 7, bias=bias, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
         out, kernel = np.asarray(linear(jnp.asarray(x))), np.asarray(linear.kernel[...])
-        bias = np.asarray(linear.bias[...]) if use_bias else 0
+        bias = np.asarray(linear.bias[...]) if bias else 0
     assert relative_error(out, np.einsum("bni,io->bno", x, kernel) + bias) <= tolerance("output", "float64")
 
 
 def test_linear_without_a_bias_has_none():
-    assert Linear(3, 7, use_bias=False, rngs=nnx.Rngs(0)).bias is None
+    assert Linear(3, 7, bias=False, rngs=nnx.Rngs(0)).bias is None
 
 
 @pytest.mark.parametrize("param_dtype", ["bfloat16", "float32", "float64"])

@@ -1,6 +1,7 @@
 """Attention as functions of arrays: dtypes of scores, masks that hide, rows without a key."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ def test_the_third_implementation_of_jax_agrees_in_float32():
 def test_narrow_floats_are_masked_without_overflow(dtype):
     # float16 cannot hold -1e9: as a score it would be -inf, and a row of them NaN.
     query, key, value = heads(dtype)
-    mask = jnp.ones((2, 1, 5, 7)).at[0, 0, 0].set(0)
+    mask = jnp.ones((2, 1, 5, 7), bool).at[0, 0, 0].set(False)
     out, weights = attention.dot_product_attention(query, key, value, temperature=2.5, mask=mask)
     assert (out.dtype, weights.dtype) == (dtype, dtype)
     assert bool(jnp.isfinite(out).all())
@@ -65,7 +66,7 @@ def test_scores_of_narrow_floats_are_float32(dtype):
     np.testing.assert_array_equal(out, one)
 
 
-@pytest.mark.parametrize("mask", [[1, 0, 1], [True, False, True], [1.0, 0.0, 1.0], [2, 0, -1]])
+@pytest.mark.parametrize("mask", [[1, 0, 1], [True, False, True], [2, 0, -1]])
 def test_zero_hides_and_anything_else_does_not(mask):
     weights = attention.attention_weights(jnp.zeros((1, 3)), jnp.array([mask]))
     np.testing.assert_array_equal(weights, [[0.5, 0, 0.5]])
@@ -73,7 +74,9 @@ def test_zero_hides_and_anything_else_does_not(mask):
 
 def test_a_row_without_a_key_is_uniform_and_its_gradient_finite():
     scores = jnp.array([[3.0, 1.0, -2.0, 0.5]])
-    weights, gradient = jax.value_and_grad(lambda s: attention.attention_weights(s, jnp.zeros((1, 4)))[0, 0])(scores)
+    weights, gradient = jax.value_and_grad(lambda s: attention.attention_weights(s, jnp.zeros((1, 4), bool))[0, 0])(
+        scores
+    )
     np.testing.assert_array_equal(weights, 0.25)
     np.testing.assert_array_equal(gradient, np.zeros((1, 4)))
 
@@ -107,50 +110,101 @@ def test_additive_scores_go_through_one_score_function():
 
 @pytest.mark.parametrize("shape", [(2, 1, 5, 7), (2, 3, 5, 7), (1, 1, 1, 7), (1, 3, 1, 1)])
 def test_masks_that_fit(shape):
-    attention.check_mask(jnp.ones(shape), (2, 3, 5, 7), "b, heads, n_query, n_key")
+    attention.check_mask(jnp.ones(shape, bool), jnp.ones(shape), (2, 3, 5, 7), "b, heads, n_query, n_key")
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (2, 5, 7), (2, 1, 7, 5), (3, 1, 5, 7), (2, 1, 5, 7, 1), ()])
-def test_masks_that_do_not(shape):
-    expected = "mask must have shape (b, heads, n_query, n_key)=(2, 3, 5, 7), axes of size 1 allowed, got "
+@pytest.mark.parametrize("argument", ["mask", "bias"])
+def test_masks_that_do_not(argument, shape):
+    expected = f"{argument} must have shape (b, heads, n_query, n_key)=(2, 3, 5, 7), axes of size 1 allowed, got "
     with pytest.raises(ValueError, match=re.escape(f"{expected}{shape}")):
-        attention.check_mask(jnp.ones(shape), (2, 3, 5, 7), "b, heads, n_query, n_key")
+        attention.check_mask(
+            **{"mask": None, "bias": None, argument: jnp.ones(shape)},
+            shape=(2, 3, 5, 7),
+            layout="b, heads, n_query, n_key",
+        )
+
+
+ADDED = [[0.0, -np.inf, 0.0], [0.0, -1e9, 0.0], [0.0, np.nan, 0.0], [1.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "complex64"])
+@pytest.mark.parametrize("values", ADDED)
+def test_a_mask_of_floats_may_hide_or_be_added_and_is_refused(values, dtype):
+    # PyTorch's generate_square_subsequent_mask, taken as "0 hides", would show each query the future alone.
+    mask = jnp.array([values]).astype(dtype)
+    one, head = jnp.ones((1, 3, 2)), jnp.ones((1, 3, 1, 2))
+    attend = jax.jit(partial(attention.dot_product_attention, temperature=1.0))
+    message = rf"mask must be of booleans or integers, 0 hides a key, got {dtype}: pass mask.astype\(bool\) .* bias="
+    with pytest.raises(ValueError, match=message):
+        attention.attention_weights(jnp.zeros((1, 3)), mask)
+    with pytest.raises(ValueError, match=message):
+        attend(head[:, :1], head, head, mask=mask[None, None])
+    with pytest.raises(ValueError, match=message):
+        attention.additive_attention(one[:, :1], one, one, lambda hidden: hidden[..., :1], mask=mask[None])
+
+
+@pytest.mark.parametrize("dtype", [bool, "int32", "uint8"])
+def test_a_bias_of_truths_is_a_mask_and_refused(dtype):
+    with pytest.raises(ValueError, match=rf"bias must be of floats, added .*, got {jnp.dtype(dtype)}: pass mask="):
+        attention.attention_weights(jnp.zeros((1, 3)), None, jnp.ones((1, 3), dtype))
+
+
+@pytest.mark.parametrize("low", [-np.inf, -1e9])
+def test_an_additive_mask_hides_as_a_bias(low):
+    scores = jnp.array([[2.0, 1.0, 3.0]])
+    weights = attention.attention_weights(scores, None, jnp.array([[0.0, low, 0.0]]))
+    expected = attention.attention_weights(scores, jnp.array([[True, False, True]]))
+    np.testing.assert_array_equal(weights, expected)
+
+
+def test_a_mask_goes_before_a_bias():
+    weights = attention.attention_weights(jnp.zeros((1, 3)), jnp.array([[1, 0, 1]]), jnp.array([[0.0, 1e9, np.log(3)]]))
+    assert relative_error(np.asarray(weights), np.array([[0.25, 0, 0.75]])) <= tolerance("map", "float32")
 
 
 BLOCK = attention.QUERY_BLOCK
 
 
 @pytest.mark.parametrize(
-    ("n_query", "mask"),
+    ("n_query", "mask", "bias"),
     # Two blocks and a remainder, and three blocks.
     [
-        (2 * BLOCK + 3, None),
-        (2 * BLOCK + 3, (2, 1, "n_query", 7)),
-        (3 * BLOCK, (2, 1, "n_query", 7)),
-        (131, (1, 3, 1, 7)),
+        (2 * BLOCK + 3, None, None),
+        (2 * BLOCK + 3, (2, 1, "n_query", 7), (1, 1, 1, 7)),
+        (3 * BLOCK, (2, 1, "n_query", 7), None),
+        (131, (1, 3, 1, 7), (1, 3, "n_query", 7)),
+        (BLOCK + 1, None, (2, 3, "n_query", 7)),
     ],
     ids=str,
 )
-def test_queries_in_blocks_are_queries_at_once_with_their_gradients(n_query, mask):
+def test_queries_in_blocks_are_queries_at_once_with_their_gradients(n_query, mask, bias):
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape) for shape in [(2, n_query, 3, 11), (2, 7, 3, 11), (2, 7, 3, 5)]]
     cotangent = rng.standard_normal((2, n_query, 3, 5))
-    keep = None if mask is None else rng.random([n_query if size == "n_query" else size for size in mask]) < 0.6
+    mask, bias = (
+        None if sizes is None else rng.standard_normal([n_query if size == "n_query" else size for size in sizes])
+        for sizes in (mask, bias)
+    )
+    keep = None if mask is None else mask < 0.3
 
     def attend(need_weights):
         def loss(arrays):
+            arrays, bias = arrays[:3], [*arrays, None][3]
             out, weights = attention.dot_product_attention(
-                *arrays, temperature=2.5, mask=keep, need_weights=need_weights
+                *arrays, temperature=2.5, mask=keep, bias=bias, need_weights=need_weights
             )
             assert (weights is not None) == need_weights
             return jnp.sum(out * cotangent), out
 
-        gradients, out = jax.jit(jax.grad(loss, has_aux=True))([jnp.asarray(x) for x in arrays])
+        gradients, out = jax.jit(jax.grad(loss, has_aux=True))(
+            [jnp.asarray(x) for x in (*arrays, bias) if x is not None]
+        )
         return [np.asarray(x) for x in (out, *gradients)]
 
     with jax.enable_x64(True):
         whole, parts = attend(need_weights=True), attend(need_weights=False)
-    for quantity, got, expected in zip(["output", *["input gradient"] * 3], parts, whole, strict=True):
+    for quantity, got, expected in zip(["output", *["input gradient"] * (len(whole) - 1)], parts, whole, strict=True):
         assert relative_error(got, expected) <= tolerance(quantity, "float64")
 
 

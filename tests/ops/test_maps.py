@@ -35,8 +35,8 @@ def single(arrays):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_same_weights_and_gates_are_given_on_both_sides(case):
-    inputs = [None if x.shape is None else np.ones(x.shape, np.float32) for x in case.inputs]
-    theirs = torch_ref.attention_maps(build_twin(case), *(x if x is None else torch.tensor(x) for x in inputs))
+    inputs = [torch.ones(x.shape, dtype=torch.bool if x.kind == "mask" else None) for x in case.inputs]
+    theirs = torch_ref.attention_maps(build_twin(case), *inputs)
     ours = jax.eval_shape(lambda *x: flax_attn.attention_maps(make(case), *x), *single(inputs_of(case)))
     assert ours.keys() == theirs.keys()
 

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
+from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
 from flax_attn.testing import tolerance
 from train.config import PatchConfig
-from train.step import create_state, eval_step, learning_rate, network_of, train_step
+from train.step import adam, create_state, eval_step, learning_rate, network_of, train_step
+from train.tasks.labelled import SensorTask
 from train.tasks.patch import PatchTask, build_network, draw_batch, is_right, mean_error
 
 CLOSE = tolerance("output", "float32")
@@ -146,3 +149,19 @@ def test_bfloat16_computes_narrow_and_keeps_parameters_wide(source):
     assert scores.error.dtype == jnp.float32
     p, attended = jax.eval_shape(lambda state, x: network_of(state)(x), state, jnp.zeros(source.images.shape))
     assert (attended.dtype, p.dtype) == (jnp.bfloat16, jnp.float32)
+
+
+@pytest.mark.parametrize("network", ["cbam_spatial", "multi_head", "sensor"])
+def test_the_steps_do_not_promote_ranks(source, network):
+    inputs, labels = source.images, None
+    if network != "sensor":
+        task, build = PER_IMAGE, partial(build_network, PatchConfig(network=network, position="sine"), 32, 36)
+    else:
+        task, build = SensorTask(), lambda: SpatialAttentionNeuralNetwork((9, 31, 5), 3, rngs=nnx.Rngs(0))
+        inputs, labels = np.zeros((9, 31, 5), np.float32), np.arange(4) % 3
+    batch = np.arange(4)
+    with jax.numpy_rank_promotion("raise"):
+        state = jax.eval_shape(lambda: create_state(build(), adam(learning_rate(PatchConfig(), 100))))
+        step, score = (partial(function, task=task, labels=labels) for function in (train_step, eval_step))
+        jax.eval_shape(step, state, inputs, batch, batch, 0, KEY)
+        jax.eval_shape(score, state, inputs, batch, batch, batch > 0, KEY)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..maps import record
+from ..masks import apply_mask
 
 
 class AdditiveAttention(nn.Module):
@@ -21,13 +22,12 @@ class AdditiveAttention(nn.Module):
         key: Tensor,
         value: Tensor,
         mask: Tensor | None = None,
+        bias: Tensor | None = None,
         *,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         hidden = torch.tanh(self.w_q(query).unsqueeze(2) + self.w_k(key).unsqueeze(1))
         scores = self.v(hidden).squeeze(-1)
-        if mask is not None:
-            scores = scores.masked_fill(mask == 0, -1e9)
-        weights = torch.softmax(scores, dim=-1)
+        weights = torch.softmax(apply_mask(scores, mask, bias), dim=-1)
         record(self, "weights", weights.unsqueeze(1))
         return torch.matmul(weights, value), weights.unsqueeze(1) if need_weights else None

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..maps import record
+from ..masks import apply_mask
 
 
 class ScaledDotProductAttention(nn.Module):
@@ -20,12 +21,11 @@ class ScaledDotProductAttention(nn.Module):
         key: Tensor,
         value: Tensor,
         mask: Tensor | None = None,
+        bias: Tensor | None = None,
         *,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         scores = torch.matmul(query / self.temperature, key.transpose(2, 3))
-        if mask is not None:
-            scores = scores.masked_fill(mask == 0, -1e9)
-        weights = self.dropout(torch.softmax(scores, dim=-1))
+        weights = self.dropout(torch.softmax(apply_mask(scores, mask, bias), dim=-1))
         record(self, "weights", weights)
         return torch.matmul(weights, value), weights if need_weights else None

@@ -35,6 +35,7 @@ class MultiHeadAttention(nn.Module):
         key: Tensor,
         value: Tensor,
         mask: Tensor | None = None,
+        bias: Tensor | None = None,
         *,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
@@ -42,9 +43,8 @@ class MultiHeadAttention(nn.Module):
         q = self.w_qs(query).view(b, n_query, self.n_head, self.d_k).transpose(1, 2)
         k = self.w_ks(key).view(b, n_key, self.n_head, self.d_k).transpose(1, 2)
         v = self.w_vs(value).view(b, n_key, self.n_head, self.d_v).transpose(1, 2)
-        if mask is not None:
-            mask = mask.unsqueeze(1)  # shared by all heads
-        heads, weights = self.attention(q, k, v, mask, need_weights=need_weights)
+        mask, bias = (None if array is None else array.unsqueeze(1) for array in (mask, bias))  # shared by all heads
+        heads, weights = self.attention(q, k, v, mask, bias, need_weights=need_weights)
         out = self.dropout(self.fc(heads.transpose(1, 2).reshape(b, n_query, -1)))
         if self.residual:
             out = out + query

@@ -73,7 +73,7 @@ def paint(images: Array, patches: Patches) -> Array:
     """Scales images, uint8 (b, h, w, 3), to (uint8 - 128) / 128 in float32, with 1.0 inside the patches."""
 
     def inside(start: Array, length: int) -> Array:
-        place = jnp.arange(length)
+        place = jnp.arange(length)[None]
         return (place >= start[:, None]) & (place < start[:, None] + PATCH)
 
     _, height, width, _ = images.shape
