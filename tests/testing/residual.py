@@ -21,6 +21,8 @@ from torch_ref.blocks.cbam import CBAM
 
 MAP = "b c h w -> b h w c"
 RESNET50 = (3, 4, 6, 3)
+# Programs that run once: nearly all their time goes into compilation.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def attend(query, key, value, *, mask=None, **_):
@@ -181,7 +183,7 @@ def resnet(depths=RESNET50, choices=None, batch=2, size=64):
     with jax.default_prng_impl("rbg"):
         ours = FlaxResNet(depths, choices=choices)
     x = np.random.default_rng(0).standard_normal((batch, 3, size, size))
-    return ours, drawn(TorchResNet(depths)), x, {"layouts": {"inputs": [MAP]}}
+    return ours, drawn(TorchResNet(depths)), x, {"layouts": {"inputs": [MAP]}, "compiler_options": QUICK}
 
 
 # A bottleneck with GroupNorm, a transformer layer, dropout and a head
