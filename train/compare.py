@@ -184,12 +184,12 @@ def run(options: Options, source: Source, folder: Path) -> int:
     say(console, heading(options))
     with settings(options.dtype), Bar((2 + options.runs) * options.steps, console) as bar:
         ours, network = start(options, source)
-        trajectories = [train_ours(ours, options.steps, lambda: bar.advance("ours"))]
+        trajectories = [train_ours(ours, options.steps, lambda: bar.count("ours"))]
         bar.note(f"ours: {options.steps} steps done")
         for number in range(1 + options.runs):
             name = f"PyTorch, order {number}" if number else "PyTorch"
             twin = Twin(ours, network, Order(number, options.seed), OurMasks(network))
-            trajectories.append(train_twin(twin, options.steps, partial(bar.advance, name)))
+            trajectories.append(train_twin(twin, options.steps, partial(bar.count, name)))
             bar.note(f"{name}: {options.steps} steps done")
         found = result(options, network, trajectories)
     write_whole(folder / JSON, json.dumps(_plain(found), indent=1, allow_nan=False) + "\n")

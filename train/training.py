@@ -1,6 +1,5 @@
 """``python -m train`` without a command: from the options to a complete run folder."""
 
-import argparse
 import contextlib
 import dataclasses
 import importlib.util
@@ -8,8 +7,9 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +24,26 @@ from .config import PRESETS, Config, check, flag, read_options, told_default
 from .data import Source
 from .data.feed import DataError
 from .look import finish
-from .loop import NonFiniteError, Run, StoppedError, Training, leave_if_asked
+from .loop import NonFiniteError, Run, StoppedError, fit
 from .plots import save_curves
-from .runs import CONFIG, MACHINE, RunFolder, check_run_dir, compare_machine, machine, read_config
+from .runs import (
+    CONFIG,
+    MACHINE,
+    SETTINGS,
+    RunFolder,
+    check_run_dir,
+    compare_machine,
+    machine,
+    read_config,
+    settings,
+)
 from .show import Bar, looking, say, summary
 from .signals import INTERRUPTED, Stop, status
 from .step import network_of
 from .tasks import task_of
-from .text import EXHAUSTED, first_line
+from .text import EXHAUSTED, first_line, printable
 
 PROGRAM = "python -m train"
-TaskConfig = TypeVar("TaskConfig", bound=Config)
 
 
 def main(words: Sequence[str]) -> int:
@@ -61,8 +70,7 @@ def main(words: Sequence[str]) -> int:
             lines = f"stopped after step {run.place.step}; {checkpoints.last_good()}\n{to_continue}"
             return fail(status(stop.signal or 0), lines)
         except (NonFiniteError, DataError, OSError, *EXHAUSTED) as error:
-            what = f"one of the {run.source.unit} cannot be read: " if isinstance(error, DataError) else ""
-            return fail(1, f"error: {what}{first_line(error)}; {checkpoints.last_good()}")
+            return fail(1, f"error: {first_line(error)}; {checkpoints.last_good()}")
     return 0
 
 
@@ -74,7 +82,7 @@ def fail(code: int, line: str) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments(Generic[TaskConfig]):
+class Arguments:
     """Trains a small network: to tell whether an image holds a white patch, or the class of arrays or sensor windows.
 
     Each --task has options of its own: see --help with --task. Other commands, each with a --help: attend draws what a
@@ -88,97 +96,75 @@ class Arguments(Generic[TaskConfig]):
         resume_older: With --resume: if the newest checkpoint is damaged, continue from the one before it.
     """
 
-    config: Annotated[tyro.conf.OmitArgPrefixes[TaskConfig], tyro.conf.arg(name="")]
+    config: Annotated[tyro.conf.OmitArgPrefixes[Config], tyro.conf.arg(name="")]
     resume: Annotated[str | None, told_default("a new run", "DIR")] = None
     resume_older: bool = False
 
 
-def parse(argv: Sequence[str]) -> Arguments[Any]:
+def parse(argv: Sequence[str]) -> Arguments:
     """Reads the options of a training run; ``--preset`` and ``--task`` say what the others default to.
 
     With ``--resume`` they default to those of that run, from which only `Config.FREE` may differ.
     """
-    # First the options that the defaults of all others, and the help, depend on; tyro complains about bad ones.
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--preset", default="quick", choices=PRESETS["patch"])
-    first.add_argument("--task", default="patch", choices=PRESETS)
-    first.add_argument("--resume")
-    try:
-        known = first.parse_known_args(argv)[0]
-    except argparse.ArgumentError:
-        known = first.parse_known_args([])[0]
-    default = PRESETS[known.task][known.preset]
-    if known.resume is not None:
-        default = dataclasses.replace(read_config(Path(known.resume)), run_dir=known.resume)
-    kind: Any = Arguments[type(default)]  # type: ignore[misc]  # the options of the task, known only now
-    check_owners(argv, default.task)
-    arguments: Arguments[Any] = read_options(kind, PROGRAM, argv, Arguments(default))
-    if known.resume is None and arguments.resume_older:
-        raise ValueError("--resume-older needs --resume, got no --resume")
+    read = partial(read_options, Arguments, PROGRAM, argv)
+    # First the options that all tasks have; they decide about the others, and about the defaults.
+    first, _ = read(default=Arguments(Config()), add_help=False, return_unknown_args=True)
+    default = PRESETS[first.config.task][first.config.preset]
+    if first.resume is not None:
+        default = dataclasses.replace(read_config(Path(first.resume)), run_dir=first.resume)
+    arguments: Arguments = read(default=Arguments(default))
+    if first.resume is None:
+        if arguments.resume_older:
+            raise ValueError("--resume-older needs --resume, got no --resume")
+        return arguments
     differing = [
         f"{flag(name)} is {getattr(default, name)} there, got {value}"
         for name, value in vars(arguments.config).items()
         if value != getattr(default, name) and name not in Config.FREE
     ]
-    if known.resume is not None and differing:
-        raise ValueError(f"--resume {known.resume} holds a run with another configuration: {'; '.join(differing)}")
+    if differing:
+        raise ValueError(f"--resume {first.resume} holds a run with another configuration: {'; '.join(differing)}")
     return arguments
 
 
-def check_owners(argv: Sequence[str], task: str) -> None:
-    """Raises ``ValueError`` for an option that only another task has."""
-    given = {word.partition("=")[0].replace("_", "-") for word in argv}
-    for owner, presets in PRESETS.items():
-        for name in sorted(vars(presets["quick"]).keys() - vars(PRESETS[task]["quick"]).keys()):
-            if flag(name) in given:
-                raise ValueError(f"{flag(name)} belongs to --task {owner}, got --task {task}")
-
-
-def prepare(
-    arguments: Arguments[Any], stack: contextlib.ExitStack
-) -> tuple[Run, RunFolder, Checkpoints, Sequence[str]]:
+def prepare(arguments: Arguments, stack: contextlib.ExitStack) -> tuple[Run, RunFolder, Checkpoints, Sequence[str]]:
     """Validates everything before it creates the run folder, or with ``--resume`` opens it; ``stack`` closes it all.
 
     Returns the run at its beginning, or where it resumes, and notes for the user.
     """
-    config: Config = arguments.config
+    config = arguments.config
     check(config)
     if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise ValueError("--tensorboard needs tensorboardX, got none; install it with: pip install -e '.[tensorboard]'")
     if arguments.resume is None:
         check_run_dir(config)
-        run = Run(config, open_data(config))
-        stack.callback(run.close)
-        folder = RunFolder.create(config, run.source)
-        stack.callback(folder.close)
-        folder.write_json(MACHINE, machine(run.layout.devices))
+        run = stack.enter_context(contextlib.closing(Run(config, open_data(config))))
+        folder = stack.enter_context(contextlib.closing(RunFolder.create(config, run.source)))
+        folder.write_json(MACHINE, {**machine(run.layout.devices), SETTINGS: settings()})
         return run, folder, Checkpoints(folder.path / "checkpoints", config.keep), run.source.notes
-    folder = RunFolder(Path(arguments.resume))
-    stack.callback(folder.close)
+    folder = stack.enter_context(contextlib.closing(RunFolder(Path(arguments.resume))))
     folder.hold()
-    run = Run(config, open_data(config))
-    stack.callback(run.close)
+    run = stack.enter_context(contextlib.closing(Run(config, open_data(config))))
     folder.check_data(run.source)
     elsewhere = compare_machine(folder.path, run.layout.devices)
     checkpoints = Checkpoints(folder.path / "checkpoints", config.keep)
     step, notes = checkpoints.choose(older=arguments.resume_older)
     if step is None:
-        where = "there is no checkpoint yet: starting over"
+        notes.append("there is no checkpoint yet: starting over")
     else:
         run.state, run.place = checkpoints.restore(step, run.state)
-        where = f"continuing after step {step}"
-        if run.place.epochs == config.epochs:
-            where += ", the last step: only the final files are rewritten"
+        notes.append(f"continuing after step {step}")
     folder.go_back_to(run.place.epochs, run.place.step)
     changed = {name: getattr(config, name) for name in Config.FREE}
     folder.write_json(CONFIG, vars(dataclasses.replace(read_config(folder.path), **changed)))
-    return run, folder, checkpoints, [*run.source.notes, *notes, where, *elsewhere]
+    return run, folder, checkpoints, [*run.source.notes, *notes, *elsewhere]
 
 
 def open_data(config: Config) -> Source:
     """The data of a task, with a bar while a folder of files is read."""
     with looking(Console()) as progress:
-        source: Source = task_of(config).open(config.data, progress)
+        task: Any = task_of(config)
+        source: Source = task.open(config.data, progress)
         return source
 
 
@@ -204,15 +190,14 @@ def train(
         tests = -(-len(source.test) // config.batch_size)
         done = run.place.step + run.place.epochs * tests
         with Bar(config.epochs * (run.steps + tests), console, done) as bar:
-            Training(run, folder, checkpoints, events, bar, stop).fit()
-        leave_if_asked(stop)
+            fit(run, folder, checkpoints, bar, stop, events)
+        if stop:  # a finished run, whose folder is being filled
+            raise StoppedError
         flax_attn.to_torch(network_of(run.state), path / "model.safetensors")
         save_curves(path / "curves.png", config, folder.history(), folder.step_errors())
-        leave_if_asked(stop)
         scores = finish(path, config, run.task, network_of(run.state), source)
-        leave_if_asked(stop)
         if events is not None:
             events.add_pictures()
-    say(console, summary(folder.history(), path, time.perf_counter() - began, source.unit))
-    for line in scores:
+    say(console, summary(folder.history(), time.perf_counter() - began, source.unit))
+    for line in (*scores, f"run folder: {printable(path)}"):
         say(console, line)

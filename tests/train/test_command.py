@@ -107,7 +107,7 @@ def test_a_run_is_repeatable_and_all_cores_agree(run, tmp_path):
     command = [sys.executable, "-m", "train", *words(archive, tmp_path / "caf\xe9", "--epochs", "6")]
     terminal = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "300"}  # which lacks a letter
     shell = subprocess.run(command, cwd=ROOT, env=terminal, capture_output=True, text=True, check=True)
-    assert f"{tmp_path}/caf\\xe9 " in shell.stdout
+    assert f"run folder: {tmp_path}/caf\\xe9\n" in shell.stdout
     lines = shell.stdout.splitlines()
     assert [line.split()[1] for line in lines if line.startswith("epoch")] == [f"{n}/6" for n in range(1, 7)]
     assert "min test error" in shell.stdout
@@ -148,10 +148,6 @@ def test_the_presets_are_the_tutorials():
 
 
 BAD_VALUES = {
-    "--ratio 3": "--ratio belongs to --task channel, got --task patch",
-    "--task channel --network=cnn": "--network belongs to --task patch, got --task channel",
-    "--position none --task sensor": "--position belongs to --task patch, got --task sensor",
-    "--task sensor --token_order pixels": "--token-order belongs to --task patch, got --task sensor",
     "--epochs 0": "--epochs must be at least 1, got 0",
     "--batch-size 0": "--batch-size must be at least 1, got 0",
     "--workers -1": "--workers must be at least 0, got -1",
@@ -203,17 +199,20 @@ UNKNOWN = {
     "--preset": "--preset",
     "--preset x": "x",
     "--task chess": "chess",
+    "--ratio 3": "--ratio",
+    "--task channel --network=cnn": "--network",
+    "--position none --task sensor": "--position",
+    "--task sensor --token_order pixels": "--token_order",
 }
 
 
 @pytest.mark.parametrize("options", UNKNOWN)
-def test_unknown_options_get_the_usage_line(options, capsys, tmp_path, monkeypatch):
+def test_unknown_options_are_named(options, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(options.split())
     assert stop.value.code == 2
     told = capsys.readouterr().err
-    assert "usage: python -m train [--help] [--preset ...] [--task ...] [--data ...]" in told
     assert UNKNOWN[options] in told
     assert not list(tmp_path.iterdir())
 

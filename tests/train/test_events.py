@@ -12,7 +12,6 @@ from PIL import Image
 
 from flax_attn.testing import relative_error, tolerance
 from train.__main__ import main
-from train.config import Config
 from train.events import Events
 from train.runs import RunFolder
 from train.step import learning_rate
@@ -51,7 +50,7 @@ def check(folder):
     f32 = np.float32
     assert scalars["step/train_error"] == [(line["step"], f32(line["error"])) for line in steps]
     assert [step for step, _ in scalars["step/learning_rate"]] == list(range(1, 9))
-    rate, rates = learning_rate(Config(learning_rate=0.01), 8), [value for _, value in scalars["step/learning_rate"]]
+    rate, rates = learning_rate("one_cycle", 0.01, 8), [value for _, value in scalars["step/learning_rate"]]
     expected = np.array([rate(step) for step in range(8)])
     assert relative_error(np.array(rates), expected) <= tolerance("output", "float32")
     for name in ("train_error", "train_accuracy", "test_error", "test_accuracy", "images_per_second"):

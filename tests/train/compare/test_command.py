@@ -125,11 +125,11 @@ def test_a_non_finite_loss_is_named_and_never_agrees(archive, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("options", ["--bogus 1", "--dtype bfloat16", "word"])
-def test_unknown_options_get_the_usage_line(options, capsys):
+def test_unknown_options_are_named(options, capsys):
     with pytest.raises(SystemExit) as stop:
         main(options.split())
     assert stop.value.code == 2
-    assert "usage: python -m train compare [--help] [--network ...]" in capsys.readouterr().err
+    assert options.split()[-1] in capsys.readouterr().err
 
 
 def test_help_tells_of_every_option(capsys):

@@ -185,7 +185,7 @@ def test_the_help(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--resnet"])
     assert stop.value.code == 2
-    assert "usage: python -m train report" in capsys.readouterr().err
+    assert "python -m train report --help" in capsys.readouterr().err
 
 
 def test_without_pytorch_the_extra_is_named(small_archive, tmp_path, capsys, monkeypatch):
