@@ -1,13 +1,14 @@
 """Checkpoints of a run: everything needed to resume bit-identically.
 
-A checkpoint is a folder named by its step: ``state`` as orbax writes it, ``place``, ``metrics`` and the digest of each
-file, which is written last. It is written under another name, flushed to the disk and then renamed; after a kill in
-between the next process does the rest. One that changed afterwards is refused.
+A checkpoint is a folder named by its step: ``state`` as orbax writes it, ``place``, and at last the digest of each file.
+It is written under another name, flushed to the disk and then renamed; after a kill in between the next process does
+the rest. One that changed afterwards is refused.
 """
 
 import dataclasses
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,7 @@ from .runs import read_json, sync
 from .step import TrainState
 from .text import first_line
 
-STATE, PLACE, METRICS, DIGESTS = "state", "place/metadata", "metrics/metrics", "digests.json"
-ERROR = "test_error"
+STATE, PLACE, DIGESTS = "state", "place/metadata", "digests.json"
 SAVING, DELETED = ".saving", "deleted"  # in the same folder, what is being written, and what is being deleted
 UNDIGESTED = ("_CHECKPOINT_METADATA", "commit_success.txt")  # of earlier versions, which changed them later
 SPARE = 1 << 20  # bytes beside the arrays: descriptions, digests, partly filled blocks
@@ -41,13 +41,13 @@ class Place:
 
 
 class Checkpoints:
-    """The checkpoints in a folder: the last ``keep``, and the one with the smallest test error."""
+    """The last ``keep`` checkpoints of a run, in a folder."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self._keep = folder.absolute(), keep
         self._saving = self.folder / SAVING
 
-    def save(self, state: TrainState, place: Place, test_error: float | None = None) -> None:
+    def save(self, state: TrainState, place: Place) -> None:
         """Saves, in place of a checkpoint of the same step; if it raises `SaveError`, the others are as they were."""
         arrays = _arrays(state)
         try:
@@ -58,50 +58,40 @@ class Checkpoints:
             (self._saving / "space").unlink()
             with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
                 checkpointer.save(self._saving / STATE, args=ocp.args.StandardSave(arrays))
-            _write_json(self._saving / PLACE, dataclasses.asdict(place))
-            if test_error is not None:
-                _write_json(self._saving / METRICS, {ERROR: test_error})
-            _write_json(self._saving / DIGESTS, _digests(self._saving))
+            (self._saving / PLACE).parent.mkdir()
+            (self._saving / PLACE).write_text(json.dumps(dataclasses.asdict(place)))
+            (self._saving / DIGESTS).write_text(json.dumps(_digests(self._saving)))
             self._publish()
-            self._delete_old()
+            for step in steps_in(self.folder)[: -self._keep]:
+                self._delete(self.folder / str(step))
         except Exception as error:  # orbax and tensorstore have many kinds of them for a full disk
             shutil.rmtree(self._saving, ignore_errors=True)
             raise SaveError(first_line(error)) from error
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Place]:
-        """Reads a checkpoint, which `choose` has found sound, with the structure, dtypes and devices of ``like``."""
-        wanted = {
-            name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
-            for name, array in _arrays(like).items()
-        }
+        """Reads a checkpoint, which `newest` has found sound, with the structure, dtypes and devices of ``like``."""
+        wanted, folder = _arrays(like), self.folder / str(step)
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            arrays = checkpointer.restore(self.folder / str(step) / STATE, args=ocp.args.StandardRestore(wanted))
+            arrays = checkpointer.restore(folder / STATE, args=ocp.args.StandardRestore(wanted))
         leaves = [
             jax.random.wrap_key_data(arrays[name], impl=jax.random.key_impl(leaf)) if _is_key(leaf) else arrays[name]
             for name, leaf in zip(wanted, jax.tree.leaves(like), strict=True)
         ]
-        place = read_json(self.folder / str(step) / PLACE)
+        place = read_json(folder / PLACE)
         state: TrainState = jax.tree.unflatten(jax.tree.structure(like), leaves)
         return state, Place(place["step"], place["epochs"], tuple(place["tally"]))
 
-    def choose(self, *, older: bool) -> tuple[int | None, list[str]]:
-        """Chooses the newest checkpoint, if any, and removes what an earlier process left; with notes for the user.
-
-        Raises ``ValueError`` where it is damaged, unless ``older`` allows to set it aside for the one before.
-        """
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint, if there is one; raises ``ValueError`` where it is damaged."""
         if not problems_of(self._saving):  # a process was killed between its completion and its publication
             self._publish()
-        paths = [self.folder / str(step) for step in steps_in(self.folder)]
-        damaged = {path: problems for path in paths if (problems := problems_of(path))}
-        sound = [path for path in paths if path not in damaged]
-        if paths and paths[-1] in damaged and not older:
-            then = f"continue from {sound[-1]}" if sound else "start over, as there is none before it"
-            told = f"checkpoint {paths[-1]} is damaged: {'; '.join(damaged[paths[-1]])}"
-            raise ValueError(f"{told}; --resume-older would {then}")
-        notes = [f"{path} is damaged and was moved to {_set_aside(path)}" for path in damaged]
-        for name in (SAVING, DELETED):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        return (int(sound[-1].name) if sound else None), notes
+        steps = steps_in(self.folder)
+        if steps and (problems := problems_of(self.folder / str(steps[-1]))):
+            path = self.folder / str(steps[-1])
+            then = f"continue from {steps[-2]}" if steps[1:] else "start over, as there is none before it"
+            remedy = f"to {then}, move it away: mv {shlex.quote(str(path))} {shlex.quote(f'{path}-damaged')}"
+            raise ValueError(f"checkpoint {path} is damaged: {'; '.join(problems)}; {remedy}")
+        return max(steps, default=None)
 
     def last_good(self) -> str:
         steps = steps_in(self.folder)
@@ -112,17 +102,9 @@ class Checkpoints:
         for path in (*self._saving.rglob("*"), self._saving):
             sync(path)
         target = self.folder / str(read_json(self._saving / PLACE)["step"])
-        self._delete(target)  # a kill from here on is made good by the next `choose`
+        self._delete(target)  # a kill from here on is made good by the next `newest`
         self._saving.rename(target)
         sync(self.folder)
-
-    def _delete_old(self) -> None:
-        steps = steps_in(self.folder)
-        tested = [step for step in steps if (self.folder / str(step) / METRICS).exists()]
-        best = min(tested, key=lambda step: read_json(self.folder / str(step) / METRICS)[ERROR], default=None)
-        for step in steps[: -self._keep]:
-            if step != best:
-                self._delete(self.folder / str(step))
 
     def _delete(self, checkpoint: Path) -> None:
         """Deletes a checkpoint, if it is there; takes away its name first, as deleting its files is not atomic."""
@@ -152,22 +134,9 @@ def problems_of(checkpoint: Path) -> list[str]:
     ]
 
 
-def _set_aside(checkpoint: Path) -> Path:
-    """Moves a damaged checkpoint to a folder beside the others, and returns its new path."""
-    target = checkpoint.parent.with_name(f"{checkpoint.parent.name}-damaged") / checkpoint.name
-    shutil.rmtree(target, ignore_errors=True)
-    target.parent.mkdir(exist_ok=True)
-    return checkpoint.rename(target)
-
-
 def _digests(checkpoint: Path) -> dict[str, str]:
     files = {path.relative_to(checkpoint).as_posix(): path for path in sorted(checkpoint.rglob("*")) if path.is_file()}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(values) + "\n")
 
 
 def _arrays(state: TrainState) -> dict[str, jax.Array]:

@@ -41,7 +41,7 @@ class Config:
         dtype: Dtype of the network's computation; parameters and loss are always float32.
         seed: Seed of the weights, the patches, the order in training and dropout.
         save_steps: Steps between checkpoints within an epoch; 0 saves only after each epoch and when stopped.
-        keep: Number of latest checkpoints to keep, besides the one with the smallest test error.
+        keep: Number of latest checkpoints to keep.
         tensorboard: Whether to write event files for TensorBoard, into the run folder's tensorboard.
         run_dir: The folder for results, new or empty.
     """

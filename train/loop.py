@@ -92,18 +92,12 @@ class Run:
     def train_epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Fed, Scores]]:
         """Takes the training steps of an epoch, counted from 0, beginning with step ``first`` of it."""
         for fed in self.feed.train(epoch, first):
-            self.state, scores = train_step(
-                self.state, fed.inputs, fed.places, fed.indices, epoch, self.key, task=self.task, labels=fed.labels
-            )
+            self.state, scores = train_step(self.state, fed, epoch, self.key, task=self.task)
             yield fed, scores
 
     def test(self) -> Iterator[tuple[Fed, Scores]]:
         for fed in self.feed.test():
-            real = self.layout.cut(fed.real)
-            scores = eval_step(
-                self.state, fed.inputs, fed.places, fed.indices, real, self.key, task=self.task, labels=fed.labels
-            )
-            yield fed, scores
+            yield fed, eval_step(self.state, fed._replace(real=self.layout.cut(fed.real)), self.key, task=self.task)
 
     def at_rate(self, step: int) -> str:
         return f"at learning rate {float(self.rate(step)):.3g}"
@@ -119,13 +113,13 @@ def fit(
     config = run.config
     logs: list[Any] = [folder] if events is None else [folder, events]
 
-    def save(test_error: float | None = None) -> None:
+    def save() -> None:
         floats = [leaf for leaf in jax.tree.leaves(run.state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
         if not all(np.isfinite(leaf).all() for leaf in floats):
             raise NonFiniteError(f"non-finite state after step {run.place.step}, {run.at_rate(run.place.step - 1)}")
         folder.sync()  # a checkpoint relies on the logs' lines
         try:
-            checkpoints.save(run.state, run.place, test_error)
+            checkpoints.save(run.state, run.place)
         except SaveError as error:
             bar.note(f"a checkpoint could not be written ({error}); {checkpoints.last_good()}")
         if stop:
@@ -166,4 +160,4 @@ def fit(
             log.add_epoch(metrics)
         bar.note(epoch_line(metrics, config.epochs, run.source.unit))
         run.place = Place(end, epoch + 1)
-        save(test.error)
+        save()

@@ -1,7 +1,6 @@
 """One step of training and one of evaluation, of any task, with the state and the optimizer that they need.
 
-Both are pure functions, each compiled once for a run. The records are on the device as the source has them, all of them
-or those of a batch; a step gets the positions of the batch in them. All randomness comes from the key.
+Both are pure functions, each compiled once for a run. All randomness comes from the key.
 """
 
 import math
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from .data.feed import Fed
 from .tasks import TEST, TRAIN, Task, split_key
 
 FIRST, SECOND, EPS = 0.9, 0.999, 1e-8  # Adam's, as in PyTorch and optax
@@ -85,29 +85,18 @@ class Scores(NamedTuple):
 
 @partial(jax.jit, static_argnames="task", donate_argnames="state")
 def train_step(
-    state: TrainState,
-    inputs: jax.Array,
-    places: jax.Array,
-    indices: jax.Array,
-    epoch: jax.Array,
-    key: jax.Array,
-    *,
-    task: Task,
-    labels: jax.Array | None = None,
+    state: TrainState, fed: Fed, epoch: jax.Array | int, key: jax.Array, *, task: Task
 ) -> tuple[TrainState, Scores]:
     """Draws a batch and takes one optimizer step on it; returns the new state, and the scores before the step.
 
     Args:
         state: donated to the new one.
-        inputs: (n, ...), records of the source, among them those of the batch.
-        places: the positions of the batch's records in ``inputs``, (b,).
-        indices: in the source, (b,), which seed what is drawn for its records.
+        fed: the records of the batch.
         epoch: counted from 0.
         key: of all that the run draws for its records.
         task: defines the batch and its loss.
-        labels: (b,), where the source has them.
     """
-    x, y = task.draw(inputs[places], labels, indices, split_key(key, TRAIN, epoch))
+    x, y = task.draw(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, TRAIN, epoch))
 
     def loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
         network = nnx.merge(state.graph, params, state.rest, copy=True)
@@ -123,20 +112,11 @@ def train_step(
 
 
 @partial(jax.jit, static_argnames="task")
-def eval_step(
-    state: TrainState,
-    inputs: jax.Array,
-    places: jax.Array,
-    indices: jax.Array,
-    real: jax.Array,
-    key: jax.Array,
-    *,
-    task: Task,
-    labels: jax.Array | None = None,
-) -> Scores:
-    """Scores a test batch in eval mode; as `train_step`, with ``real`` (b,), False for padding."""
-    x, y = task.draw(inputs[places], labels, indices, split_key(key, TEST, 0))
+def eval_step(state: TrainState, fed: Fed, key: jax.Array, *, task: Task) -> Scores:
+    """Scores the real records of a test batch in eval mode; arguments as `train_step`'s."""
+    x, y = task.draw(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, TEST, 0))
     network = network_of(state)
     network.eval()
     answer = task.answer(network, x)
+    real = jnp.asarray(fed.real)
     return Scores(task.error(answer, y, real), jnp.mean(task.is_right(answer, y), where=real))

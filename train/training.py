@@ -93,12 +93,10 @@ class Arguments:
         config: The options of the run.
         resume: Continues the run in this folder with its own options; on as many devices of the same kind, with the
             same versions, the result is the same to the bit as if it had not been stopped.
-        resume_older: With --resume: if the newest checkpoint is damaged, continue from the one before it.
     """
 
     config: Annotated[tyro.conf.OmitArgPrefixes[Config], tyro.conf.arg(name="")]
     resume: Annotated[str | None, told_default("a new run", "DIR")] = None
-    resume_older: bool = False
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -114,8 +112,6 @@ def parse(argv: Sequence[str]) -> Arguments:
         default = dataclasses.replace(read_config(Path(first.resume)), run_dir=first.resume)
     arguments: Arguments = read(default=Arguments(default))
     if first.resume is None:
-        if arguments.resume_older:
-            raise ValueError("--resume-older needs --resume, got no --resume")
         return arguments
     differing = [
         f"{flag(name)} is {getattr(default, name)} there, got {value}"
@@ -148,16 +144,14 @@ def prepare(arguments: Arguments, stack: contextlib.ExitStack) -> tuple[Run, Run
     folder.check_data(run.source)
     elsewhere = compare_machine(folder.path, run.layout.devices)
     checkpoints = Checkpoints(folder.path / "checkpoints", config.keep)
-    step, notes = checkpoints.choose(older=arguments.resume_older)
-    if step is None:
-        notes.append("there is no checkpoint yet: starting over")
-    else:
+    step, where = checkpoints.newest(), "there is no checkpoint yet: starting over"
+    if step is not None:
         run.state, run.place = checkpoints.restore(step, run.state)
-        notes.append(f"continuing after step {step}")
+        where = f"continuing after step {step}"
     folder.go_back_to(run.place.epochs, run.place.step)
     changed = {name: getattr(config, name) for name in Config.FREE}
     folder.write_json(CONFIG, vars(dataclasses.replace(read_config(folder.path), **changed)))
-    return run, folder, checkpoints, [*run.source.notes, *notes, *elsewhere]
+    return run, folder, checkpoints, [*run.source.notes, where, *elsewhere]
 
 
 def open_data(config: Config) -> Source:

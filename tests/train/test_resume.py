@@ -104,9 +104,8 @@ def ended(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "ended")
 
 
-def test_the_last_checkpoints_and_the_best_are_kept(whole):
-    errors = {4 * line["epoch"]: line["test_error"] for line in results(whole)[0]}
-    assert steps_in(whole / "checkpoints") == sorted({8, 11, 12, min(errors, key=errors.get)})
+def test_the_last_checkpoints_are_kept(whole):
+    assert steps_in(whole / "checkpoints") == [8, 11, 12]
     assert all(problems_of(checkpoint_of(whole, step)) == [] for step in steps_in(whole / "checkpoints"))
 
 
@@ -183,10 +182,11 @@ def test_a_damaged_checkpoint_is_refused_and_an_older_one_offered(stopped, whole
     assert resume(stopped) == 2
     told = capsys.readouterr().err
     assert f"error: checkpoint {checkpoint_of(stopped, 6)} is damaged: place/metadata has changed" in told
-    assert f"--resume-older would continue from {checkpoint_of(stopped, 4)}" in told
+    assert "; to continue from 4, move it away: mv " in told
     assert files_of(stopped) == before
-    stop_at(5, ["--resume", str(stopped), "--resume-older"])  # what the damaged one replaced does not come back
-    assert f"is damaged and was moved to {stopped / 'checkpoints-damaged' / '6'}" in capsys.readouterr().out
+    subprocess.run(told.partition("move it away: ")[2], shell=True, check=True)
+    stop_at(5, ["--resume", str(stopped)])  # what the damaged one replaced does not come back
+    assert "continuing after step 4" in capsys.readouterr().out
     assert resume(stopped) == 0
     assert results(stopped) == results(whole)
 
@@ -321,8 +321,6 @@ def test_a_broken_file_stops_a_resume_before_anything_changes(ended, archive, tm
 def test_what_cannot_be_resumed(tmp_path, stopped, archive, capsys):
     assert resume(tmp_path / "nothing") == 2
     assert capsys.readouterr().err == f"error: there must be a run in {tmp_path / 'nothing'}, got no such folder\n"
-    assert main(["--resume-older"]) == 2
-    assert capsys.readouterr().err == "error: --resume-older needs --resume, got no --resume\n"
     assert main(words(stopped, archive)) == 2
     assert f"to continue the run in it: --resume {stopped}" in capsys.readouterr().err
 
@@ -429,43 +427,35 @@ def run():
     return Run(PatchConfig(batch_size=4, network="cnn"), Source("a", np.zeros((5, 16, 16, 3), np.uint8)))
 
 
-def save_some(folder, run, *steps, keep=2):
-    for step, error in steps:
-        Checkpoints(folder, keep).save(run.state, Place(step), error)
-
-
-def test_the_best_checkpoint_outlives_the_process_that_made_it(tmp_path, run):
-    save_some(tmp_path, run, (1, 0.1), (2, 0.5), (3, 0.7), (4, None), (5, 0.6), keep=1)
-    assert sorted(os.listdir(tmp_path)) == ["1", "5"]
+def save_some(folder, run, *steps):
+    for step in steps:
+        Checkpoints(folder, 2).save(run.state, Place(step))
 
 
 @pytest.mark.parametrize("deleted", [False, True])
 def test_a_save_that_was_killed_once_it_was_complete_is_finished(deleted, tmp_path, run):
-    save_some(tmp_path, run, (3, None), (4, 0.5))
+    save_some(tmp_path, run, 3, 4)
     (tmp_path / "4").rename(tmp_path / ".saving")
-    save_some(tmp_path / "other", run, (4, None))
-    (tmp_path / "other" / "4").rename(tmp_path / ("deleted" if deleted else "4"))
-    (tmp_path / "other").rmdir()
-    assert Checkpoints(tmp_path, keep=2).choose(older=False) == (4, [])
-    assert sorted(os.listdir(tmp_path)) == ["3", "4"]
-    assert (tmp_path / "4" / "metrics").is_dir()
+    (tmp_path / ("deleted" if deleted else "4")).mkdir()
+    assert Checkpoints(tmp_path, 2).newest() == 4
+    assert steps_in(tmp_path) == [3, 4]
     assert problems_of(tmp_path / "4") == []
 
 
 def test_a_save_that_was_killed_before_it_was_complete_is_not_there(tmp_path, run):
-    save_some(tmp_path, run, (3, None), (4, None))
-    shutil.copytree(tmp_path / "4", tmp_path / ".saving")
+    save_some(tmp_path, run, 3, 4)
+    (tmp_path / "4").rename(tmp_path / ".saving")
     (tmp_path / ".saving" / "place" / "metadata").unlink()
-    assert Checkpoints(tmp_path, keep=2).choose(older=False) == (4, [])
-    assert sorted(os.listdir(tmp_path)) == ["3", "4"]
-    assert problems_of(tmp_path / "4") == []
+    assert Checkpoints(tmp_path, 2).newest() == 3
+    save_some(tmp_path, run, 5)
+    assert sorted(os.listdir(tmp_path)) == ["3", "5"]
 
 
 def test_a_failed_save_leaves_the_checkpoints_as_they_were(tmp_path, run):
-    save_some(tmp_path, run, (4, None))
+    save_some(tmp_path, run, 4)
     (tmp_path / ".saving").write_text("a file in the way")
     with pytest.raises(SaveError):
-        save_some(tmp_path, run, (5, None))
+        save_some(tmp_path, run, 5)
     assert steps_in(tmp_path) == [4]
     assert problems_of(tmp_path / "4") == []
 
