@@ -1,8 +1,8 @@
 """Checkpoints of a run: everything needed to resume bit-identically.
 
-A checkpoint is a folder named by its step: ``state`` as orbax writes it, ``place``, and at last the digest of each file.
-It is written under another name, flushed to the disk and then renamed; after a kill in between the next process does
-the rest. One that changed afterwards is refused.
+A checkpoint is a folder named by its step: ``state`` as orbax writes it, ``place``, and at last the digest of each
+file. It is written under another name, flushed to the disk and then renamed; after a kill in between the next process
+does the rest. One that changed afterwards is refused.
 """
 
 import dataclasses

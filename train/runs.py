@@ -14,6 +14,7 @@ import jax
 
 from .config import PRESETS, Config, check
 from .data import Source
+from .devices import share_out
 
 try:
     import fcntl
@@ -23,7 +24,6 @@ except ImportError:  # Windows
 CONFIG, DATA, MACHINE, EPOCHS, STEPS = "config.json", "data.json", "machine.json", "metrics.jsonl", "steps.jsonl"
 LOCK = ".lock"  # empty; never deleted, as another process may be about to lock it
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-SETTINGS = "settings"  # in machine.json
 JAX_SETTINGS = (
     "jax_default_prng_impl",
     "jax_enable_custom_prng",
@@ -74,6 +74,7 @@ class RunFolder:
             folder.hold()
             _check_free(folder.path)  # again, now that no other process can begin
             folder.write_json(DATA, source.identity)
+            folder.write_json(MACHINE, machine(share_out(config.batch_size, jax.local_device_count())))
             folder.write_json(CONFIG, vars(config))
         except OSError as error:
             raise ValueError(f"--run-dir must be a writable folder, got {folder.path}: {error}") from error
@@ -81,7 +82,7 @@ class RunFolder:
 
     def hold(self) -> None:
         """Locks the folder until `close` or the end of this process, where the system has locks."""
-        if fcntl is None or not self.path.is_dir():
+        if fcntl is None:
             return
         self._lock = (self.path / LOCK).open("ab")  # for writing, as NFS locks nothing else
         try:
@@ -125,6 +126,24 @@ class RunFolder:
         if differing:
             raise ValueError(f"{source.name} is not what the run in {self.path} began with: {differing}")
 
+    def check_machine(self, config: Config) -> list[str]:
+        """A note where the machine or versions differ from those at the run's start; older folders may not say.
+
+        Raises ``ValueError`` for other settings of JAX.
+        """
+        began = read_json(self.path / MACHINE) if (self.path / MACHINE).exists() else {}
+        now = machine(share_out(config.batch_size, jax.local_device_count()))
+        other = [name for name in now if name in began and now[name] != began[name]]
+        settings = [
+            f"{f'{name} unset' if began[name] is None else f'{name}={began[name]}'} (now {now[name]})"
+            for name in other
+            if name.isupper()
+        ]
+        if settings:
+            raise ValueError(f"--resume {self.path} needs the settings that the run began with: {', '.join(settings)}")
+        differing = differences(began, {name: now[name] for name in other})
+        return [f"not bit-identical to a run on the machine where it began: {differing}"] if differing else []
+
     def go_back_to(self, epochs: int, steps: int) -> None:
         """Truncates the logs to the place of a checkpoint; raises ``ValueError`` where one ends before it."""
         counts = {self.path / EPOCHS: epochs, self.path / STEPS: steps}
@@ -148,33 +167,19 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def machine(devices: int) -> dict[str, Any]:
-    """What a run's last bits depend on beside options and settings: the devices that share a batch, and versions."""
-    kind = {"kind": jax.devices()[0].device_kind, "processor": platform.machine()}
-    return {"devices": devices, **kind, **{name: version(name) for name in PACKAGES}}
+    """What a run's numbers depend on beside its options: devices that share a batch, versions, and settings of JAX.
 
-
-def settings() -> dict[str, Any]:
-    """JAX's settings that change random bits or rounding, by the environment variables that set them."""
-    found = {name.upper(): getattr(jax.config, name, jax.config.values.get(name)) for name in JAX_SETTINGS}
-    return found | {name: os.environ.get(name, "") for name in FLAGS}
-
-
-def compare_machine(folder: Path, devices: int) -> list[str]:
-    """A line where a run resumes on another machine than it began on; older folders may not say where.
-
-    Raises ``ValueError`` for other settings, and says how to set them.
+    The settings, in capitals, are those that change random bits or rounding, by the variables that set them.
     """
-    began = read_json(folder / MACHINE) if (folder / MACHINE).is_file() else {}
-    now, wanted = settings(), began.get(SETTINGS, {})
-    other = [
-        f"{f'unset {name}' if value is None else f'{name}={value}'} then, {now[name]} now"
-        for name, value in wanted.items()
-        if name in now and now[name] != value
-    ]
-    if other:
-        raise ValueError(f"--resume {folder} must have the settings that the run began with: {'; '.join(other)}")
-    differing = differences(began, {name: value for name, value in machine(devices).items() if name in began})
-    return [f"not bit-identical to a run on the machine where it began: {differing}"] if differing else []
+    jax_settings = {name.upper(): getattr(jax.config, name, jax.config.values.get(name)) for name in JAX_SETTINGS}
+    return {
+        "devices": devices,
+        "kind": jax.devices()[0].device_kind,
+        "processor": platform.machine(),
+        **{name: version(name) for name in PACKAGES},
+        **jax_settings,
+        **{name: os.environ.get(name) for name in FLAGS},
+    }
 
 
 def read_config(path: Path) -> Config:
@@ -217,7 +222,9 @@ def _check_free(path: Path) -> None:
         names = {file.name for file in path.iterdir()} if path.exists() else set()
     except OSError as error:
         raise ValueError(f"--run-dir must be a new or empty folder, got {path}: {error}") from error
-    left = {name for name in names if name == DATA or name.startswith(".")}  # by a run that was killed before it began
+    left = {
+        name for name in names if name in (DATA, MACHINE) or name.startswith(".")
+    }  # by a run that was killed before it began
     if names - left:
         hint = f"; to continue the run in it: --resume {shlex.quote(str(path))}" if CONFIG in names else ""
         raise ValueError(f"--run-dir must be a new or empty folder, got {path}, which exists{hint}")

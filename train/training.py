@@ -26,17 +26,7 @@ from .data.feed import DataError
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, fit
 from .plots import save_curves
-from .runs import (
-    CONFIG,
-    MACHINE,
-    SETTINGS,
-    RunFolder,
-    check_run_dir,
-    compare_machine,
-    machine,
-    read_config,
-    settings,
-)
+from .runs import CONFIG, RunFolder, check_run_dir, read_config
 from .show import Bar, looking, say, summary
 from .signals import INTERRUPTED, Stop, status
 from .step import network_of
@@ -136,21 +126,19 @@ def prepare(arguments: Arguments, stack: contextlib.ExitStack) -> tuple[Run, Run
         check_run_dir(config)
         run = stack.enter_context(contextlib.closing(Run(config, open_data(config))))
         folder = stack.enter_context(contextlib.closing(RunFolder.create(config, run.source)))
-        folder.write_json(MACHINE, {**machine(run.layout.devices), SETTINGS: settings()})
         return run, folder, Checkpoints(folder.path / "checkpoints", config.keep), run.source.notes
     folder = stack.enter_context(contextlib.closing(RunFolder(Path(arguments.resume))))
     folder.hold()
+    elsewhere = folder.check_machine(config)
     run = stack.enter_context(contextlib.closing(Run(config, open_data(config))))
     folder.check_data(run.source)
-    elsewhere = compare_machine(folder.path, run.layout.devices)
     checkpoints = Checkpoints(folder.path / "checkpoints", config.keep)
     step, where = checkpoints.newest(), "there is no checkpoint yet: starting over"
     if step is not None:
         run.state, run.place = checkpoints.restore(step, run.state)
         where = f"continuing after step {step}"
     folder.go_back_to(run.place.epochs, run.place.step)
-    changed = {name: getattr(config, name) for name in Config.FREE}
-    folder.write_json(CONFIG, vars(dataclasses.replace(read_config(folder.path), **changed)))
+    folder.write_json(CONFIG, vars(config))
     return run, folder, checkpoints, [*run.source.notes, where, *elsewhere]
 
 

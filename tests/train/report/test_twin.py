@@ -48,6 +48,7 @@ def test_the_folder_holds_what_ours_does(finished):
         "curves.png",
         "data.json",
         "localisation.json",
+        "machine.json",
         "metrics.jsonl",
         "model.safetensors",
         "steps.jsonl",
