@@ -15,10 +15,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     use_all_cores()
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        commands = ", ".join(COMMANDS)
-        print(f"error: expected an option or one of the commands {commands}, got {words[0]!r}", file=sys.stderr)
-        return 2
     module = COMMANDS[words.pop(0)] if words and words[0] in COMMANDS else "train.training"
     command: Callable[[Sequence[str]], int] = importlib.import_module(module).main
     return command(words)

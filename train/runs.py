@@ -72,7 +72,7 @@ class RunFolder:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.hold()
-            _check_free(folder.path)  # again, now that no other process can begin
+            check_run_dir(config)  # again, now that no other process can begin
             folder.write_json(DATA, source.identity)
             folder.write_json(MACHINE, machine(share_out(config.batch_size, jax.local_device_count())))
             folder.write_json(CONFIG, vars(config))
@@ -211,23 +211,16 @@ def check_run_dir(config: Config) -> Path:
     """The folder that ``config`` names, which must be new or empty, or a name for it."""
     if config.run_dir is None:
         return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{config.title}"
-    if not config.run_dir:
-        raise ValueError("--run-dir must name a folder, got ''")
-    _check_free(Path(config.run_dir))
-    return Path(config.run_dir)
-
-
-def _check_free(path: Path) -> None:
+    path = Path(config.run_dir)
     try:
         names = {file.name for file in path.iterdir()} if path.exists() else set()
     except OSError as error:
         raise ValueError(f"--run-dir must be a new or empty folder, got {path}: {error}") from error
-    left = {
-        name for name in names if name in (DATA, MACHINE) or name.startswith(".")
-    }  # by a run that was killed before it began
+    left = {name for name in names if name in (DATA, MACHINE) or name.startswith(".")}  # by a kill before the start
     if names - left:
         hint = f"; to continue the run in it: --resume {shlex.quote(str(path))}" if CONFIG in names else ""
         raise ValueError(f"--run-dir must be a new or empty folder, got {path}, which exists{hint}")
+    return path
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -1,9 +1,7 @@
 """What a run prints: a progress bar, and lines between."""
 
 import contextlib
-import statistics
-from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterator
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -52,13 +50,3 @@ def epoch_line(metrics: EpochMetrics, epochs: int, unit: str) -> str:
     train = f"train error {metrics.train_error:<9.4g} accuracy {metrics.train_accuracy:.3f}"
     test = f"test error {metrics.test_error:<9.4g} accuracy {metrics.test_accuracy:.3f}"
     return f"{epoch}  {train}  {test}  {metrics.images_per_second:.0f} {unit}/s"
-
-
-def summary(history: Sequence[EpochMetrics], seconds: float, unit: str = "images") -> str:
-    """The line at the end, with the smallest errors over the epochs, which the tutorial reports."""
-    train, test = min(m.train_error for m in history), min(m.test_error for m in history)
-    speed = statistics.median(m.images_per_second for m in history)
-    return (
-        f"min train error {train:.3g}, min test error {test:.3g}, test accuracy {history[-1].test_accuracy:.3f}, "
-        f"{speed:.0f} {unit}/s, {timedelta(seconds=int(seconds))}"
-    )

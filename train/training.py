@@ -5,7 +5,6 @@ import dataclasses
 import importlib.util
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,14 +19,14 @@ from rich.console import Console
 import flax_attn
 
 from .checkpoints import Checkpoints
-from .config import PRESETS, Config, check, flag, read_options, told_default
+from .config import PRESETS, Config, check, read_options, told_default
 from .data import Source
 from .data.feed import DataError
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, fit
 from .plots import save_curves
-from .runs import CONFIG, RunFolder, check_run_dir, read_config
-from .show import Bar, looking, say, summary
+from .runs import CONFIG, RunFolder, check_run_dir, differences, read_config
+from .show import Bar, looking, say
 from .signals import INTERRUPTED, Stop, status
 from .step import network_of
 from .tasks import task_of
@@ -42,7 +41,6 @@ def main(words: Sequence[str]) -> int:
     0; 1 for a non-finite loss, a record that cannot be read, a full disk or memory; 2 for bad input; 128 and the
     signal's number where the run was stopped.
     """
-    began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         try:
             run, folder, checkpoints, notes = prepare(parse(words), stack)
@@ -54,7 +52,7 @@ def main(words: Sequence[str]) -> int:
             return fail(INTERRUPTED, "stopped before the first step")
         stop = stack.enter_context(Stop())
         try:
-            train(run, folder, checkpoints, notes, stop, began)
+            train(run, folder, checkpoints, notes, stop)
         except StoppedError:
             to_continue = f"to continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}"
             lines = f"stopped after step {run.place.step}; {checkpoints.last_good()}\n{to_continue}"
@@ -103,13 +101,9 @@ def parse(argv: Sequence[str]) -> Arguments:
     arguments: Arguments = read(default=Arguments(default))
     if first.resume is None:
         return arguments
-    differing = [
-        f"{flag(name)} is {getattr(default, name)} there, got {value}"
-        for name, value in vars(arguments.config).items()
-        if value != getattr(default, name) and name not in Config.FREE
-    ]
-    if differing:
-        raise ValueError(f"--resume {first.resume} holds a run with another configuration: {'; '.join(differing)}")
+    fixed = {name: value for name, value in vars(arguments.config).items() if name not in Config.FREE}
+    if differing := differences(vars(default), fixed):
+        raise ValueError(f"--resume {first.resume} holds a run with another configuration: {differing}")
     return arguments
 
 
@@ -150,9 +144,7 @@ def open_data(config: Config) -> Source:
         return source
 
 
-def train(
-    run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence[str], stop: Stop, began: float
-) -> None:
+def train(run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence[str], stop: Stop) -> None:
     """Trains, then fills the folder; after a stop in between a resume does the rest."""
     console, config, source, path = Console(), run.config, run.source, folder.path
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
@@ -178,8 +170,5 @@ def train(
         flax_attn.to_torch(network_of(run.state), path / "model.safetensors")
         save_curves(path / "curves.png", config, folder.history(), folder.step_errors())
         scores = finish(path, config, run.task, network_of(run.state), source)
-        if events is not None:
-            events.add_pictures()
-    say(console, summary(folder.history(), time.perf_counter() - began, source.unit))
     for line in (*scores, f"run folder: {printable(path)}"):
         say(console, line)

@@ -12,7 +12,7 @@ from train.look.classes import draw_gates, draw_windows
 from train.look.picture import Caption, draw
 from train.plots import save_curves
 from train.runs import EpochMetrics
-from train.show import Bar, looking, say, summary
+from train.show import Bar, looking, say
 from train.text import printable
 
 METRICS = EpochMetrics(1, 0.5, 0.5, 0.5, 0.5, 13.0)
@@ -42,10 +42,6 @@ def test_files_are_read_with_a_bar(console):
             progress(7, 7)
         shown = where.file.getvalue()
         assert ("reading the files" in shown, "7/7" in shown) == (drawn, drawn)
-
-
-def test_a_run_of_days_says_so():
-    assert "3 days, 5:07:11" in summary([METRICS], ((3 * 24 + 5) * 60 + 7) * 60 + 11.9)
 
 
 @pytest.mark.parametrize("name", [r"$\nothing$", "[/b]", os.fsdecode(b"caf\xe9"), "two\nlines"])

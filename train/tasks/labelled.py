@@ -51,8 +51,6 @@ class ChannelTask:
     def build(self, config: Any, source: Any) -> ChannelAttentionClassifier:
         channels = source.records.shape[-1]
         ratio = min(RATIO, channels) if config.ratio is None else config.ratio
-        if ratio > channels:
-            raise ValueError(f"--ratio must be at most the number of channels, {channels}, got {ratio}")
         return ChannelAttentionClassifier(
             channels, source.classes, ratio, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed)
         )
