@@ -30,7 +30,6 @@ JAX_SETTINGS = (
     "jax_threefry_partitionable",
     "jax_random_seed_offset",
     "jax_enable_x64",
-    "jax_explicit_x64_dtypes",
     "jax_default_matmul_precision",
     "jax_numpy_dtype_promotion",
     "jax_allow_f16_reductions",
@@ -132,6 +131,8 @@ class RunFolder:
         Raises ``ValueError`` for other settings of JAX.
         """
         began = read_json(self.path / MACHINE) if (self.path / MACHINE).exists() else {}
+        if "xla_flags" in began:  # of an earlier version
+            began["XLA_FLAGS"] = began["xla_flags"] or None
         now = machine(share_out(config.batch_size, jax.local_device_count()))
         other = [name for name in now if name in began and now[name] != began[name]]
         settings = [
@@ -178,7 +179,7 @@ def machine(devices: int) -> dict[str, Any]:
         "processor": platform.machine(),
         **{name: version(name) for name in PACKAGES},
         **jax_settings,
-        **{name: os.environ.get(name) for name in FLAGS},
+        **{name: os.environ.get(name) or None for name in FLAGS},
     }
 
 
