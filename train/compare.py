@@ -73,7 +73,7 @@ class Options:
     position: Literal["none", "sine", "learned"] = "none"
     batch_size: int = 32
     shuffle: bool = True
-    steps: int = 200
+    steps: int = 50
     learning_rate: float = 3e-3
     schedule: Literal["constant", "one_cycle"] = "one_cycle"
     dtype: Literal["float64", "float32"] = "float64"

@@ -1,9 +1,7 @@
-"""The command: trains the runs that are missing, one after the other, and writes the tables."""
+"""The command: trains the runs that are missing, one after the other, and writes the tables after each."""
 
 import gc
-import importlib.util
 import sys
-import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,32 +12,33 @@ from rich.rule import Rule
 
 from torch_ref.report.run import cpu_name, hardware
 
-from ..config import flag, read_options
+from ..config import read_options
 from ..data import Source
 from ..data.feed import DataError, check_batch_size
+from ..look import SCORES
 from ..loop import NonFiniteError, StoppedError
 from ..runs import CONFIG, RunFolder
 from ..show import epoch_line, say
 from ..signals import INTERRUPTED, Stop, status
 from ..text import first_line
 from ..training import main as train
-from ..training import open_data
-from .outcomes import Known, collect, is_done, log_attempt, read_known, read_log, read_report
-from .page import NUMBERS, write_docs, write_report
-from .plan import PROGRAM, Options, Planned, Side, check_same, plan, words
-
-DOCS = Path(__file__).parents[2] / "docs"
-STOPPED = "stopped; the same command continues"
+from ..training import open_data, parse
+from .outcomes import begin, outcome_of, read_report
+from .page import NUMBERS, write_report
+from .plan import PROGRAM, Options, Planned, Side, plan
 
 # Starts a run, or continues it, and returns the exit status.
 Trainer = Callable[[Planned, Source, Console], int]
 
 
+def to_resume(run: Planned) -> list[str]:
+    """The arguments that continue a run, none where it has not begun."""
+    return ["--resume", str(run.path)] if (run.path / CONFIG).is_file() else []
+
+
 def train_ours(run: Planned, source: Source, console: Console) -> int:
     """Trains one of our runs with ``python -m train``."""
-    if (run.path / CONFIG).is_file():
-        return train(["--resume", str(run.path), "--data", run.config.data])
-    return train(words(run.config))
+    return train([*to_resume(run), *run.words])
 
 
 def train_twin(run: Planned, source: Source, console: Console) -> int:
@@ -61,86 +60,76 @@ def train_twin(run: Planned, source: Source, console: Console) -> int:
 TRAINERS: dict[Side, Trainer] = {"ours": train_ours, "pytorch": train_twin}
 
 
-def main(argv: Sequence[str], trainers: dict[Side, Trainer] = TRAINERS, docs: Path = DOCS) -> int:
+def main(argv: Sequence[str], trainers: dict[Side, Trainer] = TRAINERS) -> int:
     """Runs the command and returns its exit status.
 
     0; 1 where a run failed or the results cannot be written; 2 for bad input; 128 and the signal's number where it was
     stopped.
     """
     try:
-        return run(read_options(Options, PROGRAM, argv), trainers, docs)
-    except (ValueError, ImportError, FileNotFoundError) as error:
+        return run(read_options(Options, PROGRAM, argv), trainers)
+    except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+    except ImportError:
+        needed = "pip install -e '.[torch]'; --twins without a protocol trains none"
+        print(f"error: twins need PyTorch: {needed}", file=sys.stderr)
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
         return INTERRUPTED
+    return 2
 
 
-def run(options: Options, trainers: dict[Side, Trainer], docs: Path) -> int:
-    """Trains what is missing, and writes the results; with ``--renew`` only writes those that are kept."""
-    if options.renew:
-        others = [flag(name) for name, value in vars(Options(renew=True)).items() if getattr(options, name) != value]
-        if others:
-            raise ValueError(f"--renew must be the only option, as it reads no runs, got {', '.join(others)} too")
-        return tell(write_docs(read_report(docs / NUMBERS), docs))
-    runs, known = plan(options), read_known(options)
-    for each in runs:
-        check_same(each)
-    if options.train:
-        missing = [each for each in runs if each.key not in known.outcomes]
-        code = work(missing, prepare(runs, missing, known), Path(options.runs), trainers)
-        if code:
-            print(STOPPED, file=sys.stderr)
-            return code
-    report = collect(options, runs, known)
-    tell(write_docs(report, docs) if options.docs else write_report(report, Path(options.out)))
-    if report.failed:
-        print(f"error: these runs failed, for the reasons above: {', '.join(report.failed)}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def tell(paths: Sequence[Path]) -> int:
-    """Says what was written, and returns 0."""
-    for path in paths:
-        say(Console(), f"written: {path}")
-    return 0
-
-
-def prepare(runs: Sequence[Planned], missing: Sequence[Planned], known: Known) -> Source:
-    """Opens the images, and validates everything before the first run."""
-    if any(each.key.side == "pytorch" for each in missing) and importlib.util.find_spec("torch") is None:
-        raise ImportError("twins need PyTorch: pip install -e '.[torch]'; --twins without a protocol trains none")
+def run(options: Options, trainers: dict[Side, Trainer]) -> int:
+    """Trains what is missing and adds it to the results; with ``--no-train`` only makes their tables anew."""
+    console, out = Console(), Path(options.out)
+    if not options.train:
+        tell(write_report(read_report(out / NUMBERS), out), console)
+        return 0
+    runs = plan(options)
     source = open_data(runs[0].config)
-    known.check_images(source.identity)
-    for each in runs:
-        check_batch_size(each.config.batch_size, source.train)
-        if (each.path / CONFIG).is_file():
-            RunFolder(each.path).check_data(source)
-    return source
-
-
-def work(runs: Sequence[Planned], source: Source, folder: Path, trainers: dict[Side, Trainer]) -> int:
-    """Trains the runs that are not finished; returns the exit status of the signal that stopped it, or 0."""
-    console, attempts = Console(), read_log(folder)
+    report = begin(options, runs, source, out / NUMBERS)
+    kept = {outcome.key for outcome in report.outcomes}
+    missing = [each for each in runs if each.key not in kept]
+    prepare(missing, source)
     with Stop() as stop:  # also catches a signal that came too late for a run
-        for number, run in enumerate(runs, start=1):
-            if is_done(run, attempts):
-                continue
-            say(console, Rule(f"{number} of {len(runs)}: {run.name}"))
-            began = time.perf_counter()
-            code = trainers[run.key.side](run, source, console)
-            attempt = {"run": run.name, "status": code, "seconds": time.perf_counter() - began}
-            log_attempt(folder, attempt | {"where": where(run.key.side)})
+        for number, each in enumerate(missing, start=1):
+            say(console, Rule(f"{number} of {len(missing)}: {each.key.name}"))
+            finished = (each.path / SCORES).is_file()
+            code = 0 if finished else trainers[each.key.side](each, source, console)
+            if code == 0:
+                report.outcomes.append(outcome_of(each, where(each.key.side)))
+                write_report(report, out)
             if stop.signal is not None:
+                print("stopped; the same command continues", file=sys.stderr)
                 return status(stop.signal)
+            if code:
+                report.failed.append(each.key.name)
             jax.clear_caches()  # the next network shares no program with this one
             gc.collect()
-    return 0
+    if report.outcomes:
+        tell(write_report(report, out), console)
+    if report.failed:
+        print(f"error: these runs failed, for the reasons above: {', '.join(report.failed)}", file=sys.stderr)
+    return int(bool(report.failed))
+
+
+def tell(paths: Sequence[Path], console: Console) -> None:
+    """Says what was written."""
+    for path in paths:
+        say(console, f"written: {path}")
+
+
+def prepare(missing: Sequence[Planned], source: Source) -> None:
+    """Validates everything before the first run."""
+    if any(each.key.side == "pytorch" for each in missing):
+        from .. import twin  # noqa: F401  # PyTorch
+    for each in missing:
+        check_batch_size(each.config.batch_size, source.train)
+        if resumed := to_resume(each):
+            parse([*resumed, *each.words])
+            RunFolder(each.path).check_data(source)
 
 
 def where(side: Side) -> str:

@@ -1,23 +1,27 @@
 """Means, spreads, tables, the figure, and the results in the documentation."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from train.report.command import DOCS, main
 from train.report.outcomes import read_report, to_json
 from train.report.page import (
-    compose,
+    by_chance,
     distance,
+    draw,
     error,
     map_table,
     results_table,
     sections,
     share,
     twin_table,
-    write_docs,
+    write_report,
 )
 
 from .conftest import outcome, report
 
+DOCS = Path(__file__).parents[3] / "docs"
 MARKS = ["runs", *(f"{kind} {of}" for kind in ("results", "twins", "maps") for of in ("per_image", "article"))]
 EMPTY = "# Mine\n" + "".join(f"<!-- {mark}: begin -->\nold\n<!-- {mark}: end -->\nwords\n" for mark in MARKS)
 
@@ -70,10 +74,10 @@ def test_ours_beside_pytorchs():
 def test_every_map_has_its_line():
     runs = report(outcome("cnn", 0.1), outcome("multi_head-sine", 0.1, **{"attn1.attention.weights": 0.25}))
     _, _, *lines = lines_of(map_table(runs, "per_image"))
-    assert [line[1:3] for line in lines] == [
-        ["class activation", "0.900"],
-        ["class activation", "0.900"],
-        ["`attn1.attention.weights`", "0.250"],
+    assert [line[:2] for line in lines] == [
+        ["CNN alone: class activation", "0.900"],
+        ["multi-head over pixels, sine positions: class activation", "0.900"],
+        ["multi-head over pixels, sine positions: `attn1.attention.weights`", "0.250"],
     ]
 
 
@@ -90,8 +94,8 @@ def test_the_page_says_what_was_run_and_what_is_missing():
     runs = outcome("cnn", 0.2), outcome("cnn", 0.3, protocol="article")
     parts = sections(report(*runs, planned=9, failed=["per_image/cbam/ours/seed-0"]))
     assert parts["runs"].splitlines() == [
-        "- command: `python -m train report --data npz:photos.npz --epochs 2 --seeds 0 1`",
-        "- runs: 2 of 9, in 0 h 02 min without killed attempts",
+        "- command: `python -m train report --data npz:photos.npz --epochs 2`",
+        "- runs: 2 of 9, in 0 h 02 min",
         "- missing: 6",
         "- failed: per_image/cbam/ours/seed-0",
         "- images: npz:photos.npz, 50 of 32x36: 40 training, 10 test",
@@ -105,28 +109,63 @@ def test_the_documentation_has_the_tables_of_the_kept_numbers():
     text = (DOCS / "results.md").read_text()
     for mark, part in sections(read_report(DOCS / "results.json")).items():
         expected = f"<!-- {mark}: begin -->\n{part}\n<!-- {mark}: end -->"
-        assert expected in text, "run `python -m train report --renew`"
+        assert expected in text, "run `python -m train report --no-train --out docs`"
 
 
-def test_renew_replaces_only_the_tables(tmp_path, capsys):
-    (tmp_path / "results.json").write_text(to_json(report(outcome("cnn", 0.2))))
+def test_of_a_page_with_marks_only_the_tables_are_replaced(tmp_path):
     (tmp_path / "results.md").write_text(EMPTY)
-    assert main(["--renew"], docs=tmp_path) == 0
+    write_report(report(outcome("cnn", 0.2)), tmp_path)
     text = (tmp_path / "results.md").read_text()
     assert "| CNN alone |" in text
     assert text.startswith("# Mine\n")
     assert text.count("\nwords\n") == len(MARKS)
     assert "old" not in text
-    assert f"written: {tmp_path / 'results.png'}" in capsys.readouterr().out
 
 
-def test_a_page_without_a_mark_is_left_alone(tmp_path):
+@pytest.mark.parametrize("before", [None, "# A page of an earlier version\n"])
+def test_a_page_without_marks_is_made_anew(tmp_path, before):
+    if before is not None:
+        (tmp_path / "results.md").write_text(before)
+    for smallest in (0.2, 0.3):
+        write_report(report(outcome("cnn", smallest)), tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert text.startswith("# Results\n\n![errors, accuracy and pointing game](results.png)\n\n## runs\n")
+    assert "| 0.300 |" in text
+    assert "| 0.200 |" not in text
+
+
+def test_a_page_without_one_of_the_marks_is_left_alone(tmp_path):
     text = EMPTY.replace("<!-- maps article: end -->", "")
     (tmp_path / "results.md").write_text(text)
     with pytest.raises(ValueError, match=r"results.md must contain <!-- maps article: begin --> and"):
-        write_docs(report(outcome("cnn", 0.2)), tmp_path)
+        write_report(report(outcome("cnn", 0.2)), tmp_path)
     assert (tmp_path / "results.md").read_text() == text
-    assert [path.name for path in tmp_path.iterdir()] == ["results.md"]
+
+
+def test_the_bound_for_chance_is_the_binomial_one():
+    run = outcome("cnn", 0.2)  # 48 of 100 test images have a patch
+    share, bound = by_chance(run)
+    assert share == 0.52
+    drawn = np.random.default_rng(0).binomial(100, share, 100_000) / 100
+    assert np.mean(drawn > bound) < 0.015
+    assert np.mean(drawn > bound - 0.02) > 0.01
+
+
+def test_rows_at_chance_are_marked():
+    learned, lucky = outcome("cnn", 0.2, accuracy=0.97), outcome("cbam", 0.2, accuracy=0.6, pointing=1.0)
+    twin = outcome("cnn", 0.2, accuracy=0.5, side="pytorch")
+    parts = sections(report(learned, lucky, twin))
+    firsts = {mark: [line[0] for line in lines_of(part)[2:]] for mark, part in parts.items() if mark != "runs"}
+    assert firsts["results per_image"] == ["CNN alone", "CBAM, channel gate alone †"]
+    assert firsts["twins per_image"] == ["CNN alone †"]
+    assert firsts["maps per_image"] == ["CNN alone: class activation", "CBAM, channel gate alone †: class activation"]
+    assert "- †: the test accuracy of at least one seed cannot be told from chance" in parts["runs"]
+    assert "†" not in "".join(sections(report(learned)).values())
+
+
+def test_one_seed_at_chance_marks_its_row():
+    runs = [outcome("cnn", 0.2, accuracy=accuracy, seed=seed) for seed, accuracy in enumerate((0.99, 0.99, 0.53))]
+    assert results_table(report(*runs), "per_image").splitlines()[-1].startswith("| CNN alone † | ")
 
 
 def test_the_figure_shows_every_run_where_its_figures_are():
@@ -135,18 +174,11 @@ def test_the_figure_shows_every_run_where_its_figures_are():
         outcome("cnn", 0.3, side="pytorch", pointing=0.6, accuracy=0.8),
         outcome("cbam", 0.1, protocol="article", pointing=0.5, accuracy=0.75),
     )
-    figure = compose(runs)
-    shown = [{tuple(line.get_xdata()) for line in ax.lines if len(line.get_xdata())} for ax in figure.axes]
-    chance = (16 * 16 / (32 * 36),) * 2
-    assert shown == [
-        {(0.2,), (0.3,)},
-        {(0.9,), (0.8,)},
-        {(0.7,), (0.6,), chance},
-        {(0.1,)},
-        {(0.75,)},
-        {(0.5,), chance},
-    ]
-    for column, values in enumerate(((0.1, 0.3), (0.75, 0.9), (0.5, 0.7))):
+    figure = draw(runs)
+    shown = [{value for line in ax.lines for value in line.get_xdata()} for ax in figure.axes]
+    chance, pointing = 0.52, 16 * 16 / (32 * 36)
+    assert shown == [{0.2, 0.3}, {0.9, 0.8, chance}, {0.7, 0.6, pointing}, {0.1}, {0.75, chance}, {0.5, pointing}]
+    for column, values in enumerate(((0.1, 0.3), (0.52, 0.9), (16 * 16 / (32 * 36), 0.7))):
         above, below = figure.axes[column], figure.axes[column + 3]
         assert above.get_xlim() == below.get_xlim()
         assert above.get_xlim()[0] < values[0] < values[1] < above.get_xlim()[1]
