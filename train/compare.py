@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,14 +27,13 @@ from flax_attn.testing.flax_side import cast
 
 from .config import PatchConfig, check, read_options, told_default
 from .data import Source, open_source
-from .data.feed import DataError, check_batch_size
+from .data.feed import check_batch_size
 from .loop import Run
 from .runs import check_run_dir, machine, write_whole
 from .show import Bar, looking, say
-from .signals import INTERRUPTED
 from .step import network_of
 from .tasks.patch import build_network
-from .text import EXHAUSTED, data_title, first_line, printable
+from .text import data_title, printable
 from .verdict import Trajectory, findings, judge, save_picture
 
 if TYPE_CHECKING:  # PyTorch need not be installed
@@ -56,13 +54,11 @@ class Options:
         token_order: What a token is, for blocks over tokens.
         position: The position encoding in front of a block over tokens.
         batch_size: Images per step.
-        shuffle: Whether each epoch has its own random order, or file order.
         steps: Optimizer steps on either side.
-        learning_rate: Adam's, or its maximum under a schedule.
-        schedule: The learning rate over the steps.
+        learning_rate: Adam's, the maximum of a one-cycle schedule.
         dtype: Dtype of everything. float64 tests whether both compute the same, float32 whether they round alike.
         seed: Seed of the weights, patches, order and dropout.
-        runs: Further PyTorch runs, which differ only in the order of their sums; they make the band.
+        runs: In float32, further PyTorch runs, which differ only in the order of their sums; they make the band.
         run_dir: The folder for results, new or empty.
     """
 
@@ -72,13 +68,11 @@ class Options:
     token_order: Literal["pixels", "article"] = "pixels"
     position: Literal["none", "sine", "learned"] = "none"
     batch_size: int = 32
-    shuffle: bool = True
     steps: int = 50
     learning_rate: float = 3e-3
-    schedule: Literal["constant", "one_cycle"] = "one_cycle"
     dtype: Literal["float64", "float32"] = "float64"
     seed: int = 0
-    runs: Annotated[int | None, told_default("4 in float32, none in float64")] = None
+    runs: int = 4
     run_dir: Annotated[str | None, told_default("runs/TIME-NETWORK", "DIR")] = None
 
     @property
@@ -89,36 +83,23 @@ class Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command and returns its exit status.
-
-    0; 1 where the two do not agree, memory runs out or the results cannot be written; 2 for bad input; 130 after
-    Ctrl-C.
-    """
-    try:
-        return compare(read_options(Options, PROGRAM, argv))
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    except ImportError:
-        print("error: comparing needs PyTorch: pip install -e '.[torch]'", file=sys.stderr)
-    except (OSError, DataError, *EXHAUSTED) as error:
-        print(f"error: {first_line(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped before the end: no results", file=sys.stderr)
-        return INTERRUPTED
-    return 2
-
-
-def compare(options: Options) -> int:
     """Trains both, shows and writes the results; returns 1 where the two do not agree."""
-    from .twin import Order, OurMasks, Twin  # PyTorch
+    options = read_options(Options, PROGRAM, argv)
+    from .twin import Order, OurMasks, Twin  # PyTorch, after --help
 
-    others = check_options(options)
+    check(options.config)
+    for name, least in (("steps", 1), ("runs", 0)):
+        if getattr(options, name) < least:
+            raise ValueError(f"--{name} must be at least {least}, got {getattr(options, name)}")
     folder, console = check_run_dir(options.config), Console()
     with looking(console) as progress:
         source = open_source(options.data, progress)
     check_batch_size(options.batch_size, source.train)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--run-dir must be a writable folder, got {folder}: {error}") from error
+    others = options.runs if options.dtype == "float32" else 0
     title = f"{options.network} in {options.dtype}: ours against PyTorch"
     say(console, f"{title}, {options.steps} steps of batches of {options.batch_size}")
     with settings(options.dtype), Bar((2 + others) * options.steps, console) as bar:
@@ -133,7 +114,7 @@ def compare(options: Options) -> int:
                 theirs.append(train_twin(twin, options.steps, partial(bar.advance, name)))
                 bar.note(f"{name}: done")
     found = result(options, network, ours, *theirs)
-    write_whole(folder / JSON, json.dumps(_plain(found), indent=1, allow_nan=False) + "\n")
+    write_whole(folder / JSON, json.dumps(found, indent=1, default=np.ndarray.tolist) + "\n")
     save_picture(folder / PICTURE, f"{title}, {data_title(options.data)}", found)
     for line in (*findings(found), f"run folder: {printable(folder)}"):
         say(console, line)
@@ -141,18 +122,6 @@ def compare(options: Options) -> int:
         return 0
     print(f"error: ours and PyTorch's {options.network} do not agree in {options.dtype}", file=sys.stderr)
     return 1
-
-
-def check_options(options: Options) -> int:
-    """Raises ``ValueError`` for a value out of range; returns the number of further PyTorch runs."""
-    check(options.config)
-    least = 1 if options.dtype == "float32" else 0
-    runs = 4 * least if options.runs is None else options.runs
-    if options.steps < 1:
-        raise ValueError(f"--steps must be at least 1, got {options.steps}")
-    if runs < least:
-        raise ValueError(f"--runs must be at least {least} with --dtype {options.dtype}, got {runs}")
-    return runs
 
 
 @contextlib.contextmanager
@@ -178,8 +147,7 @@ def train_ours(run: Run, steps: int, progress: Callable[[], None] = lambda: None
 
 def train_twin(twin: "Twin", steps: int, progress: Callable[[], None] = lambda: None) -> Trajectory:
     """Trains the twin, in the same way."""
-    with twin.order.kernels():
-        losses, seconds = _train(twin, steps, progress)
+    losses, seconds = _train(twin, steps, progress)
     return Trajectory(losses, seconds, {name: tensor.numpy() for name, tensor in twin.network.state_dict().items()})
 
 
@@ -206,22 +174,6 @@ def result(options: Options, network: PatchNetwork, ours: Trajectory, *theirs: T
         "options": dataclasses.asdict(options),
         **judge(options.dtype, ours, reference, others),
         "parameters": {name: error for name, error in parameters.items() if not name.endswith(noise)},
-        "seconds": {"ours": median(ours), "pytorch": median(reference)},
+        "seconds": {"ours": float(np.median(ours.seconds)), "pytorch": float(np.median(reference.seconds))},
         "machine": machine(jax.local_device_count()) | {"torch": version("torch")},
     }
-
-
-def median(trajectory: Trajectory) -> float:
-    """The median time of a step, without the first one, which compiles."""
-    return float(np.median(trajectory.seconds[len(trajectory.seconds) > 1 :]))
-
-
-def _plain(value: Any) -> Any:
-    """Values for JSON: lists in place of arrays, null in place of infinity and NaN."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

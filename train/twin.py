@@ -60,10 +60,10 @@ class Order:
     """An order in which PyTorch takes the sums of a training; in exact arithmetic all of them are one training.
 
     Rounding depends on the order of images in their batch and on that of a convolution's own sums: PyTorch has other
-    kernels for each memory format, and oneDNN's beside its own.
+    kernels for each memory format.
     """
 
-    run: int = 0  # 0 takes everything as it comes; others have random orders, and four in a row go through all kernels
+    run: int = 0  # 0 takes everything as it comes
     seed: int = 0
 
     def images(self, step: int, batch_size: int) -> np.ndarray:
@@ -75,16 +75,6 @@ class Order:
     def memory_format(self) -> torch.memory_format:
         """Of images and weights."""
         return torch.channels_last if self.run % 2 else torch.contiguous_format
-
-    @contextlib.contextmanager
-    def kernels(self) -> Iterator[None]:
-        """Makes PyTorch use this order's convolutions."""
-        flags, before = torch.backends.mkldnn, torch.backends.mkldnn.enabled
-        flags.enabled = before and (self.run == 0 or (self.run - 1) % 4 < 2)
-        try:
-            yield
-        finally:
-            flags.enabled = before
 
 
 class OurMasks:

@@ -44,34 +44,27 @@ class Trajectory(NamedTuple):
 
 
 def judge(dtype: str, ours: Trajectory, reference: Trajectory, others: Sequence[Trajectory] = ()) -> dict[str, Any]:
-    """Judges our run against PyTorch's reference and its other runs; returns the verdict and what it is about."""
+    """Judges our run against PyTorch's reference and its other runs; returns the verdict and what it rests on."""
     difference, *spread = (differences(run.losses, reference.losses) for run in (ours, *others))
     buffers, *buffers_spread = (run.errors(reference, learned=False) for run in (ours, *others))
     band = np.maximum.accumulate(np.max([np.zeros(len(difference)), *spread], axis=0))
-    allowed = bound(dtype, band)
     buffers_band = np.max([0.0, *(error for errors in buffers_spread for error in errors.values())])
+    limit = tolerance("step loss", dtype, jax.default_backend())
+    allowed, buffers_allowed = (np.maximum(limit, NOISE_FACTOR * each) for each in (band, buffers_band))
     agree = {
         "losses": bool(np.all(np.isfinite(difference) & (difference <= allowed))),
-        "buffers": all(error <= bound(dtype, buffers_band) for error in buffers.values()),
+        "buffers": all(error <= buffers_allowed for error in buffers.values()),
+    }
+    losses = {
+        "ours": ours.losses,
+        "pytorch": reference.losses,
+        "pytorch_in_other_orders": [run.losses for run in others],
     }
     return {
         "verdict": {"holds": all(agree.values()), **agree},
-        "loss": {
-            "ours": ours.losses,
-            "pytorch": reference.losses,
-            "pytorch_in_other_orders": [run.losses for run in others],
-            "difference": difference,
-            "band": band,
-            "allowed": allowed,
-        },
-        "buffers": {"difference": buffers, "band": buffers_band, "allowed": bound(dtype, buffers_band)},
+        "loss": {**losses, "difference": difference, "band": band, "allowed": allowed},
+        "buffers": {"difference": buffers, "band": buffers_band, "allowed": buffers_allowed},
     }
-
-
-def bound(dtype: str, band: np.ndarray) -> np.ndarray:
-    """How far ours may lie from the reference, where PyTorch's other runs lie up to ``band`` from it."""
-    limit = np.full_like(band, tolerance("step loss", dtype, jax.default_backend()))
-    return limit if dtype == "float64" else np.maximum(limit, NOISE_FACTOR * band)
 
 
 def differences(losses: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -83,21 +76,17 @@ def differences(losses: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 def findings(found: dict[str, Any]) -> list[str]:
     """The verdict and what it rests on, in lines for the terminal."""
-    loss, buffers, verdict, lines = found["loss"], found["buffers"], found["verdict"], []
-    for name, losses in (("ours", loss["ours"]), ("PyTorch", loss["pytorch"])):
-        for step in np.flatnonzero(~np.isfinite(losses))[:1]:
-            lines.append(f"the loss of {name} is {losses[step]} at step {step + 1}")
+    loss, buffers, seconds = found["loss"], found["buffers"], found["seconds"]
     with np.errstate(invalid="ignore"):
         step = int(np.argmax(loss["difference"] / loss["allowed"]))  # NaN, if there is one
-    told = {"losses": f"{loss['difference'][step]:.2g} at step {step + 1}, allowed {loss['allowed'][step]:.2g}"}
-    told["buffers"] = f"{largest(buffers['difference'])}, allowed {buffers['allowed']:.2g}"
-    for name, text in told.items():
-        lines.append(f"{name}: differ by {text}: {'agree' if verdict[name] else 'do not agree'}")
-    milliseconds = (f"{1e3 * found['seconds'][side]:.3g} ms" for side in ("ours", "pytorch"))
+    words = {name: "agree" if found["verdict"][name] else "do not agree" for name in ("losses", "buffers")}
     return [
-        *lines,
-        f"parameters after all steps: differ by {largest(found['parameters'])}",
-        "median time of a step: ours {}, PyTorch {}".format(*milliseconds),
+        f"losses {words['losses']}: they differ by {loss['difference'][step]:.2g} at step {step + 1}, allowed are "
+        f"{loss['allowed'][step]:.2g}",
+        f"buffers {words['buffers']}: they differ by {largest(buffers['difference'])}, allowed are "
+        f"{buffers['allowed']:.2g}",
+        f"parameters after all steps: they differ by {largest(found['parameters'])}",
+        f"median time of a step: ours {1e3 * seconds['ours']:.3g} ms, PyTorch {1e3 * seconds['pytorch']:.3g} ms",
     ]
 
 

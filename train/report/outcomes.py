@@ -58,11 +58,6 @@ class Report:
         return [one for one in self.outcomes if (one.row, one.protocol, one.side) == (row, protocol, side)]
 
 
-def to_json(report: Report) -> str:
-    """The report as JSON."""
-    return json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False) + "\n"
-
-
 def read_report(file: Path) -> Report:
     """Reads a results.json; raises ``ValueError`` for any other file."""
     try:
@@ -74,17 +69,15 @@ def read_report(file: Path) -> Report:
 
 def begin(options: Options, runs: list[Planned], source: Source, file: Path) -> Report:
     """A report with the results in ``file``, if there is one, which must be of the same options and images."""
-    kept = read_report(file) if file.is_file() else None
-    shown = {name: Path(getattr(options, name)).name for name in ("runs", "out")} | {"data": data_title(options.data)}
-    given = dataclasses.asdict(options) | shown
-    if kept and (differing := differences(kept.options, {name: given[name] for name in SAME})):
-        raise ValueError(f"--out must be without results of other options, got {file}: {differing}")
-    if kept and (differing := differences(kept.images, source.identity)):
-        raise ValueError(f"--out must be without results on other images, got {file}: {differing}")
-    outcomes = kept.outcomes if kept else []
-    return Report(
-        given, source.identity, len({*(run.key for run in runs), *(run.key for run in outcomes)}), [], outcomes
-    )
+    same = {name: getattr(options, name) for name in SAME}
+    report = Report({"data": data_title(options.data), **same}, source.identity, 0, [], [])
+    if file.is_file():
+        kept = read_report(file)
+        if differing := differences(kept.options | kept.images, same | source.identity):
+            raise ValueError(f"--out must have no results of other options or images, got {file}: {differing}")
+        report.outcomes.extend(kept.outcomes)
+    keys = {*(run.key for run in runs), *(run.key for run in report.outcomes)}
+    return dataclasses.replace(report, planned=len(keys))
 
 
 def outcome_of(run: Planned, where: str) -> Outcome:

@@ -11,24 +11,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.report.command import TRAINERS, main
+from train.__main__ import main
+from train.report import command
 from train.report.outcomes import read_report
 from train.report.plan import Options, plan
 from train.runs import read_config
 
 
-def report(archive, folder, *options, trainers=TRAINERS):
+def report(archive, folder, *options):
     words = ["--data", f"npz:{archive}", "--rows", "cnn", "cbam", "--epochs", "1", "--batch-size", "6"]
     words += ["--protocols", "per_image", "--seeds", "0", "--runs", str(folder / "runs"), "--out", str(folder / "out")]
-    return main([*words, *options], trainers)
+    return main(["report", *words, *options])
 
 
 def names_of(folder):
     return [outcome.key.name for outcome in read_report(folder / "out" / "results.json").outcomes]
 
 
-def fail(*_):
-    raise AssertionError("nothing should be trained")
+@pytest.fixture
+def trainers(monkeypatch):
+    """Replaces the training of both sides."""
+
+    def replace(ours=None, pytorch=None):
+        def fail(*_):
+            raise AssertionError("nothing should be trained")
+
+        monkeypatch.setattr(command, "train_ours", ours or fail)
+        monkeypatch.setattr(command, "train_twin", pytorch or fail)
+
+    return replace
 
 
 @pytest.fixture(scope="module")
@@ -57,52 +68,53 @@ def test_the_page_shows_what_the_folders_hold(finished):
     assert {outcome.row: outcome.parameters for outcome in made.outcomes} == {"cnn": 53_857, "cbam": 54_019}
 
 
-def test_a_second_call_trains_nothing(finished, small_archive):
+def test_a_second_call_trains_nothing(finished, small_archive, trainers):
     """Neither with the results nor, where the call before was killed in between, with the folders alone."""
     kept = finished / "out" / "results.json"
     before = read_report(kept)
-    assert report(small_archive, finished, trainers={"ours": fail, "pytorch": fail}) == 0
+    trainers()
+    assert report(small_archive, finished) == 0
     assert read_report(kept) == before
     kept.unlink()
-    assert report(small_archive, finished, trainers={"ours": fail, "pytorch": fail}) == 0
+    assert report(small_archive, finished) == 0
     assert read_report(kept) == before
 
 
-def test_a_stopped_report_continues_and_failed_runs_are_named(finished, small_archive, tmp_path, capsys):
+def test_a_stopped_report_continues_and_failed_runs_are_named(finished, small_archive, tmp_path, capsys, trainers):
     asked = []
 
-    def train_ours(run, source, console):
+    def train_ours(run):
         asked.append(run.key.name)
         shutil.copytree(finished / "runs" / run.key.name, run.path)
         if len(asked) == 1:
             os.kill(os.getpid(), signal.SIGTERM)  # too late for this run
         return 0
 
-    trainers = {"ours": train_ours, "pytorch": lambda *_: 1}
-    assert report(small_archive, tmp_path, trainers=trainers) == 143
+    trainers(train_ours, lambda *_: 1)
+    assert report(small_archive, tmp_path) == 143
     assert "- runs: 1 of 4, in" in (tmp_path / "out" / "results.md").read_text()
     assert "stopped; the same command continues" in capsys.readouterr().err
-    assert report(small_archive, tmp_path, trainers=trainers) == 1
+    assert report(small_archive, tmp_path) == 1
     assert asked == [f"per_image/{row}/ours/seed-0" for row in ("cnn", "cbam")]
     shown = capsys.readouterr().err
-    assert "these runs failed, for the reasons above: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch" in shown
+    assert "these runs failed: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch" in shown
     page = (tmp_path / "out" / "results.md").read_text()
     assert "- runs: 2 of 4, in" in page
     assert "- failed: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch/seed-0\n" in page
 
 
-def test_results_in_the_out_folder_are_kept_and_added_to(finished, small_archive, tmp_path):
+def test_results_in_the_out_folder_are_kept_and_added_to(finished, small_archive, tmp_path, trainers):
     """As on another machine, or where the run folders are gone."""
     shutil.copytree(finished / "out", tmp_path / "out")
     before, asked = read_report(tmp_path / "out" / "results.json"), []
 
-    def train_ours(run, source, console):
+    def train_ours(run):
         asked.append(run.key.name)
         shutil.copytree(finished / "runs/per_image/cnn/ours/seed-0", run.path)
         return 0
 
-    trainers = {"ours": train_ours, "pytorch": lambda *_: 1}
-    assert report(small_archive, tmp_path, "--rows", "cnn", "--seeds", "0", "1", trainers=trainers) == 1
+    trainers(train_ours, lambda *_: 1)
+    assert report(small_archive, tmp_path, "--rows", "cnn", "--seeds", "0", "1") == 1
     assert asked == ["per_image/cnn/ours/seed-1"]
     made = read_report(tmp_path / "out" / "results.json")
     assert made.outcomes[:-1] == before.outcomes
@@ -112,7 +124,7 @@ def test_results_in_the_out_folder_are_kept_and_added_to(finished, small_archive
 
 def test_no_train_makes_the_tables_of_the_kept_results(finished, tmp_path, capsys):
     shutil.copy(finished / "out" / "results.json", tmp_path)
-    assert main(["--no-train", "--out", str(tmp_path)]) == 0
+    assert main(["report", "--no-train", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "results.md").read_text() == (finished / "out" / "results.md").read_text()
     assert read_report(tmp_path / "results.json") == read_report(finished / "out" / "results.json")
     assert f"written: {tmp_path / 'results.png'}" in capsys.readouterr().out
@@ -123,9 +135,12 @@ def test_no_train_makes_the_tables_of_the_kept_results(finished, tmp_path, capsy
     [
         (
             {"options": {"epochs": 50}},
-            "--out must be without results of other options, got FILE: epochs 50 then, 1 now",
+            "--out must have no results of other options or images, got FILE: epochs 50 then, 1 now",
         ),
-        ({"images": {"images": 7}}, "--out must be without results on other images, got FILE: images 7 then, 39 now"),
+        (
+            {"images": {"images": 7}},
+            "--out must have no results of other options or images, got FILE: images 7 then, 39 now",
+        ),
         ({"outcomes": [{}]}, "expected the results.json of a report, got FILE: "),
     ],
 )
@@ -173,14 +188,16 @@ def begun(finished, tmp_path):
     return tmp_path
 
 
-def test_other_images_are_noticed_before_anything_is_trained(begun, capsys, other_source):
+def test_other_images_are_noticed_before_anything_is_trained(begun, capsys, other_source, trainers):
+    trainers()
     np.savez(begun / "small.npz", images=other_source.images)
-    assert report(begun / "small.npz", begun, trainers={"ours": fail, "pytorch": fail}) == 2
+    assert report(begun / "small.npz", begun) == 2
     assert "is not what the run in" in capsys.readouterr().err
 
 
-def test_another_configuration_in_the_folder_is_refused(begun, small_archive, capsys):
-    assert report(small_archive, begun, "--epochs", "2", trainers={"ours": fail, "pytorch": fail}) == 2
+def test_another_configuration_in_the_folder_is_refused(begun, small_archive, capsys, trainers):
+    trainers()
+    assert report(small_archive, begun, "--epochs", "2") == 2
     assert "holds a run with another configuration: --epochs is 1 there, got 2" in capsys.readouterr().err
 
 
@@ -193,11 +210,11 @@ def test_a_run_that_has_begun_is_resumed(begun, finished, small_archive):
 
 def test_the_help(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--help"])
+        main(["report", "--help"])
     assert stop.value.code == 0
     assert "--no-train" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
-        main(["--resnet"])
+        main(["report", "--resnet"])
     assert stop.value.code == 2
     assert "usage: python -m train report" in capsys.readouterr().err
 
