@@ -10,9 +10,8 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +19,7 @@ import jax
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.progress import track
 
 from flax_attn import to_torch
 from flax_attn.networks.patch import PatchNetwork
@@ -30,7 +30,7 @@ from .data import Source, open_source
 from .data.feed import check_batch_size
 from .loop import Run
 from .runs import check_run_dir, machine, write_whole
-from .show import Bar, looking, say
+from .show import looking, say
 from .step import network_of
 from .tasks.patch import build_network
 from .text import data_title, printable
@@ -99,20 +99,16 @@ def main(argv: Sequence[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--run-dir must be a writable folder, got {folder}: {error}") from error
-    others = options.runs if options.dtype == "float32" else 0
     title = f"{options.network} in {options.dtype}: ours against PyTorch"
     say(console, f"{title}, {options.steps} steps of batches of {options.batch_size}")
-    with settings(options.dtype), Bar((2 + others) * options.steps, console) as bar:
+    with settings(options.dtype):
         run, network = start(options, source)
         with contextlib.closing(run):
-            ours = train_ours(run, options.steps, partial(bar.advance, "ours"))
-            bar.note("ours: done")
-            theirs = []
-            for number in range(1 + others):
-                name = f"PyTorch, order {number}" if number else "PyTorch"
-                twin = Twin(run, network, Order(number, options.seed), OurMasks(network))
-                theirs.append(train_twin(twin, options.steps, partial(bar.advance, name)))
-                bar.note(f"{name}: done")
+            ours = train_ours(run, options.steps)
+            theirs = [
+                train_twin(Twin(run, network, Order(number, options.seed), OurMasks(network)), options.steps)
+                for number in range(1 + options.runs * (options.dtype == "float32"))
+            ]
     found = result(options, network, ours, *theirs)
     write_whole(folder / JSON, json.dumps(found, indent=1, default=np.ndarray.tolist) + "\n")
     save_picture(folder / PICTURE, f"{title}, {data_title(options.data)}", found)
@@ -140,23 +136,22 @@ def start(options: Options, source: Source) -> tuple[Run, PatchNetwork]:
     return Run(options.config, source, total_steps=options.steps, network=network), network
 
 
-def train_ours(run: Run, steps: int, progress: Callable[[], None] = lambda: None) -> Trajectory:
-    """Trains our network, for so many steps; calls ``progress`` after each."""
-    return Trajectory(*_train(run, steps, progress), to_torch(network_of(run.state)))
+def train_ours(run: Run, steps: int) -> Trajectory:
+    """Trains our network, for so many steps."""
+    return Trajectory(*_train(run, "ours", steps), to_torch(network_of(run.state)))
 
 
-def train_twin(twin: "Twin", steps: int, progress: Callable[[], None] = lambda: None) -> Trajectory:
+def train_twin(twin: "Twin", steps: int) -> Trajectory:
     """Trains the twin, in the same way."""
-    losses, seconds = _train(twin, steps, progress)
+    losses, seconds = _train(twin, f"PyTorch, {twin.order}", steps)
     return Trajectory(losses, seconds, {name: tensor.numpy() for name, tensor in twin.network.state_dict().items()})
 
 
-def _train(side: "Run | Twin", steps: int, progress: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+def _train(side: "Run | Twin", name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
     epochs: Iterator[Any] = (step for epoch in itertools.count() for step in side.train_epoch(epoch))
     taken, began = [], time.perf_counter()
-    for _, scores in itertools.islice(epochs, steps):
+    for _, scores in track(itertools.islice(epochs, steps), name, steps):
         taken.append((float(scores.error), time.perf_counter() - began))
-        progress()
         began = time.perf_counter()
     losses, seconds = np.transpose(taken)
     return losses, seconds

@@ -66,6 +66,9 @@ class Order:
     run: int = 0  # 0 takes everything as it comes
     seed: int = 0
 
+    def __str__(self) -> str:
+        return f"order {self.run}"
+
     def images(self, step: int, batch_size: int) -> np.ndarray:
         """The place of each image of a step's batch, (b,)."""
         places = np.arange(batch_size)

@@ -126,15 +126,14 @@ def title(row: str, runs: Sequence[Outcome]) -> str:
 
 
 def results_table(report: Report, protocol: str) -> Table:
-    """Our runs; under the tutorial's protocol with the tutorial's figures."""
-    tutorial = ["tutorial: min train error", "min test error"] if protocol == "article" else []
-    lines = []
-    for name, row in ROWS.items():
-        if runs := report.of(name, protocol):
-            printed = [f"{value:.3g}" for value in row.tutorial or ()] or ["", ""]
-            figures = [column.of(runs) for column in COLUMNS]
-            lines.append([title(name, runs), *figures, str(len(runs)), *printed[: len(tutorial)]])
-    return ["network", *(column.title for column in COLUMNS), "seeds", *tutorial], lines
+    """Our runs."""
+    rows = {name: report.of(name, protocol) for name in ROWS}
+    lines = [
+        [title(name, runs), *(column.of(runs) for column in COLUMNS), str(len(runs))]
+        for name, runs in rows.items()
+        if runs
+    ]
+    return ["network", *(column.title for column in COLUMNS), "seeds"], lines
 
 
 def twin_table(report: Report, protocol: str) -> Table:

@@ -46,14 +46,6 @@ def test_a_row_of_results():
     assert lines == [["CNN alone", "53,857", "0.11", "0.3 ± 0.141", "0.970", "0.900 ± 0.141", "123", "2"]]
 
 
-def test_the_tutorial_s_figures_stand_beside_its_own_protocol():
-    runs = report(outcome("cbam", 0.2, protocol="article"), outcome("eca", 0.3, protocol="article"))
-    heads, lines = results_table(runs, "article")
-    assert heads[-2:] == ["tutorial: min train error", "min test error"]
-    assert [line[-2:] for line in lines] == [["2.79e-05", "0.028"], ["", ""]]
-    assert [line[0] for line in lines] == ["CBAM, channel gate alone", "eca"]
-
-
 def test_distance_is_in_standard_deviations_of_both_sides():
     ours = [outcome("cnn", error) for error in (0.1, 0.3)]  # variance 0.02
     theirs = [outcome("cnn", error, side="pytorch") for error in (0.5, 0.9)]  # variance 0.08
