@@ -121,8 +121,8 @@ def is_untrained(run: Outcome) -> bool:
 
 
 def title(row: str, runs: Sequence[Outcome]) -> str:
-    """A row's title, with the mark where it belongs."""
-    return ROWS[row].title + f" {UNTRAINED}" * any(map(is_untrained, runs))
+    """A row's name, with the mark where it belongs."""
+    return f"`{row}`" + f" {UNTRAINED}" * any(map(is_untrained, runs))
 
 
 def results_table(report: Report, protocol: str) -> Table:
@@ -194,7 +194,7 @@ def draw(report: Report) -> Figure:
         axes[1].axvline(by_chance(runs[0]), color="grey", linestyle=":", label="chance")
         axes[2].axvline(PATCH**2 / (height * width), color="grey", linestyle=":")
     grid[0, 0].set(xscale="log", ylim=(len(names) - 0.5, -0.5))
-    grid[0, 0].set_yticks(range(len(names)), [ROWS[name].title for name in names])
+    grid[0, 0].set_yticks(range(len(names)), names)
     grid[0, 0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     grid[0, 0].xaxis.set_major_formatter("{x:g}")
     grid[0, 0].xaxis.set_minor_formatter("")

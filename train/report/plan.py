@@ -21,27 +21,21 @@ PROTOCOLS: tuple[Protocol, ...] = ("per_image", "article")
 
 
 class Row(NamedTuple):
-    """A row of the tables: a network with its options."""
+    """What a row of the tables trains: a network with its options."""
 
-    title: str
     network: str
     token_order: Literal["pixels", "article"] = "pixels"
     position: Literal["none", "sine", "learned"] = "none"
 
 
-SHOWN = {
-    "cnn": Row("CNN alone", "cnn"),
-    "multi_head-article": Row("multi-head, tokens in article order", "multi_head", "article"),
-    "multi_head-pixels": Row("multi-head, tokens are pixels", "multi_head"),
-    "multi_head-sine": Row("multi-head over pixels, sine positions", "multi_head", position="sine"),
-    "multi_head-learned": Row("multi-head over pixels, learned positions", "multi_head", position="learned"),
-    "conv_multi_head": Row("convolutional multi-head", "conv_multi_head"),
-    "cbam": Row("CBAM, channel gate alone", "cbam"),
-    "cbam_spatial": Row("CBAM with the spatial gate", "cbam_spatial"),
-    "pointwise_spatial": Row("point-wise spatial attention", "pointwise_spatial"),
-    "channel_attention": Row("channel attention", "channel_attention"),
+ROWS = {
+    "cnn": Row("cnn"),
+    "multi_head-article": Row("multi_head", "article"),
+    "multi_head-pixels": Row("multi_head"),
+    "multi_head-sine": Row("multi_head", position="sine"),
+    "multi_head-learned": Row("multi_head", position="learned"),
+    **{name: Row(name) for name in list_blocks() if name != "multi_head"},
 }
-ROWS = SHOWN | {name: Row(name, name) for name in list_blocks() if name not in {row.network for row in SHOWN.values()}}
 ALL = "all"
 
 

@@ -195,10 +195,3 @@ def test_in_float32_the_same_agrees_and_what_exceeds_the_band_shows(in_float32, 
     with settings("float32"):
         reference, *others = (train_twin(twin_for(sides, number, kind), 12) for number in range(5))
     assert judge("float32", ours, reference, others)["verdict"]["holds"] == agrees
-
-
-def test_a_dropout_that_ours_does_not_have_is_named(sides):
-    masks = OurMasks(sides[1])
-    for path, rate in (("attn1.other", 0.1), ("attn1.dropout", 0.2)):
-        with pytest.raises(ValueError, match=f"our network must have a dropout '{path}' with rate {rate}"):
-            masks.draw(path, rate, (7, 30, 32))

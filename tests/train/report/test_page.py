@@ -43,7 +43,7 @@ def test_a_row_of_results():
     heads, lines = results_table(runs, "per_image")
     assert heads[:5] == ["network", "parameters", "min train error", "min test error", "test accuracy"]
     assert heads[5:] == ["pointing game", "images/s", "seeds"]
-    assert lines == [["CNN alone", "53,857", "0.11", "0.3 ± 0.141", "0.970", "0.900 ± 0.141", "123", "2"]]
+    assert lines == [["`cnn`", "53,857", "0.11", "0.3 ± 0.141", "0.970", "0.900 ± 0.141", "123", "2"]]
 
 
 def test_distance_is_in_standard_deviations_of_both_sides():
@@ -61,16 +61,16 @@ def test_ours_beside_pytorchs():
     ]
     alone = outcome("cnn", 9, seed=7), outcome("cbam", 0.1)  # without a twin
     _, (line,) = twin_table(report(*runs, *alone), "per_image")
-    assert line[:5] == ["CNN alone", "2", "1.5 ± 0.707", "2 ± 1.41", "-0.45 sd"]
+    assert line[:5] == ["`cnn`", "2", "1.5 ± 0.707", "2 ± 1.41", "-0.45 sd"]
 
 
 def test_every_map_has_its_line():
     runs = report(outcome("cnn", 0.1), outcome("multi_head-sine", 0.1, **{"attn1.attention.weights": 0.25}))
     _, lines = map_table(runs, "per_image")
     assert [line[:2] for line in lines] == [
-        ["CNN alone: class activation", "0.900"],
-        ["multi-head over pixels, sine positions: class activation", "0.900"],
-        ["multi-head over pixels, sine positions: `attn1.attention.weights`", "0.250"],
+        ["`cnn`: class activation", "0.900"],
+        ["`multi_head-sine`: class activation", "0.900"],
+        ["`multi_head-sine`: `attn1.attention.weights`", "0.250"],
     ]
 
 
@@ -108,7 +108,7 @@ def test_of_a_page_with_marks_only_the_tables_are_replaced(tmp_path):
     (tmp_path / "results.md").write_text(EMPTY)
     write_report(report(outcome("cnn", 0.2)), tmp_path)
     text = (tmp_path / "results.md").read_text()
-    assert "| CNN alone |" in text
+    assert "| `cnn` |" in text
     assert text.startswith("# Mine\n")
     assert text.count("\nwords\n") == len(MARKS)
     assert "old" not in text
@@ -148,16 +148,16 @@ def test_rows_at_chance_are_marked():
     twin = outcome("cnn", 0.2, accuracy=0.5, side="pytorch")
     parts = sections(report(learned, lucky, twin))
     firsts = {mark: [line[0] for line in lines_of(part)[2:]] for mark, part in parts.items() if mark != "runs"}
-    assert firsts["results per_image"] == ["CNN alone", "CBAM, channel gate alone †"]
-    assert firsts["twins per_image"] == ["CNN alone †"]
-    assert firsts["maps per_image"] == ["CNN alone: class activation", "CBAM, channel gate alone †: class activation"]
+    assert firsts["results per_image"] == ["`cnn`", "`cbam` †"]
+    assert firsts["twins per_image"] == ["`cnn` †"]
+    assert firsts["maps per_image"] == ["`cnn`: class activation", "`cbam` †: class activation"]
     assert "- †: the test accuracy of at least one seed cannot be told from chance" in parts["runs"]
     assert "†" not in "".join(sections(report(learned)).values())
 
 
 def test_one_seed_at_chance_marks_its_row():
     runs = [outcome("cnn", 0.2, accuracy=accuracy, seed=seed) for seed, accuracy in enumerate((0.99, 0.99, 0.53))]
-    assert results_table(report(*runs), "per_image")[1][0][0] == "CNN alone †"
+    assert results_table(report(*runs), "per_image")[1][0][0] == "`cnn` †"
 
 
 def test_the_figure_shows_every_run_where_its_figures_are():
@@ -174,4 +174,4 @@ def test_the_figure_shows_every_run_where_its_figures_are():
         above, below = figure.axes[column], figure.axes[column + 3]
         assert above.get_xlim() == below.get_xlim()
         assert above.get_xlim()[0] < values[0] < values[1] < above.get_xlim()[1]
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["CNN alone", "CBAM, channel gate alone"]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["cnn", "cbam"]
