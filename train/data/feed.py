@@ -5,14 +5,13 @@ step depend on its number alone: a run resumes anywhere, with any number of work
 """
 
 import contextlib
-import dataclasses
 import functools
 import multiprocessing
 import os
 import signal
 import threading
-import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
@@ -22,26 +21,13 @@ import numpy as np
 from ..config import Config
 from ..devices import Layout, usable_cores
 from ..signals import SIGNALS
-from ..text import first_line
 from . import Source
-from .source import Records
+from .source import DataError as DataError
+from .source import as_data_errors
 
 STEPS = 2**40  # endless, for grain, which wants a length
 THREADS = 4  # per process, for decoding
 AHEAD = 4  # batches that each process decodes ahead
-
-
-class DataError(Exception):
-    """A record that cannot be read any more, or a worker that was killed."""
-
-
-@contextlib.contextmanager
-def as_data_errors() -> Iterator[None]:
-    """Turns errors from reading records into a `DataError` of one line."""
-    try:
-        yield
-    except (ValueError, RuntimeError, OSError) as error:
-        raise DataError(first_line(error)) from error
 
 
 class Fed(NamedTuple):
@@ -62,20 +48,6 @@ class Fed(NamedTuple):
     labels: jax.Array | None
 
 
-def train_batches(images: range, batch_size: int, *, shuffle: bool, seed: int, epoch: int) -> np.ndarray:
-    """The indices (steps, batch_size) of an epoch's batches; drops the last, incomplete one.
-
-    Example:
-        >>> train_batches(range(5), 2, shuffle=False, seed=0, epoch=0).tolist()
-        [[0, 1], [2, 3]]
-    """
-    order = np.arange(images.start, images.stop, dtype=np.int32)
-    if shuffle:
-        order = np.random.default_rng([seed, epoch]).permutation(order)
-    full = len(order) // batch_size * batch_size
-    return order[:full].reshape(-1, batch_size)
-
-
 def eval_batches(images: range, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the indices (batch_size,) of each batch in file order, and which of them are real, not filling.
 
@@ -94,7 +66,7 @@ def check_batch_size(batch_size: int, images: range, unit: str = "images") -> No
         raise ValueError(f"--batch-size must be at most the number of training {unit}, {len(images)}, got {batch_size}")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Plan:
     """The indices (b,) of each training step's records, epoch after epoch without end."""
 
@@ -105,7 +77,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """The number of steps per epoch."""
+        """The number of steps per epoch, which drops the last, incomplete batch."""
         return len(self.records) // self.batch_size
 
     def __len__(self) -> int:
@@ -113,109 +85,81 @@ class Plan:
 
     def __getitem__(self, step: int) -> np.ndarray:
         epoch, place = divmod(step, self.steps)
-        return np.asarray(epoch_of(self, epoch)[place])
+        return order_of(self, epoch)[place * self.batch_size : (place + 1) * self.batch_size]
 
 
 @functools.lru_cache(maxsize=2)  # reading ahead is in two epochs at once
-def epoch_of(plan: Plan, epoch: int) -> np.ndarray:
-    """The indices (steps, b) of an epoch."""
-    return train_batches(plan.records, plan.batch_size, shuffle=plan.shuffle, seed=plan.seed, epoch=epoch)
+def order_of(plan: Plan, epoch: int) -> np.ndarray:
+    """The indices of all training records in the order of an epoch."""
+    order = np.arange(plan.records.start, plan.records.stop, dtype=np.int32)
+    return np.random.default_rng([plan.seed, epoch]).permutation(order) if plan.shuffle else order
 
 
-class ResidentFeed:
-    """All records on each device; a batch is a list of indices."""
+class Feed:
+    """The batches of a source.
 
-    waited = 0.0
+    A resident one has all records on each device, and a batch is a list of indices. With ``streamed`` each batch
+    brings its own records, which worker processes decode during the steps before it.
+    """
 
-    def __init__(self, source: Source, config: Config, layout: Layout) -> None:
-        self._source, self._layout = source, layout
-        self._plan = Plan(source.train, config.batch_size, config.shuffle, config.seed)
-        self._inputs: Any = layout.copy(source.inputs)
-
-    def train(self, epoch: int, first: int) -> Iterator[Fed]:
-        """The training batches of an epoch, beginning with number ``first``."""
-        for indices in epoch_of(self._plan, epoch)[first:]:
-            yield self._fed(indices, np.ones(len(indices), np.bool_))
-
-    def test(self) -> Iterator[Fed]:
-        """The test batches, in file order."""
-        for indices, real in eval_batches(self._source.test, self._plan.batch_size):
-            yield self._fed(indices, real)
-
-    def close(self) -> None:
-        """Does nothing."""
-
-    def _fed(self, indices: np.ndarray, real: np.ndarray) -> Fed:
-        places = self._layout.cut(indices)
-        return Fed(self._inputs, places, places, real, _labels(self._source, indices, self._layout))
-
-
-class StreamedFeed:
-    """Each batch brings its own records, which worker processes decode during the steps before it."""
-
-    def __init__(self, source: Source, config: Config, layout: Layout) -> None:
-        _import_grain()  # fails before a run folder is created
-        self.waited = 0.0  # seconds that training has waited for batches
-        self._source, self._layout = source, layout
+    def __init__(self, source: Source, config: Config, layout: Layout, *, streamed: bool) -> None:
+        self._source, self._layout, self._streamed = source, layout, streamed
         self._plan = Plan(source.train, config.batch_size, config.shuffle, config.seed)
         self._workers = default_workers() if config.workers is None else config.workers
-        self._places = layout.cut(np.arange(config.batch_size, dtype=np.int32))
         self._batches: Generator[np.ndarray, None, None] | None = None
-        self._next = 0  # the step that the next batch is for
+        self._next = 0  # the step that the next batch of a stream is for
+        if streamed:
+            _import_grain()  # fails before a run folder is created
+        else:
+            self._inputs: Any = layout.copy(source.read(slice(None)))
 
     def train(self, epoch: int, first: int) -> Iterator[Fed]:
         """The training batches of an epoch, beginning with number ``first``."""
-        start = epoch * self._plan.steps + first
-        if self._batches is None or self._next != start:  # otherwise the workers continue with the next epoch
+        start, real = epoch * self._plan.steps + first, np.ones(self._plan.batch_size, np.bool_)
+        if self._streamed and (self._batches is None or self._next != start):  # else the workers go on
             self.close()
             self._next, self._batches = start, decode(self._source.records, self._plan, start, self._workers)
         for step in range(start, start + self._plan.steps - first):
-            began = time.perf_counter()
-            inputs, indices = next(self._batches), self._plan[step]
+            inputs = next(self._batches) if self._batches else None
             self._next += 1
-            fed = self._fed(inputs, indices, np.ones(len(indices), np.bool_))
-            self.waited += time.perf_counter() - began
-            yield fed
+            yield self._fed(inputs, self._plan[step], real)
 
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""
         batches = list(eval_batches(self._source.test, self._plan.batch_size))
+        if not self._streamed:
+            yield from (self._fed(None, *batch) for batch in batches)
+            return
         with contextlib.closing(decode(self._source.records, [indices for indices, _ in batches])) as decoded:
-            for inputs, (indices, real) in zip(decoded, batches, strict=True):
-                yield self._fed(inputs, indices, real)
+            for inputs, batch in zip(decoded, batches, strict=True):
+                yield self._fed(inputs, *batch)
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Ends the workers, if there are any."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
 
-    def _fed(self, inputs: np.ndarray, indices: np.ndarray, real: np.ndarray) -> Fed:
-        cut, labels = self._layout.cut, _labels(self._source, indices, self._layout)
-        return Fed(cut(inputs), self._places, cut(indices), real, labels)
-
-
-Feed = ResidentFeed | StreamedFeed
+    def _fed(self, inputs: np.ndarray | None, indices: np.ndarray, real: np.ndarray) -> Fed:
+        cut, labels = self._layout.cut, self._source.labels
+        places = cut(indices)
+        labels = None if labels is None else cut(labels[indices])
+        if inputs is None:
+            return Fed(self._inputs, places, places, real, labels)
+        return Fed(cut(inputs), cut(np.arange(len(indices), dtype=np.int32)), places, real, labels)
 
 
 def open_feed(source: Source, config: Config, layout: Layout) -> Feed:
     """The feed for a source: resident if all devices' copies of it fit into memory."""
-    resident = source.resident and source.size <= layout.most
-    return (ResidentFeed if resident else StreamedFeed)(source, config, layout)
+    return Feed(source, config, layout, streamed=not source.resident or source.size > layout.most)
 
 
-def _labels(source: Source, indices: np.ndarray, layout: Layout) -> jax.Array | None:
-    return None if source.labels is None else layout.cut(source.labels[indices])
-
-
-def decode(
-    records: Records, plan: Sequence[np.ndarray] | Plan, first: int = 0, workers: int = 0
-) -> Generator[np.ndarray, None, None]:
+def decode(records: Any, plan: Any, first: int = 0, workers: int = 0) -> Generator[np.ndarray, None, None]:
     """Yields the records of each step of a plan, beginning with step ``first``, decoded ahead; close it when done.
 
     Args:
-        records: arrays stay in this process; everything else is pickled to the workers.
-        plan: the indices (b,) of each step.
+        records: as in `Source`; arrays stay in this process, everything else is pickled to the workers.
+        plan: the indices (b,) of each step, a sequence.
         first: number of the first step.
         workers: processes that decode; 0 for threads of this one.
     """
@@ -236,7 +180,7 @@ def decode(
         batches.close()
 
 
-def _read(records: Records, indices: np.ndarray) -> np.ndarray:
+def _read(records: Any, indices: np.ndarray) -> np.ndarray:
     if isinstance(records, np.ndarray):
         return np.asarray(records[indices])
     return np.stack([records[int(index)] for index in indices])
@@ -267,12 +211,11 @@ def _no_signals_for_new_processes() -> Iterator[None]:
 
 def _end_with_the_run(index: int, count: int) -> None:
     """Makes a worker exit when the run is gone, also when that was killed."""
-    run = multiprocessing.parent_process()
+    run: Any = multiprocessing.parent_process()
 
     def wait() -> None:
-        if run is not None:
-            run.join()
-            os._exit(1)
+        run.join()
+        os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
 
