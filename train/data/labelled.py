@@ -73,8 +73,8 @@ class Labelled(Source):
                 f"got {labels.dtype}: {shown}"
             )
         self.labels: np.ndarray = numbers.astype(np.int32)
-        self.names = tuple(map(str, values.astype(int) if labels.dtype.kind == "f" else values))
-        self.names = self.names if names is None else tuple(names)
+        values = values.astype(int) if labels.dtype.kind == "f" else values
+        self.names = tuple(printable(str(value)) for value in (values if names is None else names))
         self.classes = len(values)
         self.train, self.test = range(count * 4 // 5), range(count * 4 // 5, count)
         missing = self._missing(self.train)

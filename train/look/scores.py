@@ -1,6 +1,7 @@
 """How well the maps of a network find the patches of test images."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from .maps import detector_maps
 from .observe import MOST_BYTES, Named, Split, at_once, observe_split, over_batches
 
 CELL = 4  # pixels along a side of a map's cell: the attended map lies behind two poolings
+Read = Callable[[np.ndarray], np.ndarray]
 ACTIVATION, MEAN = "class_activation", "attended_mean"  # maps that every network has
 
 
@@ -32,24 +34,22 @@ class Localisation:
 
 
 def localise(
-    network: PatchNetwork, images: Any, patches: Patches, *, batch_size: int = 32, most_bytes: int = MOST_BYTES
+    network: PatchNetwork, read: Read, patches: Patches, *, batch_size: int = 32, most_bytes: int = MOST_BYTES
 ) -> dict[str, Localisation]:
     """Scores every map of ``network``: class activation, the attended map's mean over channels, and recorded maps.
 
-    ``images`` are uint8 (n, h, w, 3), or anything that gives such an array for an array of indices. Batches are smaller
-    than ``batch_size`` where their records would take more than ``most_bytes``.
+    ``read`` gives the uint8 images (b, h, w, 3) with some numbers (b,). Batches are smaller than ``batch_size`` where
+    their records would take more than ``most_bytes``.
     """
-    if not len(images) or len(images) != len(patches.label):
-        raise ValueError(f"images must be {len(patches.label)}, one for each patch, got {len(images)}")
-    _, height, width, _ = images[np.array([0])].shape
-    batch_size = at_once(network, height, width, batch_size, most_bytes)
+    _, height, width, _ = read(np.array([0])).shape
 
     def score_batch(model: Split, indices: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
-        here = Patches(*(np.asarray(values)[indices] for values in patches))
-        maps = _maps(model, layout.cut(images[indices]), jax.tree.map(layout.cut, here), network.token_order)
+        here = Patches(*(values[indices] for values in patches))
+        maps = _maps(model, layout.cut(read(indices)), jax.tree.map(layout.cut, here), network.token_order)
         return {name: score(np.asarray(values), here) for name, values in maps.items()}
 
-    scores = over_batches(network, range(len(images)), batch_size, score_batch)
+    batch_size = at_once(network, height, width, batch_size, most_bytes)
+    scores = over_batches(network, range(len(patches.label)), batch_size, score_batch)
     return {name: combine(each, patches.label) for name, each in scores.items()}
 
 

@@ -160,7 +160,7 @@ def test_bad_input(small_archive, tmp_path, capsys, options, message):
 
 
 def test_other_images_are_noticed_before_anything_is_trained(finished, tmp_path, capsys, other_source):
-    np.savez(tmp_path / "small.npz", images=other_source.images)
+    np.savez(tmp_path / "small.npz", images=other_source.records)
     shutil.copytree(finished / "runs", tmp_path / "runs")
     for file in (tmp_path / "runs").rglob("config.json"):
         config = json.loads(file.read_text())
