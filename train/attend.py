@@ -54,7 +54,9 @@ def attend(run: str, images: Sequence[str], out: str | None = None, corner: Sequ
     """Draws images and the maps of a run's network, with a white patch at ``corner`` if one is given."""
     path = Path(run) / PICTURE if out is None else Path(out)
     if out is not None and (path.suffix.lower() not in FORMATS or path.is_dir() or not path.parent.is_dir()):
-        raise ValueError(f"--out must be a file in an existing folder, ending in one of {' '.join(FORMATS)}, got {path}")
+        raise ValueError(
+            f"--out must be a file in an existing folder, ending in one of {' '.join(FORMATS)}, got {path}"
+        )
     trained = load_run(run)
     names, photos = read_photos(images, trained.height, trained.width)
     x = np.asarray(painted(photos, _patches(corner, photos)))

@@ -91,7 +91,9 @@ def test_eval_step_compiles_once_and_leaves_the_state_alone(source):
     state = new_state(source, network="cbam")
     before = leaves(state)
     real = np.ones(8, bool)
-    first, second = (eval_step(state, source.records, *twice(np.arange(8)), real, KEY, task=PER_IMAGE) for _ in range(2))
+    first, second = (
+        eval_step(state, source.records, *twice(np.arange(8)), real, KEY, task=PER_IMAGE) for _ in range(2)
+    )
     assert eval_step._cache_size() == 1
     assert float(first.error) == float(second.error)
     assert all(np.array_equal(a, b) for a, b in zip(before, leaves(state), strict=True))

@@ -10,8 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
 from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from . import Source
 from .source import DataError as DataError
 from .source import as_data_errors
 
-STEPS = 2**40  # endless, for grain, which wants a length
+STEPS = 2**40  # endless, for grain, which wants an end
 THREADS = 4  # per process, for decoding
 AHEAD = 4  # batches that each process decodes ahead
 
@@ -66,33 +65,23 @@ def check_batch_size(batch_size: int, images: range, unit: str = "images") -> No
         raise ValueError(f"--batch-size must be at most the number of training {unit}, {len(images)}, got {batch_size}")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The indices (b,) of each training step's records, epoch after epoch without end."""
-
-    records: range
-    batch_size: int
-    shuffle: bool
-    seed: int
-
-    @property
-    def steps(self) -> int:
-        """The number of steps per epoch, which drops the last, incomplete batch."""
-        return len(self.records) // self.batch_size
-
-    def __len__(self) -> int:
-        return STEPS
-
-    def __getitem__(self, step: int) -> np.ndarray:
-        epoch, place = divmod(step, self.steps)
-        return order_of(self, epoch)[place * self.batch_size : (place + 1) * self.batch_size]
-
-
 @functools.lru_cache(maxsize=2)  # reading ahead is in two epochs at once
-def order_of(plan: Plan, epoch: int) -> np.ndarray:
+def epoch_order(records: range, shuffle: bool, seed: int, epoch: int) -> np.ndarray:
     """The indices of all training records in the order of an epoch."""
-    order = np.arange(plan.records.start, plan.records.stop, dtype=np.int32)
-    return np.random.default_rng([plan.seed, epoch]).permutation(order) if plan.shuffle else order
+    order = np.arange(records.start, records.stop, dtype=np.int32)
+    return np.random.default_rng([seed, epoch]).permutation(order) if shuffle else order
+
+
+def train_indices(records: range, config: Config, step: int) -> np.ndarray:
+    """The indices (batch_size,) of a step's records, epoch after epoch; each drops the last, incomplete batch.
+
+    Example:
+        >>> [train_indices(range(5), Config(batch_size=2, shuffle=False), step).tolist() for step in range(3)]
+        [[0, 1], [2, 3], [0, 1]]
+    """
+    epoch, place = divmod(step, len(records) // config.batch_size)
+    order = epoch_order(records, config.shuffle, config.seed, epoch)
+    return order[place * config.batch_size : (place + 1) * config.batch_size]
 
 
 class Feed:
@@ -103,9 +92,7 @@ class Feed:
     """
 
     def __init__(self, source: Source, config: Config, layout: Layout, *, streamed: bool) -> None:
-        self._source, self._layout, self._streamed = source, layout, streamed
-        self._plan = Plan(source.train, config.batch_size, config.shuffle, config.seed)
-        self._workers = default_workers() if config.workers is None else config.workers
+        self._source, self._config, self._layout, self._streamed = source, config, layout, streamed
         self._batches: Generator[np.ndarray, None, None] | None = None
         self._next = 0  # the step that the next batch of a stream is for
         if streamed:
@@ -115,22 +102,26 @@ class Feed:
 
     def train(self, epoch: int, first: int) -> Iterator[Fed]:
         """The training batches of an epoch, beginning with number ``first``."""
-        start, real = epoch * self._plan.steps + first, np.ones(self._plan.batch_size, np.bool_)
+        config, steps = self._config, len(self._source.train) // self._config.batch_size
+        indices = functools.partial(train_indices, self._source.train, config)
+        start, real = epoch * steps + first, np.ones(config.batch_size, np.bool_)
         if self._streamed and (self._batches is None or self._next != start):  # else the workers go on
             self.close()
-            self._next, self._batches = start, decode(self._source.records, self._plan, start, self._workers)
-        for step in range(start, start + self._plan.steps - first):
+            workers = default_workers() if config.workers is None else config.workers
+            self._next, self._batches = start, decode(self._source.records, indices, range(start, STEPS), workers)
+        for step in range(start, start + steps - first):
             inputs = next(self._batches) if self._batches else None
             self._next += 1
-            yield self._fed(inputs, self._plan[step], real)
+            yield self._fed(inputs, indices(step), real)
 
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""
-        batches = list(eval_batches(self._source.test, self._plan.batch_size))
+        batches = list(eval_batches(self._source.test, self._config.batch_size))
         if not self._streamed:
             yield from (self._fed(None, *batch) for batch in batches)
             return
-        with contextlib.closing(decode(self._source.records, [indices for indices, _ in batches])) as decoded:
+        indices = [batch for batch, _ in batches]
+        with contextlib.closing(decode(self._source.records, indices.__getitem__, range(len(batches)))) as decoded:
             for inputs, batch in zip(decoded, batches, strict=True):
                 yield self._fed(inputs, *batch)
 
@@ -154,25 +145,26 @@ def open_feed(source: Source, config: Config, layout: Layout) -> Feed:
     return Feed(source, config, layout, streamed=not source.resident or source.size > layout.most)
 
 
-def decode(records: Any, plan: Any, first: int = 0, workers: int = 0) -> Generator[np.ndarray, None, None]:
-    """Yields the records of each step of a plan, beginning with step ``first``, decoded ahead; close it when done.
+def decode(
+    records: Any, indices: Callable[[int], np.ndarray], steps: range, workers: int = 0
+) -> Generator[np.ndarray, None, None]:
+    """Yields the records with the ``indices`` of each of the steps, decoded ahead; close it when done.
 
     Args:
         records: as in `Source`; arrays stay in this process, everything else is pickled to the workers.
-        plan: the indices (b,) of each step, a sequence.
-        first: number of the first step.
+        indices: those of a step, (b,).
+        steps: the numbers of the steps.
         workers: processes that decode; 0 for threads of this one.
     """
     grain = _import_grain()
-    data = grain.MapDataset.source(plan)[first:].map(functools.partial(_read, records))
+    data = grain.MapDataset.range(steps.start, steps.stop).map(functools.partial(_read, records, indices))
     data = data.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))
     if workers and not isinstance(records, np.ndarray):
         data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_end_with_the_run)
     batches = iter(data)
     try:
         with as_data_errors():
-            with _no_signals_for_new_processes():
-                batch = next(batches, None)  # starts the workers
+            batch = _start(batches)
             while batch is not None:
                 yield np.array(batch)  # a copy: workers hand over shared memory, which must not outlive them
                 batch = next(batches, None)
@@ -180,10 +172,10 @@ def decode(records: Any, plan: Any, first: int = 0, workers: int = 0) -> Generat
         batches.close()
 
 
-def _read(records: Any, indices: np.ndarray) -> np.ndarray:
+def _read(records: Any, indices: Callable[[int], np.ndarray], step: int) -> np.ndarray:
     if isinstance(records, np.ndarray):
-        return np.asarray(records[indices])
-    return np.stack([records[int(index)] for index in indices])
+        return np.asarray(records[indices(step)])
+    return np.stack([records[index] for index in indices(step).tolist()])
 
 
 def default_workers() -> int:
@@ -191,20 +183,18 @@ def default_workers() -> int:
     return min(max(usable_cores() - 1, 1), 4)
 
 
-@contextlib.contextmanager
-def _no_signals_for_new_processes() -> Iterator[None]:
-    """Blocks signals in this thread and, by inheritance, in the processes that it starts.
+def _start(batches: Iterator[Any]) -> Any:
+    """The first batch, or None, for which processes start: with all signals blocked, which they inherit.
 
     Ctrl-C in a terminal, SLURM, systemd and timeout signal all processes of a job, and the run has to save before its
     workers end.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
+        return next(batches, None)
     resource_tracker.ensure_running()  # starting it later would unblock some of them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        yield
+        return next(batches, None)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -11,7 +11,6 @@ from .npz import load_arrays
 from .source import FEWEST, Source
 
 INPUTS, LABELS = "inputs", "labels"  # in an archive
-SHUFFLE = "if they are sorted by class, shuffle them first"
 
 
 class Kind(NamedTuple):
@@ -77,41 +76,30 @@ class Labelled(Source):
         self.names = tuple(printable(str(value)) for value in (values if names is None else names))
         self.classes = len(values)
         self.train, self.test = range(count * 4 // 5), range(count * 4 // 5, count)
-        missing = self._missing(self.train)
-        if missing:
-            raise ValueError(
-                f"{name}: the training {self.unit}, the first 80 %, must have every class, got none of {missing}; "
-                f"{SHUFFLE}"
-            )
-        missing = self._missing(self.test)
-        note = f"{name}: the test {self.unit}, the last 20 %, have none of class {missing}; {SHUFFLE}"
-        self.notes = (note,) if missing else ()
+        for part, which in ((self.train, "first 80 %"), (self.test, "last 20 %")):
+            there = self.labels[part.start : part.stop]
+            missing = ", ".join(name for number, name in enumerate(self.names) if number not in there)
+            lacking = f"{name}: the {which} have no {self.unit} of class {missing}; shuffle them if they are sorted"
+            if missing and part is self.train:
+                raise ValueError(lacking)
+            self.notes = (lacking,) if missing else ()
         digest = hashlib.sha256(np.ascontiguousarray(inputs).data)
         digest.update(self.labels.data)
-        self._digest = digest.hexdigest()
+        self.identity = {
+            self.unit: count,
+            "train": [self.train.start, self.train.stop],
+            "test": [self.test.start, self.test.stop],
+            "shape": list(inputs.shape[1:]),
+            "classes": self.classes,
+            "digest": digest.hexdigest(),
+        }
         self.normalisation = shift, scale = _normalisation(inputs[: self.train.stop], centred=kind.centred)
         self.records = (inputs - shift) / scale
-
-    def _missing(self, part: range) -> str:
-        there = self.labels[part.start : part.stop]
-        return ", ".join(name for number, name in enumerate(self.names) if number not in there)
 
     @property
     def described(self) -> str:
         """The kind, shape and classes of the records, for messages."""
         return f"{self.unit} of {'x'.join(map(str, self.records.shape[1:]))} in {self.classes} classes"
-
-    @property
-    def identity(self) -> dict[str, Any]:  # type: ignore[override]
-        """A fingerprint of the data for JSON."""
-        return {
-            self.unit: len(self.records),
-            "train": [self.train.start, self.train.stop],
-            "test": [self.test.start, self.test.stop],
-            "shape": list(self.records.shape[1:]),
-            "classes": self.classes,
-            "digest": self._digest,
-        }
 
 
 def open_labelled(data: str, kind: Kind, synthetic: Any) -> Labelled:

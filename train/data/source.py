@@ -69,12 +69,8 @@ class Source:
         count = len(records)
         self.train, self.test = train or range(count * 4 // 5), test or range(count * 4 // 5, count)
         first = records[0] if count else np.empty(0)
-        if (
-            count < FEWEST
-            or first.dtype != np.uint8
-            or (first.ndim, *first.shape[2:]) != (3, 3)
-            or min(first.shape[:2]) < PATCH
-        ):
+        image = first.dtype == np.uint8 and (first.ndim, *first.shape[2:]) == (3, 3)
+        if count < FEWEST or not image or min(first.shape[:2]) < PATCH:
             raise ValueError(
                 f"{name}: at least {FEWEST} images of at least {PATCH}x{PATCH} pixels, uint8 (n, h, w, 3), are needed, "
                 f"got {first.dtype} {(count, *first.shape)}"

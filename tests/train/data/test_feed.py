@@ -25,11 +25,11 @@ from train.data import Source, source
 from train.data.feed import (
     DataError,
     Feed,
-    Plan,
     check_batch_size,
     default_workers,
     eval_batches,
     open_feed,
+    train_indices,
 )
 from train.devices import Layout
 from train.loop import Run
@@ -88,8 +88,8 @@ def check_same(some, others):
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_training_batches_are_full_and_the_order_depends_on_epoch_and_seed(shuffle):
     def order(epoch, seed=0):
-        plan = Plan(range(20), 6, shuffle, seed)
-        return np.stack([plan[epoch * plan.steps + step] for step in range(plan.steps)])
+        options = config(shuffle=shuffle, seed=seed)
+        return np.stack([train_indices(range(20), options, 3 * epoch + step) for step in range(3)])
 
     assert np.array_equal(order(1), order(1))
     assert len(np.unique(order(0))) == 18

@@ -201,9 +201,7 @@ def test_what_claims_to_be_larger_than_any_photo_is_left_out(photos, monkeypatch
     save(photos / "larger.png", flat((50, 0, 0), size=(40, 51)))
     source = read_folder(str(photos))
     assert source.read(slice(None))[:, 0, 0, 0].tolist() == [40, 1, 2, 3, 10, 20]
-    assert source.notes == (
-        f"folder:{photos}: 1 files or folders left out: larger.png (more than 268 megapixels)",
-    )
+    assert source.notes == (f"folder:{photos}: 1 files or folders left out: larger.png (more than 268 megapixels)",)
     monkeypatch.undo()
     assert Image.MAX_IMAGE_PIXELS * 2 > 16320 * 12240  # a 200-megapixel camera's
 
@@ -283,7 +281,11 @@ def test_a_folder_without_a_readable_image_is_an_error_that_says_what_was_there(
 def test_too_few_images_a_file_and_a_missing_folder_are_errors(photos):
     (photos / "photo1.png").unlink()
     for path, error, message in (
-        (photos, ValueError, "at least 5 images of at least 16x16 pixels, uint8 (n, h, w, 3), are needed, got uint8 (4, 96, 96, 3)"),
+        (
+            photos,
+            ValueError,
+            "at least 5 images of at least 16x16 pixels, uint8 (n, h, w, 3), are needed, got uint8 (4, 96, 96, 3)",
+        ),
         (photos / "photo2.png", ValueError, "must be a folder, got a file"),
         (photos / "nowhere", FileNotFoundError, "no such folder"),
     ):

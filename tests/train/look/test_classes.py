@@ -89,7 +89,7 @@ def a_row_is_a_window_and_its_gates(watched, tmp_path):
         assert [gate.shape[1:3] for gate in gates] == [(10, 3), (5, 3), (3, 3), (2, 3)]
         for ax, gate in zip(stages, gates, strict=True):
             assert relative_error(np.asarray(ax.images[0].get_array()).T, np.asarray(gate)[0, ..., 0]) <= CLOSE
-            assert ax.images[0].get_clim() == limits(ax.images[0].get_array(), signed=False)
+            assert ax.images[0].get_clim() == limits(np.asarray(ax.images[0].get_array()), signed=False)
         label, answer = LABELS[18 + place], predicted[place]
         wrong = "" if label == answer else f", predicted {NAMES[answer]}"
         assert signal.get_title() == f"class {NAMES[label]}{wrong}"
