@@ -1,5 +1,6 @@
 """The curves of a run folder, and what all pictures have in common."""
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -16,20 +17,16 @@ from .runs import EpochMetrics
 from .text import data_title, printable
 
 COLOURS = {"train": "tab:blue", "test": "tab:orange"}
-# Matplotlib takes a letter from the first font that has it: these have those of most scripts, where one is installed.
-SCRIPTS = (
-    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "Yu Gothic", "Hiragino Sans", "Microsoft YaHei"),
-    *("PingFang SC", "Malgun Gothic", "Apple SD Gothic Neo", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
-    *("Arial Unicode MS", "Noto Sans", "Noto Sans Arabic", "Noto Sans Devanagari", "Nirmala UI", "Segoe UI Emoji"),
-    *("Noto Emoji", "Unifont"),
-)
+# Matplotlib takes a letter from the first font that has it; where one of these is installed, it has more than DejaVu.
+SCRIPTS = """Noto Sans CJK JP, Noto Sans CJK SC, Yu Gothic, Hiragino Sans, Microsoft YaHei, PingFang SC, Malgun Gothic,
+WenQuanYi Zen Hei, Arial Unicode MS, Noto Sans, Noto Sans Arabic, Noto Sans Devanagari, Nirmala UI, Unifont"""
 
 
 @cache
 def fonts() -> list[str]:
     """The installed fonts to take letters of file names from, by preference."""
     installed = set(font_manager.get_font_names())
-    return ["DejaVu Sans", *(name for name in SCRIPTS if name in installed)]
+    return ["DejaVu Sans", *(name for name in re.split(r",\s", SCRIPTS) if name in installed)]
 
 
 def new_figure(title: str, width: float, height: float) -> Figure:

@@ -30,21 +30,13 @@ AHEAD = 4  # batches that each process decodes ahead
 
 
 class Fed(NamedTuple):
-    """A batch of records on the device, before the task turns it into x and y.
+    """A batch of records on the device, before the task turns it into x and y."""
 
-    Attributes:
-        inputs: (n, ...), for the patch task images, uint8 (n, h, w, 3).
-        places: (b,), the batch's indices into ``inputs``.
-        indices: (b,), the batch's indices into the source.
-        real: (b,), False for what only fills up the last batch.
-        labels: (b,), or None where the source has none.
-    """
-
-    inputs: jax.Array
-    places: jax.Array
-    indices: jax.Array
-    real: np.ndarray
-    labels: jax.Array | None
+    inputs: jax.Array  # (n, ...), for the patch task images, uint8 (n, h, w, 3)
+    places: jax.Array  # (b,), the batch's indices into the inputs
+    indices: jax.Array  # (b,), the batch's indices into the source
+    real: np.ndarray  # (b,), False for what only fills up the last batch
+    labels: jax.Array | None  # (b,), or None where the source has none
 
 
 def eval_batches(images: range, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

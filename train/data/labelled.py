@@ -65,7 +65,8 @@ class Labelled(Source):
                 f"got {labels.dtype} {labels.shape}"
             )
         values, numbers = np.unique(labels, return_inverse=True)
-        if labels.dtype.kind != "U" and not np.array_equal(values, np.arange(len(values))) or len(values) < 2:
+        named = labels.dtype.kind == "U" or np.array_equal(values, np.arange(len(values)))
+        if not named or len(values) < 2:
             shown = ", ".join(map(str, values[:8])) + ", ..." * (len(values) > 8)
             raise ValueError(
                 f"{name}: {LABELS} must be whole numbers from 0 without gaps, or names, of at least 2 classes, "

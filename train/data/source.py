@@ -75,7 +75,7 @@ class Source:
                 f"{name}: at least {FEWEST} images of at least {PATCH}x{PATCH} pixels, uint8 (n, h, w, 3), are needed, "
                 f"got {first.dtype} {(count, *first.shape)}"
             )
-        self.shape: tuple[int, int] = first.shape[:2]
+        self.shape: tuple[int, int] = np.shape(first)[:2]
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -118,4 +118,5 @@ def rotation(x: float, y: float, z: float) -> np.ndarray:
     """
     (a, b, c), (d, e, f) = np.cos((x, y, z)), np.sin((x, y, z))
     first, second = np.array([[1, 0, 0], [0, a, -d], [0, d, a]]), np.array([[b, 0, -e], [0, 1, 0], [e, 0, b]])
-    return np.array([[c, -f, 0], [f, c, 0], [0, 0, 1]]) @ second @ first
+    third = np.array([[c, -f, 0], [f, c, 0], [0, 0, 1]])
+    return np.asarray(third @ second @ first)

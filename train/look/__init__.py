@@ -15,7 +15,7 @@ import numpy as np
 from flax_attn.networks.patch import PatchNetwork
 
 from ..config import Config, PatchConfig
-from ..data.source import PATCH
+from ..data.source import PATCH, Source
 from ..plots import save
 from ..runs import write_whole
 from ..tasks import Task
@@ -23,7 +23,7 @@ from ..tasks.patch import Patches, painted
 from .classes import finish_classes
 from .grid import ATTENTION, ROWS, Caption, in_turn
 from .picture import draw_images, look
-from .scores import ACTIVATION, Localisation, Read, fixed_patches, localise
+from .scores import ACTIVATION, Localisation, fixed_patches, localise
 
 SCORES = "localisation.json"
 
@@ -32,15 +32,11 @@ def finish(folder: Path, config: Config, task: Task, network: Any, source: Any) 
     """Writes scores and pictures of a trained network into its run folder; returns lines about them."""
     if not isinstance(config, PatchConfig):
         return finish_classes(folder, config, task, network, source)
-    (height, width), test = source.shape, np.asarray(source.test)
-
-    def read(places: np.ndarray) -> np.ndarray:
-        return source.read(test[places])
-
-    patches = fixed_patches(config, test, height, width)
-    scores = localise(network, read, patches, batch_size=config.batch_size)
+    height, width = source.shape
+    patches = fixed_patches(config, source)
+    scores = localise(network, source, patches, batch_size=config.batch_size)
     save_scores(folder / SCORES, scores, height, width)
-    save_attention(folder / ATTENTION, config, network, read, patches)
+    save_attention(folder / ATTENTION, config, network, source, patches)
     found = scores[ACTIVATION]
     return [
         f"class activation map: peak in the patch in {found.pointing:.3f} of {found.patched} test images with one "
@@ -58,12 +54,12 @@ def save_scores(path: Path, scores: dict[str, Localisation], height: int, width:
     write_whole(path, json.dumps({"image_size": [height, width], "maps": plain}, indent=2) + "\n")
 
 
-def save_attention(path: Path, config: PatchConfig, network: PatchNetwork, read: Read, patches: Patches) -> None:
+def save_attention(path: Path, config: PatchConfig, network: PatchNetwork, source: Source, patches: Patches) -> None:
     """Draws six images of the last full test batch: the tutorial's choice, or with a patch and without in turn."""
     start = max(len(patches.label) // config.batch_size - 1, 0) * config.batch_size
     label = patches.label[start : start + config.batch_size]
     chosen = start + (np.arange(len(label))[:ROWS] if config.patches == "article" else in_turn(label == 0))
-    x = np.asarray(painted(read(chosen), Patches(*(values[chosen] for values in patches))))
+    x = np.asarray(painted(source.read(source.test.start + chosen), Patches(*(values[chosen] for values in patches))))
     looked = look(network, x)
     order = " (tokens in article order)" if network.token_order == "article" else ""
     title = f"{config.network}: test images and the maps of the network{order}"

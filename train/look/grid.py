@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..plots import fonts, new_figure, save
+from ..plots import fonts, new_figure
 
 ATTENTION = "attention.png"  # in the folder of a run
 ROWS = 6  # of that picture
@@ -100,16 +99,10 @@ def _draw_map(figure: Figure, ax: Axes, column: Column, row: int) -> None:
     low, high = limits(values, column.signed)
     if column.under is not None:
         ax.imshow(column.under[row], extent=column.extent)
-    shown = ax.imshow(
-        values,
-        cmap="RdBu_r" if column.signed else "viridis",
-        vmin=low,
-        vmax=high,
-        extent=column.extent,
-        alpha=None if column.under is None else 0.6,
-        aspect="equal" if column.axes is None else "auto",
-        interpolation="nearest",
-    )
+    scale: dict[str, Any] = {"cmap": "RdBu_r" if column.signed else "viridis", "vmin": low, "vmax": high}
+    aspect: Literal["equal", "auto"] = "equal" if column.axes is None else "auto"
+    alpha = None if column.under is None else 0.6
+    shown = ax.imshow(values, extent=column.extent, aspect=aspect, alpha=alpha, interpolation="nearest", **scale)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(8, integer=True))
     if 0 < len(column.names) <= MOST_NAMES:

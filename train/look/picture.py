@@ -30,7 +30,7 @@ class Looked(NamedTuple):
 
     p: np.ndarray  # (b,), of a patch
     columns: list[Column]
-    dots: np.ndarray  # the cell (b, 2) whose attention is shown, NaN where it is the patch's
+    places: np.ndarray  # (b, h, w), the weights of the cells whose attention is shown
 
 
 def look(network: PatchNetwork, x: np.ndarray) -> Looked:
@@ -38,14 +38,14 @@ def look(network: PatchNetwork, x: np.ndarray) -> Looked:
     parts: list[dict[str, np.ndarray]] = []
     for image in x[:, None]:
         seen = observe(network, jnp.asarray(image))
-        places, dots = query_cells(image, np.asarray(seen.activation))
-        always = {"p": seen.p, "dots": dots, "attended": seen.attended, "activation": seen.activation}
+        places = query_cells(image, np.asarray(seen.activation))
+        always = {"p": seen.p, "places": places, "attended": seen.attended, "activation": seen.activation}
         recorded = recorded_maps(seen.recorded, seen.attended.shape, places, network.token_order)
         parts.append({name: np.asarray(array) for name, array in (always | recorded).items()})
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    p, dots, attended, activation = (found.pop(name) for name in always)
+    p, places, attended, activation = (found.pop(name) for name in always)
     shown = columns(x, attended, activation, np.asarray(network.final.kernel)[:, 0], found)
-    return Looked(p, shown, dots)
+    return Looked(p, shown, places)
 
 
 def columns(
@@ -70,20 +70,15 @@ def columns(
     ]
 
 
-def query_cells(x: np.ndarray, activation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The cells whose attention is shown: those of the patch, or the peak of the class activation (b, h, w).
+def query_cells(x: np.ndarray, activation: np.ndarray) -> np.ndarray:
+    """The weights (b, h, w), 1 in all, of the cells whose attention is shown.
 
-    Returns the weight of each cell (b, h, w), 1 in all, and the peaks (b, 2), NaN where there is a patch.
+    They are those of the patch, or the peak of the class activation (b, h, w) in an image without one.
     """
-    b, height, width = activation.shape
-    cells = at_centres(white_pixels(x))[:, :height, :width].astype(np.float32)
-    peaks = np.stack(np.unravel_index(activation.reshape(b, -1).argmax(1), (height, width)), axis=1).astype(float)
-    for image, peak in zip(cells, peaks, strict=True):
-        if image.any():
-            peak[:] = np.nan
-        else:
-            image[tuple(peak.astype(int))] = 1
-    return cells / cells.sum((1, 2), keepdims=True), peaks
+    cells = at_centres(white_pixels(x))[:, : activation.shape[1], : activation.shape[2]].astype(np.float32)
+    peaks = activation == activation.max((1, 2), keepdims=True)
+    cells = np.where(cells.any((1, 2), keepdims=True), cells, peaks)
+    return np.asarray(cells / cells.sum((1, 2), keepdims=True))
 
 
 def recorded_maps(recorded: Named, size: Size, places: np.ndarray, token_order: str) -> Named:
@@ -120,14 +115,14 @@ def _at_places(weights: jax.Array, places: jax.Array, *, size: Size, token_order
 def draw_images(title: str, x: np.ndarray, captions: Sequence[Caption], looked: Looked) -> Figure:
     """Draws a row per image (b, h, w, 3), with the patch outlined, or a dot at the peak of the class activation."""
     figure, count = draw(title, captions, looked.columns, PANEL), len(looked.columns)
-    for row, (image, dot) in enumerate(zip(x, looked.dots, strict=True)):
+    for row, (image, places) in enumerate(zip(x, looked.places, strict=True)):
         inside = np.argwhere(white_pixels(image))
+        dot = np.argwhere(places == places.max())[0] * CELL + CELL / 2
         for ax, column in zip(figure.axes[row * count : (row + 1) * count], looked.columns, strict=True):
             if column.kind == "bars":
                 continue
             if len(inside):
-                corner = inside[:, 1].min(), inside[:, 0].min()
-                ax.add_patch(Rectangle(corner, PATCH, PATCH, fill=False, color="gold", linewidth=1.5))
-            if np.isfinite(dot).all():
-                ax.plot(*(dot[::-1] * CELL + CELL / 2), "o", color="white", markeredgecolor="black", markersize=4)
+                ax.add_patch(Rectangle(inside.min(0)[::-1], PATCH, PATCH, fill=False, color="gold", linewidth=1.5))
+            else:
+                ax.plot(*dot[::-1], "o", color="white", markeredgecolor="black", markersize=4)
     return figure

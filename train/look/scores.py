@@ -1,7 +1,6 @@
 """How well the maps of a network find the patches of test images."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,13 +11,13 @@ import numpy as np
 from flax_attn.networks.patch import PatchNetwork
 
 from ..config import PatchConfig
+from ..data import Source
 from ..devices import Layout
 from ..tasks.patch import TEST, WHITE, Patches, article_patches, paint, painted, per_image_patches, split_key
 from .maps import detector_maps
 from .observe import MOST_BYTES, Named, Split, at_once, observe_split, over_batches
 
 CELL = 4  # pixels along a side of a map's cell: the attended map lies behind two poolings
-Read = Callable[[np.ndarray], np.ndarray]
 ACTIVATION, MEAN = "class_activation", "attended_mean"  # maps that every network has
 
 
@@ -34,22 +33,21 @@ class Localisation:
 
 
 def localise(
-    network: PatchNetwork, read: Read, patches: Patches, *, batch_size: int = 32, most_bytes: int = MOST_BYTES
+    network: PatchNetwork, source: Source, patches: Patches, *, batch_size: int = 32, most_bytes: int = MOST_BYTES
 ) -> dict[str, Localisation]:
     """Scores every map of ``network``: class activation, the attended map's mean over channels, and recorded maps.
 
-    ``read`` gives the uint8 images (b, h, w, 3) with some numbers (b,). Batches are smaller than ``batch_size`` where
-    their records would take more than ``most_bytes``.
+    ``patches`` are those of the test images of ``source``. Batches are smaller than ``batch_size`` where their records
+    would take more than ``most_bytes``.
     """
-    _, height, width, _ = read(np.array([0])).shape
 
     def score_batch(model: Split, indices: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
-        here = Patches(*(values[indices] for values in patches))
-        maps = _maps(model, layout.cut(read(indices)), jax.tree.map(layout.cut, here), network.token_order)
+        here = Patches(*(values[indices - source.test.start] for values in patches))
+        maps = _maps(model, layout.cut(source.read(indices)), jax.tree.map(layout.cut, here), network.token_order)
         return {name: score(np.asarray(values), here) for name, values in maps.items()}
 
-    batch_size = at_once(network, height, width, batch_size, most_bytes)
-    scores = over_batches(network, range(len(patches.label)), batch_size, score_batch)
+    batch_size = at_once(network, *source.shape, batch_size, most_bytes)
+    scores = over_batches(network, source.test, batch_size, score_batch)
     return {name: combine(each, patches.label) for name, each in scores.items()}
 
 
@@ -109,14 +107,15 @@ def average_precision(score: np.ndarray, label: np.ndarray) -> float:
 _per_image_patches = jax.jit(per_image_patches, static_argnums=(2, 3))
 
 
-def fixed_patches(config: PatchConfig, indices: np.ndarray, height: int, width: int) -> Patches:
-    """The patches of a run's whole test split (n,), the same after every epoch, from the images' indices (n,)."""
+def fixed_patches(config: PatchConfig, source: Source) -> Patches:
+    """The patches of a run's whole test split (n,), the same after every epoch."""
+    indices = np.asarray(source.test, np.int32)
     if config.patches == "article":  # the place in the batch decides
-        patches = article_patches(config.batch_size, height, width)
+        patches = article_patches(config.batch_size, *source.shape)
         patches = jax.tree.map(lambda values: values[np.arange(len(indices)) % config.batch_size], patches)
     else:
         key = split_key(jax.random.key(config.seed), TEST, 0)
-        patches = _per_image_patches(key, np.asarray(indices, np.int32), height, width)
+        patches = _per_image_patches(key, indices, *source.shape)
     return Patches(*map(np.asarray, patches))
 
 

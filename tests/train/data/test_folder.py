@@ -143,7 +143,7 @@ def test_the_range_of_16_bits_is_what_the_file_says(tmp_path, name):
 @pytest.mark.parametrize("dtype", ["int32", "uint32", "int16", "float32"])
 def test_pixels_of_unknown_range_are_refused(tmp_path, dtype):
     Image.fromarray(np.full((20, 20), 90, dtype)).save(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match="^pixels of unknown range: floating-point, signed, or wider than 16 bits$"):
+    with pytest.raises(ValueError, match=r"^pixels of unknown range: floating-point, signed, or wider than 16 bits$"):
         read_picture(tmp_path / "a.tif")
 
 
