@@ -32,12 +32,7 @@ def main(argv: Sequence[str]) -> int:
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="the folder of a finished run")
-    add(
-        *("image",),
-        metavar="IMAGE",
-        nargs="+",
-        help="an image of any format and size, whose central square is resized to the network's, or a folder of them",
-    )
+    add("image", metavar="IMAGE", nargs="+", help="an image, whose central square is taken, or a folder of images")
     add("--patch", metavar=("ROW", "COLUMN"), nargs=2, type=int, help="paint a white patch with this upper left corner")
     add("--out", metavar="FILE", help=f"the picture (default: RUN/{PICTURE}), numbered if there are several")
     options = parser.parse_args(argv)

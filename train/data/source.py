@@ -68,14 +68,14 @@ class Source:
         self.name, self.records, self.notes = name, records, tuple(notes)
         count = len(records)
         self.train, self.test = train or range(count * 4 // 5), test or range(count * 4 // 5, count)
-        first = records[0] if count else np.empty(0)
+        first: Any = records[0] if count else np.empty(0)
         image = first.dtype == np.uint8 and (first.ndim, *first.shape[2:]) == (3, 3)
         if count < FEWEST or not image or min(first.shape[:2]) < PATCH:
             raise ValueError(
                 f"{name}: at least {FEWEST} images of at least {PATCH}x{PATCH} pixels, uint8 (n, h, w, 3), are needed, "
                 f"got {first.dtype} {(count, *first.shape)}"
             )
-        self.shape: tuple[int, int] = np.shape(first)[:2]
+        self.shape: tuple[int, int] = first.shape[:2]
 
     @cached_property
     def identity(self) -> dict[str, Any]:

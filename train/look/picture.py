@@ -16,7 +16,7 @@ from ..data.source import PATCH
 from .grid import Caption, Column, draw
 from .maps import Size, detector_maps, gathered, kind_of, spread
 from .observe import Named, observe
-from .scores import CELL, at_centres, white_pixels
+from .scores import CELL, CENTRES, white_pixels
 
 CHANNELS = 3  # of the attended map that are shown
 ROUNDING = 100 * float(np.finfo(np.float32).eps)
@@ -75,7 +75,7 @@ def query_cells(x: np.ndarray, activation: np.ndarray) -> np.ndarray:
 
     They are those of the patch, or the peak of the class activation (b, h, w) in an image without one.
     """
-    cells = at_centres(white_pixels(x))[:, : activation.shape[1], : activation.shape[2]].astype(np.float32)
+    cells = white_pixels(x)[CENTRES][:, : activation.shape[1], : activation.shape[2]].astype(np.float32)
     peaks = activation == activation.max((1, 2), keepdims=True)
     cells = np.where(cells.any((1, 2), keepdims=True), cells, peaks)
     return np.asarray(cells / cells.sum((1, 2), keepdims=True))

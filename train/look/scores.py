@@ -18,6 +18,7 @@ from .maps import detector_maps
 from .observe import MOST_BYTES, Named, Split, at_once, observe_split, over_batches
 
 CELL = 4  # pixels along a side of a map's cell: the attended map lies behind two poolings
+CENTRES = np.s_[:, CELL // 2 :: CELL, CELL // 2 :: CELL]  # of cells, in pixels (n, h, w)
 ACTIVATION, MEAN = "class_activation", "attended_mean"  # maps that every network has
 
 
@@ -64,7 +65,7 @@ def score(maps: np.ndarray, patches: Patches) -> np.ndarray:
     black = np.zeros((n, height * CELL, width * CELL, 1), np.uint8)
     pixels = white_pixels(np.asarray(painted(black, Patches(np.ones(n, int), *patches[1:]))))
     covered = pixels.reshape(n, height, CELL, width, CELL).mean((2, 4))
-    return np.stack([pointing(maps, at_centres(pixels)), relative_energy(maps, covered), maps.max((1, 2))], axis=1)
+    return np.stack([pointing(maps, pixels[CENTRES]), relative_energy(maps, covered), maps.max((1, 2))], axis=1)
 
 
 def combine(scores: np.ndarray, label: Any) -> Localisation:
@@ -123,8 +124,3 @@ def white_pixels(x: np.ndarray) -> np.ndarray:
     """Which pixels of images (n, h, w, c) belong to a patch: no other is as bright."""
     white: np.ndarray = (x == WHITE).all(-1)
     return white
-
-
-def at_centres(pixels: np.ndarray) -> np.ndarray:
-    """The values of pixels (n, h, w) at the centres of a map's cells."""
-    return pixels[:, CELL // 2 :: CELL, CELL // 2 :: CELL]
