@@ -87,7 +87,7 @@ def test_a_run_fills_its_folder_and_learns(run):
 
 def test_the_weights_load_into_the_reference_and_agree(run):
     folder, archive, _ = run
-    images = open_source(f"npz:{archive}").images
+    images = open_source(f"npz:{archive}").records
     x = (images.astype(np.float32) - 128) / 128
     ours = build_network(PatchConfig(), *images.shape[1:3])
     flax_attn.from_torch(ours, folder / "model.safetensors")
@@ -256,7 +256,7 @@ def test_a_run_holds_its_folder_and_says_how_to_continue_when_interrupted(archiv
 
 
 def test_photographs_can_be_learned_from(tmp_path, photos):
-    images = open_source(f"npz:{photos}").images[:60]
+    images = open_source(f"npz:{photos}").records[:60]
     np.savez(tmp_path / "some.npz", images=images)
     assert main(words(tmp_path / "some.npz", tmp_path / "run", "--epochs", "4")) == 0
     metrics = read_metrics(tmp_path / "run")

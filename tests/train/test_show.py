@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from train import plots
 from train.config import PatchConfig
-from train.look.classes import draw_gates, draw_windows
-from train.look.picture import Caption, draw
-from train.plots import save_curves
+from train.look.classes import draw_confusion, draw_gates
+from train.look.grid import Caption, Column, draw
+from train.plots import save, save_curves
 from train.runs import EpochMetrics
 from train.show import Bar, looking, say
 from train.text import printable
@@ -58,9 +59,18 @@ def test_letters_that_pictures_lack_give_no_warning(tmp_path):
     draw_all(tmp_path, "\N{HIRAGANA LETTER A}")
 
 
+def test_letters_come_from_all_fonts_that_are_installed(monkeypatch):
+    monkeypatch.setattr(plots, "SCRIPTS", "No Such Font, STIXGeneral")
+    plots.fonts.cache_clear()
+    figure = plots.new_figure("title", 2, 2)
+    plots.fonts.cache_clear()
+    assert figure.texts[0].get_fontfamily() == ["DejaVu Sans", "STIXGeneral"]
+
+
 def draw_all(folder, name):
     save_curves(folder / "curves.png", PatchConfig(data=f"npz:{name}"), [METRICS])
-    draw_gates(folder / "gates.png", name, np.array([[0.2, 0.7], [0.5, 0.1]]), ("0", "1"))
-    gates = [np.ones((1, 5, 2)), np.zeros((1, 3, 2))]
-    draw_windows(folder / "windows.png", name, np.zeros((1, 5, 2)), gates, [Caption(r"class $\nothing$")])
-    draw(folder / "attention.png", name, np.zeros((1, 16, 16, 3)), [Caption(name)], [])
+    shown = printable(name)
+    save(draw_gates(name, np.array([[0.2, 0.7], [0.5, 0.1]]), ("0", shown)), folder / "gates.png")
+    save(draw_confusion(name, np.eye(2, dtype=int), ("0", shown)), folder / "confusion.png")
+    images = Column(shown, np.zeros((1, 16, 16, 3)), "image")
+    save(draw(name, [Caption(shown)], [images, images], (2, 2)), folder / "attention.png")

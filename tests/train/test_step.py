@@ -21,7 +21,7 @@ OPTIMIZER = optax.adam(1e-3)  # one for all tests: a step is compiled for its op
 
 
 def new_state(source, **options):
-    network = build_network(PatchConfig(**options), *source.images.shape[1:3])
+    network = build_network(PatchConfig(**options), *source.records.shape[1:3])
     return create_state(network, OPTIMIZER)
 
 
@@ -32,7 +32,7 @@ def copied(state):
 def fed(source, indices, real=None):
     """A batch of images, whose places among all are their indices."""
     places = np.array(indices)
-    return Fed(source.images, places, places, np.ones(len(places), bool) if real is None else real, None)
+    return Fed(source.records, places, places, np.ones(len(places), bool) if real is None else real, None)
 
 
 def leaves(tree):
@@ -123,9 +123,9 @@ def test_dropout_follows_from_the_seed_and_the_number_of_steps(source):
 
 
 def test_the_rules_give_the_labels_that_they_say(source):
-    article = draw_batch(source.images[:10], np.arange(10), KEY, "article")
+    article = draw_batch(source.records[:10], np.arange(10), KEY, "article")
     assert article[1].tolist() == [1, 1, 1, 0, 1, 0, 1, 1, 0, 1]
-    x, y = draw_batch(source.images, np.arange(40), KEY, "per_image")
+    x, y = draw_batch(source.records, np.arange(40), KEY, "per_image")
     assert np.array_equal(y == 1, (x == 1).all(-1).any((1, 2)))
 
 
@@ -145,5 +145,5 @@ def test_bfloat16_computes_narrow_and_keeps_parameters_wide(source):
     new, scores = jax.eval_shape(partial(train_step, task=PER_IMAGE), state, fed(source, batch), 0, KEY)
     assert {x.dtype.name for x in jax.tree.leaves(new.params)} == {"float32"}
     assert scores.error.dtype == jnp.float32
-    p, attended = jax.eval_shape(lambda state, x: network_of(state)(x), state, jnp.zeros(source.images.shape))
+    p, attended = jax.eval_shape(lambda state, x: network_of(state)(x), state, jnp.zeros(source.records.shape))
     assert (attended.dtype, p.dtype) == (jnp.bfloat16, jnp.float32)

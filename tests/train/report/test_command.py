@@ -190,7 +190,7 @@ def begun(finished, tmp_path):
 
 def test_other_images_are_noticed_before_anything_is_trained(begun, capsys, other_source, trainers):
     trainers()
-    np.savez(begun / "small.npz", images=other_source.images)
+    np.savez(begun / "small.npz", images=other_source.records)
     assert report(begun / "small.npz", begun) == 2
     assert "is not what the run in" in capsys.readouterr().err
 

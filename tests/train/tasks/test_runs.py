@@ -31,6 +31,7 @@ FILES = [
     "checkpoints",
     "config.json",
     "confusion.json",
+    "confusion.png",
     "curves.png",
     "data.json",
     "machine.json",
