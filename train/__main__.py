@@ -5,23 +5,33 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 
+from .data.feed import DataError
 from .devices import use_all_cores
+from .signals import INTERRUPTED
+from .text import EXHAUSTED, first_line
 
 # Commands other than training; the ``main`` of their modules takes the words that follow and returns the exit status.
 COMMANDS = {"attend": "train.attend", "compare": "train.compare", "report": "train.report.command"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit status."""
+    """Runs the command and returns its exit status: 1 where it fails, 2 for bad input."""
     use_all_cores()
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        commands = ", ".join(COMMANDS)
-        print(f"error: expected an option or one of the commands {commands}, got {words[0]!r}", file=sys.stderr)
-        return 2
-    module = COMMANDS[words.pop(0)] if words and words[0] in COMMANDS else "train.training"
-    command: Callable[[Sequence[str]], int] = importlib.import_module(module).main
-    return command(words)
+    name = words.pop(0) if words and words[0] in COMMANDS else "training"
+    command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS.get(name, "train.training")).main
+    try:
+        return command(words)
+    except (ValueError, FileNotFoundError) as error:
+        status, line = 2, f"error: {error}"
+    except ImportError:
+        status, line = 2, f"error: {name} needs PyTorch: pip install -e '.[torch]'"
+    except (OSError, DataError, *EXHAUSTED) as error:
+        status, line = 1, f"error: {first_line(error)}"
+    except KeyboardInterrupt:
+        status, line = INTERRUPTED, "stopped before the end"
+    print(line, file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

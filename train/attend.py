@@ -1,36 +1,40 @@
 """``python -m train attend RUN IMAGE...``: draws the attention of a trained network on one's own images."""
 
 import argparse
+import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from .data.folder import find_files
 from .data.picture import read_picture
 from .data.source import PATCH
+from .look.grid import Caption
 from .look.observe import load_run
-from .look.picture import Caption, draw, look
+from .look.picture import draw_images, look
+from .plots import save
 from .tasks.patch import Patches, painted
 from .text import printable
 
-MOST = 64  # images in one picture
+PAGE = 12  # images in one picture
 PICTURE = "attend.png"
 FORMATS = (".png", ".jpg", ".webp", ".pdf", ".svg")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draws the picture and prints the predictions; returns 0, or 2 for bad input."""
+    """Draws the pictures and prints the predictions; returns 0, or 2 for bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m train attend",
-        description="Draws images beside the maps of a trained network: the attended map, the class activation map "
-        "and its attention.",
+        description="Draws images beside the maps of a trained network: the class activation map, the attended map "
+        "and its attention. The predictions go into a CSV file beside the picture.",
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="the folder of a finished run")
-    add("image", metavar="IMAGE", nargs="+", help="any format and size; the central square is resized to the network's")
+    add("image", metavar="IMAGE", nargs="+", help="an image, whose central square is taken, or a folder of images")
     add("--patch", metavar=("ROW", "COLUMN"), nargs=2, type=int, help="paint a white patch with this upper left corner")
-    add("--out", metavar="FILE", help=f"the picture (default: RUN/{PICTURE}); overwritten if it exists")
+    add("--out", metavar="FILE", help=f"the picture (default: RUN/{PICTURE}), numbered if there are several")
     options = parser.parse_args(argv)
     try:
         lines = attend(options.run, options.image, options.out, options.patch)
@@ -43,40 +47,48 @@ def main(argv: Sequence[str]) -> int:
 
 def attend(run: str, images: Sequence[str], out: str | None = None, corner: Sequence[int] | None = None) -> list[str]:
     """Draws images and the maps of a run's network, with a white patch at ``corner`` if one is given."""
-    path = Path(run) / PICTURE if out is None else _check_out(Path(out))
-    if len(images) > MOST:
-        raise ValueError(f"IMAGE must be at most {MOST} images, got {len(images)}")
+    path = Path(run) / PICTURE if out is None else Path(out)
+    if out is not None and (path.suffix.lower() not in FORMATS or path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(
+            f"--out must be a file in an existing folder, ending in one of {' '.join(FORMATS)}, got {path}"
+        )
     trained = load_run(run)
-    photos = read_photos(images, trained.height, trained.width)
+    names, photos = read_photos(images, trained.height, trained.width)
     x = np.asarray(painted(photos, _patches(corner, photos)))
-    p, columns = look(trained.network, x)
-    shown = list(zip(map(printable, images), p, strict=True))
-    captions = [Caption(f"{_short(Path(name).name)}\np = {each:.3f}") for name, each in shown]
-    draw(path, f"{trained.config.network} of {run}", x, captions, columns)
-    return [*(f"{name}: p = {each:.4f}" for name, each in shown), printable(path)]
+    predictions: list[tuple[str, str]] = []
+    written = []
+    for start in range(0, len(x), PAGE):
+        looked = look(trained.network, x[start : start + PAGE])
+        here = [(name, f"{p:.4f}") for name, p in zip(names[start : start + PAGE], looked.p, strict=True)]
+        captions = [Caption(f"{_short(Path(name).name)}\np = {p}") for name, p in here]
+        page = path if len(x) <= PAGE else path.with_stem(f"{path.stem}-{start // PAGE + 1}")
+        title = f"{trained.config.network} of {run}"
+        save(draw_images(title, x[start : start + PAGE], captions, looked), page)
+        predictions += here
+        written.append(page)
+    table = path.with_suffix(".csv")
+    with table.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("image", "p"), *predictions])
+    return [*(f"{name}: p = {p}" for name, p in predictions), *map(printable, [*written, table])]
 
 
-def read_photos(paths: Sequence[str], height: int, width: int) -> np.ndarray:
-    """Reads images of any format and size as uint8 (n, height, width, 3); an error names all that are unreadable."""
-    images, problems = [], []
-    for path in paths:
-        try:
-            images.append(read_picture(Path(path), height, width))
-        except ValueError as error:
-            problems.append(f"{printable(path)}: {error}")
-    if problems:
-        raise ValueError("IMAGE must be a readable image, got " + "; ".join(problems))
-    return np.stack(images)
-
-
-def _check_out(path: Path) -> Path:
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"--out must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {path}")
-    if path.is_dir():
-        raise ValueError(f"--out must be a file, got the folder {path}")
-    if not path.parent.is_dir():
-        raise ValueError(f"--out must be in a folder that exists, got {path}")
-    return path
+def read_photos(paths: Sequence[str], height: int, width: int) -> tuple[list[str], np.ndarray]:
+    """Reads images, and those in folders, as uint8 (n, height, width, 3); names on stderr those that are left out."""
+    names, images, left_out = [], [], []
+    for path in map(Path, paths):
+        files, unread = find_files(path) if path.is_dir() else ([path], [])
+        left_out += [f"{printable(path)}: {name}" for name in unread]
+        for file in files:
+            try:
+                images.append(read_picture(file, height, width))
+                names.append(printable(file))
+            except ValueError as error:
+                left_out.append(f"{printable(file)}: {error}")
+    if not images:
+        raise ValueError("IMAGE must be a readable image, got " + ("; ".join(left_out) or "an empty folder"))
+    if left_out:
+        print(f"left out: {'; '.join(left_out)}", file=sys.stderr)
+    return names, np.stack(images)
 
 
 def _patches(corner: Sequence[int] | None, photos: np.ndarray) -> Patches:

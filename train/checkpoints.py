@@ -1,13 +1,14 @@
 """Checkpoints of a run: everything needed to resume bit-identically.
 
-A checkpoint is a folder named by its step: ``state`` as orbax writes it, ``place``, ``metrics`` and the digest of each
-file. It is written under another name, flushed to the disk and then renamed; one that changed afterwards is refused.
+A checkpoint is a folder named by its step: ``state`` as orbax writes it, ``place``, and at last the digest of each
+file. It is written under another name, flushed to the disk and then renamed; after a kill in between the next process
+does the rest. One that changed afterwards is refused.
 """
 
 import dataclasses
 import hashlib
 import json
-import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,9 @@ from .runs import read_json, sync
 from .step import TrainState
 from .text import first_line
 
-STATE, PLACE, METRICS, DIGESTS = "state", "place/metadata", "metrics/metrics", "digests.json"
-ERROR = "test_error"
-SAVING = ".saving"  # in the folder of checkpoints, the one that is being written
-DELETED = "deleted"  # in the same folder, what is about to be deleted
-UNDIGESTED = (DIGESTS, "_CHECKPOINT_METADATA", "commit_success.txt")  # the last two of earlier versions
+STATE, PLACE, DIGESTS = "state", "place/metadata", "digests.json"
+SAVING, DELETED = ".saving", "deleted"  # in the same folder, what is being written, and what is being deleted
+UNDIGESTED = ("_CHECKPOINT_METADATA", "commit_success.txt")  # of earlier versions, which changed them later
 SPARE = 1 << 20  # bytes beside the arrays: descriptions, digests, partly filled blocks
 
 
@@ -38,114 +37,81 @@ class Place:
 
     step: int = 0  # training steps taken
     epochs: int = 0  # complete epochs, their test included
-    tally: tuple[int, float, float] = (0, 0.0, 0.0)  # of the epoch under way
-    speed: float = 0.0  # images per second in that epoch, once its training is done
+    tally: tuple[Any, ...] = ()  # of the epoch under way
 
 
 class Checkpoints:
-    """The checkpoints in a folder: the last ``keep``, and the one with the smallest test error."""
+    """The last ``keep`` checkpoints of a run, in a folder."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self._keep = folder.absolute(), keep
+        self._saving = self.folder / SAVING
 
-    def save(self, state: TrainState, place: Place, test_error: float | None = None) -> None:
+    def save(self, state: TrainState, place: Place) -> None:
         """Saves, in place of a checkpoint of the same step; if it raises `SaveError`, the others are as they were."""
         arrays = _arrays(state)
-        saving, target = self.folder / SAVING, self.folder / str(place.step)
         try:
-            shutil.rmtree(saving, ignore_errors=True)
-            saving.mkdir(parents=True)
-            _check_space(saving, 2 * sum(array.nbytes for array in arrays.values()) + SPARE)
+            shutil.rmtree(self._saving, ignore_errors=True)
+            self._saving.mkdir(parents=True)
+            # A full disk is found here, as orbax would print a traceback per array.
+            (self._saving / "space").write_bytes(bytes(2 * sum(array.nbytes for array in arrays.values()) + SPARE))
+            (self._saving / "space").unlink()
             with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-                checkpointer.save(saving / STATE, args=ocp.args.StandardSave(arrays))
-            _write_json(saving / PLACE, dataclasses.asdict(place))
-            if test_error is not None:
-                _write_json(saving / METRICS, {ERROR: test_error})
-            _write_json(saving / DIGESTS, _digests(saving))
-            for path in (*saving.rglob("*"), saving):
-                sync(path)
-            if target.exists():
-                self._set_deleted(place.step)
-            saving.rename(target)
-            sync(self.folder)
-            self._delete_old()
+                checkpointer.save(self._saving / STATE, args=ocp.args.StandardSave(arrays))
+            (self._saving / PLACE).parent.mkdir()
+            (self._saving / PLACE).write_text(json.dumps(dataclasses.asdict(place)))
+            (self._saving / DIGESTS).write_text(json.dumps(_digests(self._saving)))
+            self._publish()
+            for step in steps_in(self.folder)[: -self._keep]:
+                self._delete(self.folder / str(step))
         except Exception as error:  # orbax and tensorstore have many kinds of them for a full disk
+            shutil.rmtree(self._saving, ignore_errors=True)
             raise SaveError(first_line(error)) from error
-        finally:
-            shutil.rmtree(saving, ignore_errors=True)
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Place]:
-        """Reads a checkpoint, which `choose` has found sound, with the structure, dtypes and devices of ``like``."""
-        wanted = {
-            name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
-            for name, array in _arrays(like).items()
-        }
+        """Reads a checkpoint, which `newest` has found sound, with the structure, dtypes and devices of ``like``."""
+        wanted, folder = _arrays(like), self.folder / str(step)
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            arrays = checkpointer.restore(self.folder / str(step) / STATE, args=ocp.args.StandardRestore(wanted))
+            arrays = checkpointer.restore(folder / STATE, args=ocp.args.StandardRestore(wanted))
         leaves = [
             jax.random.wrap_key_data(arrays[name], impl=jax.random.key_impl(leaf)) if _is_key(leaf) else arrays[name]
             for name, leaf in zip(wanted, jax.tree.leaves(like), strict=True)
         ]
-        place = read_json(self.folder / str(step) / PLACE)
+        place = read_json(folder / PLACE)
         state: TrainState = jax.tree.unflatten(jax.tree.structure(like), leaves)
-        return state, Place(**{**place, "tally": tuple(place["tally"])})
+        return state, Place(place["step"], place["epochs"], tuple(place["tally"]))
 
-    def choose(self, *, older: bool) -> tuple[int | None, list[str]]:
-        """Chooses the newest checkpoint, if any, and removes what an earlier process left; with notes for the user.
-
-        Raises ``ValueError`` where it is damaged, unless ``older`` allows to set it aside for the one before.
-        """
-        self._take_back()
-        problems = {path: problems_of(path) for path in (self.folder / str(step) for step in steps_in(self.folder))}
-        newest = next(reversed(problems), None)
-        sound = [path for path, found in problems.items() if not found]
-        if newest is not None and problems[newest] and not older:
-            then = f"continue from {sound[-1]}" if sound else "start over, as there is none before it"
-            told = f"checkpoint {newest} is damaged: {'; '.join(problems[newest])}"
-            raise ValueError(f"{told}; --resume-older would {then}")
-        damaged = [path for path, found in problems.items() if found]
-        notes = [f"{path} is damaged and was moved to {_set_aside(path)}" for path in damaged]
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if not path.name.isdecimal():
-                shutil.rmtree(path, ignore_errors=True)
-        return (int(sound[-1].name) if sound else None), notes
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint, if there is one; raises ``ValueError`` where it is damaged."""
+        if not problems_of(self._saving):  # a process was killed between its completion and its publication
+            self._publish()
+        steps = steps_in(self.folder)
+        if steps and (problems := problems_of(self.folder / str(steps[-1]))):
+            path = self.folder / str(steps[-1])
+            then = f"continue from {steps[-2]}" if steps[1:] else "start over, as there is none before it"
+            remedy = f"to {then}, move it away: mv {shlex.quote(str(path))} {shlex.quote(f'{path}-damaged')}"
+            raise ValueError(f"checkpoint {path} is damaged: {'; '.join(problems)}; {remedy}")
+        return max(steps, default=None)
 
     def last_good(self) -> str:
         steps = steps_in(self.folder)
         return f"the last good checkpoint is {self.folder / str(steps[-1])}" if steps else "there is no checkpoint yet"
 
-    def _delete_old(self) -> None:
-        steps = steps_in(self.folder)
-        tested = [step for step in steps if (self.folder / str(step) / METRICS).exists()]
-        errors = {step: read_json(self.folder / str(step) / METRICS)[ERROR] for step in tested}
-        best = min(tested, key=errors.__getitem__, default=None)
-        for step in steps[: -self._keep]:
-            if step != best:
-                self._set_deleted(step)
-        shutil.rmtree(self.folder / DELETED, ignore_errors=True)
+    def _publish(self) -> None:
+        """Gives a completely written checkpoint its name, once it is on the disk."""
+        for path in (*self._saving.rglob("*"), self._saving):
+            sync(path)
+        target = self.folder / str(read_json(self._saving / PLACE)["step"])
+        self._delete(target)  # a kill from here on is made good by the next `newest`
+        self._saving.rename(target)
+        sync(self.folder)
 
-    def _set_deleted(self, step: int) -> None:
-        """Takes away a checkpoint's name at once: deleting its files is not atomic."""
-        (self.folder / DELETED).mkdir(exist_ok=True)
-        (self.folder / str(step)).rename(self.folder / DELETED / str(step))
-
-    def _take_back(self) -> None:
-        """Gives the newest checkpoint its name again, where a process was killed while it was being replaced."""
-        last = max(steps_in(self.folder / DELETED), default=-1)
-        newer = last > max(steps_in(self.folder), default=-1)
-        if newer and not problems_of(self.folder / DELETED / str(last)):
-            (self.folder / DELETED / str(last)).rename(self.folder / str(last))
-
-
-def _check_space(folder: Path, size: int) -> None:
-    """Raises ``OSError`` for a full disk, for which orbax would print a traceback per array."""
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise OSError(f"the disk is full: {size / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
-    if hasattr(os, "posix_fallocate"):  # also finds quotas and limits
-        with (folder / "space").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-        (folder / "space").unlink()
+    def _delete(self, checkpoint: Path) -> None:
+        """Deletes a checkpoint, if it is there; takes away its name first, as deleting its files is not atomic."""
+        if checkpoint.exists():
+            shutil.rmtree(self.folder / DELETED, ignore_errors=True)
+            checkpoint.rename(self.folder / DELETED)
+            shutil.rmtree(self.folder / DELETED, ignore_errors=True)
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -168,24 +134,9 @@ def problems_of(checkpoint: Path) -> list[str]:
     ]
 
 
-def _set_aside(checkpoint: Path) -> Path:
-    """Moves a damaged checkpoint to a folder beside the others, and returns its new path."""
-    folder = checkpoint.parent.with_name(f"{checkpoint.parent.name}-damaged")
-    folder.mkdir(exist_ok=True)
-    number = sum(path.name.startswith(checkpoint.name) for path in folder.iterdir())
-    return checkpoint.rename(folder / (f"{checkpoint.name}-{number}" if number else checkpoint.name))
-
-
 def _digests(checkpoint: Path) -> dict[str, str]:
     files = {path.relative_to(checkpoint).as_posix(): path for path in sorted(checkpoint.rglob("*")) if path.is_file()}
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if name not in UNDIGESTED
-    }
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(values) + "\n")
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 
 def _arrays(state: TrainState) -> dict[str, jax.Array]:

@@ -1,11 +1,9 @@
 """The options of a run: a dataclass per task, which is the command line, ``config.json`` and the presets at once."""
 
-import dataclasses
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -15,7 +13,6 @@ from flax_attn.registry import BLOCKS
 
 NETWORKS = ["cnn", *flax_attn.list_blocks()]
 TaskName = Literal["patch", "channel", "sensor"]
-Options = TypeVar("Options")
 
 
 def told_default(text: str, metavar: str | None = None) -> Any:
@@ -44,7 +41,7 @@ class Config:
         dtype: Dtype of the network's computation; parameters and loss are always float32.
         seed: Seed of the weights, the patches, the order in training and dropout.
         save_steps: Steps between checkpoints within an epoch; 0 saves only after each epoch and when stopped.
-        keep: Number of latest checkpoints to keep, besides the one with the smallest test error.
+        keep: Number of latest checkpoints to keep.
         tensorboard: Whether to write event files for TensorBoard, into the run folder's tensorboard.
         run_dir: The folder for results, new or empty.
     """
@@ -170,15 +167,6 @@ def check(config: Config) -> None:
             raise ValueError(f"{flag(name)} needs --network {' or '.join(tokens)}, got --network {config.network}")
 
 
-def read_options(kind: type[Options], program: str, argv: Sequence[str], default: Any = None) -> Options:
+def read_options(kind: Any, program: str, argv: Sequence[str], **more: Any) -> Any:
     """The options of a command, by the fields of ``kind``; ends the process after ``--help`` or a bad option."""
-    try:
-        options: Options = tyro.cli(kind, prog=program, args=list(argv), default=default)
-        return options
-    except SystemExit as stop:
-        if stop.code:
-            shown: Any = kind if default is None else default
-            fields = [*dataclasses.fields(getattr(default, "config", shown)), *dataclasses.fields(shown)]
-            names = dict.fromkeys(flag(field.name) for field in fields if field.name != "config")
-            print(f"usage: {program} [--help] {' '.join(f'[{name} ...]' for name in names)}", file=sys.stderr)
-        raise
+    return tyro.cli(kind, prog=program, args=list(argv), **more)

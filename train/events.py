@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -44,13 +43,6 @@ class Events:
         for name, value in vars(metrics).items():
             if name != "epoch":
                 self._write(metrics.epoch * self._steps, summary=summary.scalar(f"epoch/{name}", value))
-
-    def add_pictures(self) -> None:
-        for name in ("curves", "attention"):
-            with Image.open(self._path / f"{name}.png") as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-            image = summary.image(name, pixels, dataformats="HWC")
-            self._write(len(self._rates), summary=image)
 
     def _write(self, step: int, **content: Any) -> None:
         self._writer.write_event(Event(wall_time=time.time(), step=step, **content))

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -36,11 +36,13 @@ class StoppedError(Exception):
 
 @dataclasses.dataclass
 class Tally:
-    """Means over batches, weighted by their number of images."""
+    """Means over batches, weighted by their number of images, and the speed."""
 
     images: int = 0
     errors: float = 0.0  # the sum of the images' errors
     right: float = 0.0  # how many were classified correctly
+    timed: int = 0  # how many of the images took these
+    seconds: float = 0.0
 
     def add(self, error: float, accuracy: float, images: int) -> None:
         """Adds the means over a batch of ``images``."""
@@ -50,15 +52,16 @@ class Tally:
 
     @property
     def error(self) -> float:
-        return self.errors / self.images if self.images else math.nan
+        return self.errors / self.images
 
     @property
     def accuracy(self) -> float:
-        """The accuracy so far, NaN before the first batch."""
-        return self.right / self.images if self.images else math.nan
+        return self.right / self.images
 
-    def __str__(self) -> str:
-        return f"error {self.error:.4f} accuracy {self.accuracy:.3f}"
+    @property
+    def speed(self) -> float:
+        """Images per second."""
+        return self.timed / max(self.seconds, 1e-9)
 
 
 class Run:
@@ -78,7 +81,7 @@ class Run:
         self.task = task_of(config)
         self.steps = len(source.train) // config.batch_size  # per epoch
         self.place = Place()  # of the state in the run
-        self.rate = learning_rate(config, config.epochs * self.steps if total_steps is None else total_steps)
+        self.rate = learning_rate(config.schedule, config.learning_rate, total_steps or config.epochs * self.steps)
         network = self.task.build(config, source) if network is None else network
         self.layout = Layout(config.batch_size)
         self.state = self.layout.copy(create_state(network, adam(self.rate)))
@@ -89,104 +92,72 @@ class Run:
     def train_epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Fed, Scores]]:
         """Takes the training steps of an epoch, counted from 0, beginning with step ``first`` of it."""
         for fed in self.feed.train(epoch, first):
-            self.state, scores = train_step(
-                self.state, fed.inputs, fed.places, fed.indices, epoch, self.key, task=self.task, labels=fed.labels
-            )
+            self.state, scores = train_step(self.state, fed, epoch, self.key, task=self.task)
             yield fed, scores
 
     def test(self) -> Iterator[tuple[Fed, Scores]]:
         for fed in self.feed.test():
-            real = self.layout.cut(fed.real)
-            scores = eval_step(
-                self.state, fed.inputs, fed.places, fed.indices, real, self.key, task=self.task, labels=fed.labels
-            )
-            yield fed, scores
+            yield fed, eval_step(self.state, fed._replace(real=self.layout.cut(fed.real)), self.key, task=self.task)
 
     def at_rate(self, step: int) -> str:
         return f"at learning rate {float(self.rate(step)):.3g}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """A run with its logs, checkpoints and progress bar; ``stop`` says when to save and exit."""
+def fit(
+    run: Run, folder: RunFolder, checkpoints: Checkpoints, bar: Bar, stop: Stop, events: "Events | None" = None
+) -> None:
+    """Trains from ``run.place`` to the last epoch.
 
-    run: Run
-    folder: RunFolder
-    checkpoints: Checkpoints
-    events: "Events | None"
-    bar: Bar
-    stop: Stop
+    Raises `NonFiniteError`; or `StoppedError`, as soon as ``stop`` has asked for it and a checkpoint is saved.
+    """
+    config = run.config
+    logs: list[Any] = [folder] if events is None else [folder, events]
 
-    def fit(self) -> None:
-        """Trains to the last epoch, unless it raises `NonFiniteError` or `StoppedError`."""
-        run, epochs = self.run, self.run.config.epochs
-        for epoch in range(run.place.epochs, epochs):
-            train, speed = self._train(epoch)
-            test = self._test(epoch)
-            metrics = EpochMetrics(epoch + 1, train.error, train.accuracy, test.error, test.accuracy, speed)
-            self.folder.add_epoch(metrics)
-            if self.events is not None:
-                self.events.add_epoch(metrics)
-            self.bar.note(epoch_line(metrics, epochs, run.source.unit))
-            run.place = Place(run.place.step, epoch + 1)
-            self._save(test.error)
-
-    def _train(self, epoch: int) -> tuple[Tally, float]:
-        """Trains an epoch, or the rest of it, and returns its scores and the images per second."""
-        run = self.run
-        tally, first = Tally(*run.place.tally), run.place.step - epoch * run.steps
-        if first == run.steps:  # stopped during the test
-            return tally, run.place.speed
-        began, timed = time.perf_counter(), run.steps - first
-        for done, (fed, scores) in enumerate(run.train_epoch(epoch, first), first + 1):
-            error = self._add(tally, scores, fed, epoch, "train")
-            run.place = Place(run.place.step + 1, epoch, dataclasses.astuple(tally))
-            self.folder.add_step(run.place.step, error)
-            if self.events is not None:
-                self.events.add_step(run.place.step, error)
-            if done == first + 1 < run.steps:  # compiled by now
-                began, timed = time.perf_counter(), run.steps - done
-            due = run.config.save_steps and done % run.config.save_steps == 0
-            if done < run.steps and (self.stop or due):  # else the test comes first
-                self._save()
-        speed = timed * run.config.batch_size / max(time.perf_counter() - began, 1e-9)
-        run.place = dataclasses.replace(run.place, speed=speed)
-        return tally, speed
-
-    def _test(self, epoch: int) -> Tally:
-        tally = Tally()
-        for fed, scores in self.run.test():
-            if self.stop:
-                self._save()  # from before the test, which starts over
-            self._add(tally, scores, fed, epoch, "test")
-        return tally
-
-    def _add(self, tally: Tally, scores: Scores, fed: Fed, epoch: int, part: str) -> float:
-        """Adds a batch to the tally, shows how it goes, and returns the batch's error."""
-        # Waits for the step: with some 30 of them under way XLA's CPU devices would deadlock.
-        error, at, step = float(scores.error), f"epoch {epoch + 1}", self.run.place.step
-        if not math.isfinite(error):
-            where = f"{at}, step {step % self.run.steps + 1}" if part == "train" else f"the test after {at}"
-            raise NonFiniteError(f"non-finite loss ({error}) in {where}, {self.run.at_rate(step)}")
-        tally.add(error, float(scores.accuracy), int(fed.real.sum()))
-        self.bar.advance(f"{at}/{self.run.config.epochs}", scores=f"{part} {tally}")
-        return error
-
-    def _save(self, test_error: float | None = None) -> None:
-        """Saves, then exits if asked to; a failed save is reported and training continues."""
-        run = self.run
+    def save() -> None:
         floats = [leaf for leaf in jax.tree.leaves(run.state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
         if not all(np.isfinite(leaf).all() for leaf in floats):
             raise NonFiniteError(f"non-finite state after step {run.place.step}, {run.at_rate(run.place.step - 1)}")
-        self.folder.sync()  # a checkpoint relies on the logs' lines
+        folder.sync()  # a checkpoint relies on the logs' lines
         try:
-            self.checkpoints.save(run.state, run.place, test_error)
+            checkpoints.save(run.state, run.place)
         except SaveError as error:
-            self.bar.note(f"a checkpoint could not be written ({error}); {self.checkpoints.last_good()}")
-        leave_if_asked(self.stop)
+            bar.note(f"a checkpoint could not be written ({error}); {checkpoints.last_good()}")
+        if stop:
+            raise StoppedError
 
-
-def leave_if_asked(stop: Stop) -> None:
-    """Raises `StoppedError` where the run, which has saved, was asked to stop."""
-    if stop:
-        raise StoppedError
+    for epoch in range(run.place.epochs, config.epochs):
+        name, end = f"epoch {epoch + 1}", (epoch + 1) * run.steps
+        train, test, first = Tally(*run.place.tally), Tally(), run.place.step + 1
+        began = time.perf_counter()
+        for step, (_, scores) in enumerate(run.train_epoch(epoch, first - 1 - epoch * run.steps), first):
+            # Waits for the step: with some 30 of them under way XLA's CPU devices would deadlock.
+            error = float(scores.error)
+            if not math.isfinite(error):
+                where = f"{name}, step {step - epoch * run.steps}, {run.at_rate(step - 1)}"
+                raise NonFiniteError(f"non-finite loss ({error}) in {where}")
+            train.add(error, float(scores.accuracy), config.batch_size)
+            now = time.perf_counter()
+            if step > first or (step == end and not train.timed):  # the first one of a process compiles
+                train.timed += config.batch_size
+                train.seconds += now - began
+            began = now
+            run.place = Place(step, epoch, dataclasses.astuple(train))
+            for log in logs:
+                log.add_step(step, error)
+            bar.count(f"{name}/{config.epochs}", scores=f"train error {train.error:.4f}")
+            due = config.save_steps and (step - epoch * run.steps) % config.save_steps == 0
+            if step < end and (stop or due):  # else the test comes first
+                save()
+        for fed, scores in run.test():
+            if stop:  # saves the state before the test, which starts over
+                save()
+            test.add(float(scores.error), float(scores.accuracy), int(fed.real.sum()))
+            bar.count(f"{name}/{config.epochs}", scores=f"test error {test.error:.4f}")
+        if not math.isfinite(test.error):
+            raise NonFiniteError(f"non-finite loss ({test.error}) in the test after {name}, {run.at_rate(end - 1)}")
+        metrics = EpochMetrics(epoch + 1, train.error, train.accuracy, test.error, test.accuracy, train.speed)
+        for log in logs:
+            log.add_epoch(metrics)
+        bar.note(epoch_line(metrics, config.epochs, run.source.unit))
+        run.place = Place(end, epoch + 1)
+        save()

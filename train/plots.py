@@ -1,25 +1,46 @@
-"""The curves of a run folder."""
+"""The curves of a run folder, and what all pictures have in common."""
 
+import re
+import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from .config import Config, PatchConfig
 from .runs import EpochMetrics
-from .text import data_title, drawable, printable
+from .text import data_title, printable
 
 COLOURS = {"train": "tab:blue", "test": "tab:orange"}
+# Matplotlib takes a letter from the first font that has it; where one of these is installed, it has more than DejaVu.
+SCRIPTS = """Noto Sans CJK JP, Noto Sans CJK SC, Yu Gothic, Hiragino Sans, Microsoft YaHei, PingFang SC, Malgun Gothic,
+WenQuanYi Zen Hei, Arial Unicode MS, Noto Sans, Noto Sans Arabic, Noto Sans Devanagari, Nirmala UI, Unifont"""
+
+
+@cache
+def fonts() -> list[str]:
+    """The installed fonts to take letters of file names from, by preference."""
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in re.split(r",\s", SCRIPTS) if name in installed)]
 
 
 def new_figure(title: str, width: float, height: float) -> Figure:
     """An empty figure with a title, whose dollars are no formula."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(drawable(printable(title)), parse_math=False)
+    figure.suptitle(printable(title), parse_math=False, family=fonts())
     return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a picture; a letter that no font has becomes a box."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def save_curves(path: Path, config: Config, history: Sequence[EpochMetrics], step_errors: Sequence[float] = ()) -> None:
@@ -35,7 +56,7 @@ def save_curves(path: Path, config: Config, history: Sequence[EpochMetrics], ste
     errors.set_ylabel("cross-entropy")
     _draw_curves(accuracies, "accuracy", max, history)
     accuracies.set_ylabel("share classified correctly")
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    save(figure, path)
 
 
 def plain_log(ax: Axes) -> None:

@@ -8,12 +8,13 @@ import shlex
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, get_args, get_type_hints
+from typing import Any, BinaryIO
 
 import jax
 
 from .config import PRESETS, Config, check
 from .data import Source
+from .devices import share_out
 
 try:
     import fcntl
@@ -23,7 +24,22 @@ except ImportError:  # Windows
 CONFIG, DATA, MACHINE, EPOCHS, STEPS = "config.json", "data.json", "machine.json", "metrics.jsonl", "steps.jsonl"
 LOCK = ".lock"  # empty; never deleted, as another process may be about to lock it
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-VECTORS = ("avx", "fma", "amx", "asimd", "sve")  # instruction sets on which XLA's sums depend, by their first letters
+JAX_SETTINGS = (
+    "jax_default_prng_impl",
+    "jax_enable_custom_prng",
+    "jax_threefry_partitionable",
+    "jax_random_seed_offset",
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_numpy_dtype_promotion",
+    "jax_allow_f16_reductions",
+    "jax_softmax_custom_jvp",
+    "jax_disable_jit",
+    "jax_disable_most_optimizations",
+    "jax_optimization_level",
+    "jax_exec_time_optimization_effort",
+)
+FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +57,6 @@ class EpochMetrics:
     images_per_second: float  # or arrays, or windows; without the first step, which may compile, but with the saves
 
 
-KEYS = {EPOCHS: list(EpochMetrics.__annotations__), STEPS: ["step", "error"]}  # of the lines of the logs
-
-
 class RunFolder:
     """The files of a run in the folder ``path``; each line of a log is written at once."""
 
@@ -58,29 +71,24 @@ class RunFolder:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.hold()
-            _check_free(folder.path)  # again, now that no other process can begin
+            check_run_dir(config)  # again, now that no other process can begin
             folder.write_json(DATA, source.identity)
+            folder.write_json(MACHINE, machine(share_out(config.batch_size, jax.local_device_count())))
             folder.write_json(CONFIG, vars(config))
-        except (OSError, ValueError) as error:
-            folder.close()
-            if isinstance(error, ValueError):
-                raise
+        except OSError as error:
             raise ValueError(f"--run-dir must be a writable folder, got {folder.path}: {error}") from error
         return folder
 
     def hold(self) -> None:
         """Locks the folder until `close` or the end of this process, where the system has locks."""
-        if fcntl is None or not self.path.is_dir():
+        if fcntl is None:
             return
         self._lock = (self.path / LOCK).open("ab")  # for writing, as NFS locks nothing else
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self.close()
-            raise ValueError(
-                f"--run-dir or --resume must name a folder in which no other process trains, got {self.path}, in which "
-                "one does"
-            ) from None
+            told = f"--run-dir or --resume must name a folder in which no other process trains, got {self.path}"
+            raise ValueError(f"{told}, in which one does") from None
         except OSError:  # no locks on this file system
             self.close()
 
@@ -105,17 +113,37 @@ class RunFolder:
                 sync(path)
 
     def history(self) -> list[EpochMetrics]:
-        return [EpochMetrics(**line) for line in _lines(self.path / EPOCHS)]
+        return [EpochMetrics(**json.loads(line)) for line in _lines(self.path / EPOCHS)]
 
     def step_errors(self) -> list[float]:
         """The error of each training step so far."""
-        return [line["error"] for line in _lines(self.path / STEPS)]
+        return [json.loads(line)["error"] for line in _lines(self.path / STEPS)]
 
     def check_data(self, source: Source) -> None:
         """Raises ``ValueError`` where the run began with other data, naming what differs."""
         differing = differences(read_json(self.path / DATA), source.identity)
         if differing:
             raise ValueError(f"{source.name} is not what the run in {self.path} began with: {differing}")
+
+    def check_machine(self, config: Config) -> list[str]:
+        """A note where the machine or versions differ from those at the run's start; older folders may not say.
+
+        Raises ``ValueError`` for other settings of JAX.
+        """
+        began = read_json(self.path / MACHINE) if (self.path / MACHINE).exists() else {}
+        if "xla_flags" in began:  # of an earlier version
+            began["XLA_FLAGS"] = began["xla_flags"] or None
+        now = machine(share_out(config.batch_size, jax.local_device_count()))
+        other = [name for name in now if name in began and now[name] != began[name]]
+        settings = [
+            f"{f'{name} unset' if began[name] is None else f'{name}={began[name]}'} (now {now[name]})"
+            for name in other
+            if name.isupper()
+        ]
+        if settings:
+            raise ValueError(f"--resume {self.path} needs the settings that the run began with: {', '.join(settings)}")
+        differing = differences(began, {name: now[name] for name in other})
+        return [f"not bit-identical to a run on the machine where it began: {differing}"] if differing else []
 
     def go_back_to(self, epochs: int, steps: int) -> None:
         """Truncates the logs to the place of a checkpoint; raises ``ValueError`` where one ends before it."""
@@ -125,7 +153,7 @@ class RunFolder:
             if len(lines) < counts[path]:
                 raise ValueError(f"{path} must have at least {counts[path]} lines, got {len(lines)}")
         for path, lines in logs.items():
-            write_whole(path, "".join(json.dumps(line) + "\n" for line in lines[: counts[path]]))
+            write_whole(path, "".join(lines[: counts[path]]))
 
     def close(self) -> None:
         if self._lock is not None:
@@ -140,34 +168,19 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def machine(devices: int) -> dict[str, Any]:
-    """What a run's last bits depend on beside its options: the devices that share a batch, and versions."""
-    processor = {"processor": platform.machine(), "instructions": instructions()}
+    """What a run's numbers depend on beside its options: devices that share a batch, versions, and settings of JAX.
+
+    The settings, in capitals, are those that change random bits or rounding, by the variables that set them.
+    """
+    jax_settings = {name.upper(): getattr(jax.config, name, jax.config.values.get(name)) for name in JAX_SETTINGS}
     return {
         "devices": devices,
         "kind": jax.devices()[0].device_kind,
-        **(processor if jax.default_backend() == "cpu" else {}),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "processor": platform.machine(),
         **{name: version(name) for name in PACKAGES},
+        **jax_settings,
+        **{name: os.environ.get(name) or None for name in FLAGS},
     }
-
-
-def instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's vector instructions, where the system lists them."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return ""
-    flags = (line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features")))
-    return " ".join(sorted(name for name in next(flags, []) if name.startswith(VECTORS)))
-
-
-def compare_machine(folder: Path, devices: int) -> list[str]:
-    """A line where a run resumes on another machine than it began on; older folders may not say where."""
-    if not (folder / MACHINE).is_file():
-        return []
-    began = read_json(folder / MACHINE)
-    differing = differences(began, {name: value for name, value in machine(devices).items() if name in began})
-    return [f"not bit-identical to a run on the machine where it began: {differing}"] if differing else []
 
 
 def read_config(path: Path) -> Config:
@@ -176,22 +189,11 @@ def read_config(path: Path) -> Config:
     if not file.is_file():
         raise FileNotFoundError(f"there must be a run in {path}, got no {CONFIG if path.is_dir() else 'such folder'}")
     values = read_json(file)
-    task = values.get("task", "patch")
-    kind = type(PRESETS[task if isinstance(task, str) and task in PRESETS else "patch"]["quick"])
-    hints = get_type_hints(kind)
-    unknown = values.keys() - {field.name for field in dataclasses.fields(kind)}
-    if unknown:
-        raise ValueError(f"{file} must hold options of this version, got {', '.join(sorted(unknown))}")
-    for name, value in values.items():
-        choices = get_args(hints[name]) or (hints[name],)  # values or types
-        if value not in choices and type(value) not in choices and not (float in choices and type(value) is int):
-            expected = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
-            raise ValueError(f"{file}: {name} must be {expected}, got {value!r}")
-    config = kind(**values)
     try:
+        config = type(PRESETS[values.get("task", "patch")]["quick"])(**values)
         check(config)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} must hold the options of a run of this version, got: {error}") from None
     return config
 
 
@@ -210,28 +212,21 @@ def check_run_dir(config: Config) -> Path:
     """The folder that ``config`` names, which must be new or empty, or a name for it."""
     if config.run_dir is None:
         return Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{config.title}"
-    if not config.run_dir:
-        raise ValueError("--run-dir must name a folder, got ''")
-    _check_free(Path(config.run_dir))
-    return Path(config.run_dir)
-
-
-def _check_free(path: Path) -> None:
-    leftovers = {LOCK, DATA, _unfinished(DATA), _unfinished(CONFIG)}  # of a run that was killed before it began
+    path = Path(config.run_dir)
     try:
         names = {file.name for file in path.iterdir()} if path.exists() else set()
-    except NotADirectoryError:
-        names = {path.name}
     except OSError as error:
-        raise ValueError(f"--run-dir must be a writable folder, got {path}: {error}") from error
-    if names - leftovers:
+        raise ValueError(f"--run-dir must be a new or empty folder, got {path}: {error}") from error
+    left = {name for name in names if name in (DATA, MACHINE) or name.startswith(".")}  # by a kill before the start
+    if names - left:
         hint = f"; to continue the run in it: --resume {shlex.quote(str(path))}" if CONFIG in names else ""
         raise ValueError(f"--run-dir must be a new or empty folder, got {path}, which exists{hint}")
+    return path
 
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file completely or not at all, whatever happens to the process or to the power."""
-    unfinished = path.with_name(_unfinished(path.name))
+    unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(text, encoding="utf-8", newline="\n")
     sync(unfinished)
     os.replace(unfinished, path)
@@ -249,19 +244,7 @@ def sync(path: Path) -> None:
         os.close(opened)
 
 
-def _unfinished(name: str) -> str:
-    return f".{name}.unfinished"
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a log, up to one that was cut off."""
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-        try:
-            line = json.loads(text)
-        except ValueError:
-            break
-        if not isinstance(line, dict) or line.keys() != set(KEYS[path.name]):
-            raise ValueError(f"{path} must hold {', '.join(KEYS[path.name])} in each line, got {text!r}")
-        lines.append(line)
-    return lines
+def _lines(path: Path) -> list[str]:
+    """The lines of a log, without one that was cut off by a kill."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith("\n")]

@@ -1,60 +1,23 @@
 """One step of training and one of evaluation, of any task, with the state and the optimizer that they need.
 
-Both are pure functions, each compiled once for a run. The records are on the device as the source has them, all of them
-or those of a batch; a step gets the positions of the batch in them. All randomness comes from the key.
+Both are pure functions, each compiled once for a run. All randomness comes from the key.
 """
 
 import math
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from .config import Config
+from .data.feed import Fed
+from .tasks import TEST, TRAIN, Task, split_key
 
 FIRST, SECOND, EPS = 0.9, 0.999, 1e-8  # Adam's, as in PyTorch and optax
 RISING = 0.2  # the fraction of a one-cycle run in which the learning rate goes up
-TRAIN, TEST = 0, 1  # the splits, as numbers that go into a key
-Progress = Callable[[int, int], None]  # files read, and files in all
-
-
-class Batch(NamedTuple):
-    """What a network gets, x (b, ...) in float32, and the truth about it, y (b,)."""
-
-    x: jax.Array
-    y: jax.Array
-
-
-class Task(Hashable, Protocol):
-    """What training needs from a task; steps are compiled for it, so tasks that compute the same must be equal."""
-
-    def open(self, data: str, progress: Progress | None = None) -> Any:
-        """Opens what ``--data`` names: a `train.data.Source`, or what has its attributes."""
-
-    def build(self, config: Any, source: Any) -> nnx.Module:
-        """The network for these data, in training mode; raises ``ValueError`` for options that do not fit them."""
-
-    def draw(self, inputs: jax.Array, labels: Any, indices: jax.Array, key: jax.Array) -> Batch:
-        """Makes a batch, inside the compiled step, of records with labels, if any, and indices in the source, (b,)."""
-
-    def answer(self, network: Any, x: jax.Array) -> jax.Array:
-        """The network's output for x, (b,) or (b, classes)."""
-
-    def error(self, answer: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
-        """The mean loss over the records, or those of them for which ``where`` (b,) is True."""
-
-    def is_right(self, answer: jax.Array, y: jax.Array) -> jax.Array:
-        """Which records are classified correctly, (b,)."""
-
-
-def split_key(key: jax.Array, split: int, epoch: jax.Array | int) -> jax.Array:
-    """The key for what is drawn for a split in an epoch; the test split has one for all epochs."""
-    return jax.random.fold_in(jax.random.fold_in(key, split), 0 if split == TEST else epoch)
 
 
 @lru_cache  # a step is compiled for its optimizer, so equal ones should be the same
@@ -99,22 +62,18 @@ def network_of(state: TrainState) -> nnx.Module:
     return nnx.merge(state.graph, state.params, state.rest, copy=True)
 
 
-def learning_rate(config: Config, steps: int) -> optax.Schedule:
-    """The learning rate as a function of the step, for a run of ``steps`` steps.
+@lru_cache  # as `adam`
+def learning_rate(schedule: str, rate: float, steps: int) -> optax.Schedule:
+    """The learning rate as a function of the step, for a run of ``steps`` steps; ``rate`` is its maximum.
 
     Example:
-        >>> rate = learning_rate(Config(learning_rate=1.0, schedule="one_cycle"), 100)
+        >>> rate = learning_rate("one_cycle", 1.0, 100)
         >>> [round(float(rate(step)), 3) for step in (0, 20, 60, 99)]
         [0.04, 1.0, 0.5, 0.0]
     """
-    return _schedule(config.schedule, config.learning_rate, max(steps, 2))
-
-
-@lru_cache  # as `adam`
-def _schedule(kind: str, rate: float, steps: int) -> optax.Schedule:
-    if kind == "constant":
+    if schedule == "constant":
         return optax.constant_schedule(rate)
-    return optax.cosine_onecycle_schedule(steps, rate, pct_start=RISING)
+    return optax.cosine_onecycle_schedule(max(steps, 2), rate, pct_start=RISING)
 
 
 class Scores(NamedTuple):
@@ -126,58 +85,38 @@ class Scores(NamedTuple):
 
 @partial(jax.jit, static_argnames="task", donate_argnames="state")
 def train_step(
-    state: TrainState,
-    inputs: jax.Array,
-    places: jax.Array,
-    indices: jax.Array,
-    epoch: jax.Array,
-    key: jax.Array,
-    *,
-    task: Task,
-    labels: jax.Array | None = None,
+    state: TrainState, fed: Fed, epoch: jax.Array | int, key: jax.Array, *, task: Task
 ) -> tuple[TrainState, Scores]:
     """Draws a batch and takes one optimizer step on it; returns the new state, and the scores before the step.
 
     Args:
         state: donated to the new one.
-        inputs: (n, ...), records of the source, among them those of the batch.
-        places: the positions of the batch's records in ``inputs``, (b,).
-        indices: in the source, (b,), which seed what is drawn for its records.
+        fed: the records of the batch.
         epoch: counted from 0.
         key: of all that the run draws for its records.
         task: defines the batch and its loss.
-        labels: (b,), where the source has them.
     """
-    batch = task.draw(inputs[places], labels, indices, split_key(key, TRAIN, epoch))
+    x, y = task.draw(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, TRAIN, epoch))
 
     def loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
         network = nnx.merge(state.graph, params, state.rest, copy=True)
-        answer = task.answer(network, batch.x)
+        answer = task.answer(network, x)
         # The call has updated BatchNorm's statistics and the random streams.
-        return task.error(answer, batch.y), (nnx.state(network, nnx.Not(nnx.Param)), answer)
+        return task.error(answer, y), (nnx.state(network, nnx.Not(nnx.Param)), answer)
 
     (error, (rest, answer)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
     updates, opt_state = state.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    scores = Scores(error, jnp.mean(task.is_right(answer, batch.y)))
+    scores = Scores(error, jnp.mean(task.is_right(answer, y)))
     return TrainState(params, rest, opt_state, state.graph, state.optimizer), scores
 
 
 @partial(jax.jit, static_argnames="task")
-def eval_step(
-    state: TrainState,
-    inputs: jax.Array,
-    places: jax.Array,
-    indices: jax.Array,
-    real: jax.Array,
-    key: jax.Array,
-    *,
-    task: Task,
-    labels: jax.Array | None = None,
-) -> Scores:
-    """Scores a test batch in eval mode; as `train_step`, with ``real`` (b,), False for padding."""
-    batch = task.draw(inputs[places], labels, indices, split_key(key, TEST, 0))
+def eval_step(state: TrainState, fed: Fed, key: jax.Array, *, task: Task) -> Scores:
+    """Scores the real records of a test batch in eval mode; arguments as `train_step`'s."""
+    x, y = task.draw(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, TEST, 0))
     network = network_of(state)
     network.eval()
-    answer = task.answer(network, batch.x)
-    return Scores(task.error(answer, batch.y, real), jnp.mean(task.is_right(answer, batch.y), where=real))
+    answer = task.answer(network, x)
+    real = jnp.asarray(fed.real)
+    return Scores(task.error(answer, y, real), jnp.mean(task.is_right(answer, y), where=real))

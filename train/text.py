@@ -1,10 +1,8 @@
-"""Text to show: file names, errors of other libraries, and the letters that a picture's font has."""
+"""Text to show: file names, and errors of other libraries."""
 
 import os
 import unicodedata
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from jax.errors import JaxRuntimeError
 
@@ -42,22 +40,3 @@ def first_line(error: BaseException) -> str:
         ('out of memory', 'MemoryError')
     """
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def drawable(text: str) -> str:
-    r"""A text without the letters that the pictures' font lacks, for which Matplotlib would draw boxes and warn.
-
-    Example:
-        >>> drawable("\N{HIRAGANA LETTER A}.jpg") == "\N{REPLACEMENT CHARACTER}.jpg"
-        True
-    """
-    font, unknown = _font(), "\N{REPLACEMENT CHARACTER}"
-    return "".join(letter if letter == "\n" or font.get_char_index(ord(letter)) else unknown for letter in text)
-
-
-@lru_cache(maxsize=1)
-def _font() -> Any:
-    from matplotlib.font_manager import FontProperties, findfont  # slow to load
-    from matplotlib.ft2font import FT2Font
-
-    return FT2Font(findfont(FontProperties()))

@@ -1,15 +1,14 @@
 """``python -m train`` without a command: from the options to a complete run folder."""
 
-import argparse
 import contextlib
 import dataclasses
 import importlib.util
 import shlex
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -20,21 +19,20 @@ from rich.console import Console
 import flax_attn
 
 from .checkpoints import Checkpoints
-from .config import PRESETS, Config, check, flag, read_options, told_default
+from .config import PRESETS, Config, check, read_options, told_default
 from .data import Source
 from .data.feed import DataError
 from .look import finish
-from .loop import NonFiniteError, Run, StoppedError, Training, leave_if_asked
+from .loop import NonFiniteError, Run, StoppedError, fit
 from .plots import save_curves
-from .runs import CONFIG, MACHINE, RunFolder, check_run_dir, compare_machine, machine, read_config
-from .show import Bar, looking, say, summary
+from .runs import CONFIG, RunFolder, check_run_dir, differences, read_config
+from .show import Bar, looking, say
 from .signals import INTERRUPTED, Stop, status
 from .step import network_of
 from .tasks import task_of
-from .text import EXHAUSTED, first_line
+from .text import EXHAUSTED, first_line, printable
 
 PROGRAM = "python -m train"
-TaskConfig = TypeVar("TaskConfig", bound=Config)
 
 
 def main(words: Sequence[str]) -> int:
@@ -43,7 +41,6 @@ def main(words: Sequence[str]) -> int:
     0; 1 for a non-finite loss, a record that cannot be read, a full disk or memory; 2 for bad input; 128 and the
     signal's number where the run was stopped.
     """
-    began = time.perf_counter()
     with contextlib.ExitStack() as stack:
         try:
             run, folder, checkpoints, notes = prepare(parse(words), stack)
@@ -55,14 +52,13 @@ def main(words: Sequence[str]) -> int:
             return fail(INTERRUPTED, "stopped before the first step")
         stop = stack.enter_context(Stop())
         try:
-            train(run, folder, checkpoints, notes, stop, began)
+            train(run, folder, checkpoints, notes, stop)
         except StoppedError:
             to_continue = f"to continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}"
             lines = f"stopped after step {run.place.step}; {checkpoints.last_good()}\n{to_continue}"
             return fail(status(stop.signal or 0), lines)
         except (NonFiniteError, DataError, OSError, *EXHAUSTED) as error:
-            what = f"one of the {run.source.unit} cannot be read: " if isinstance(error, DataError) else ""
-            return fail(1, f"error: {what}{first_line(error)}; {checkpoints.last_good()}")
+            return fail(1, f"error: {first_line(error)}; {checkpoints.last_good()}")
     return 0
 
 
@@ -74,7 +70,7 @@ def fail(code: int, line: str) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments(Generic[TaskConfig]):
+class Arguments:
     """Trains a small network: to tell whether an image holds a white patch, or the class of arrays or sensor windows.
 
     Each --task has options of its own: see --help with --task. Other commands, each with a --help: attend draws what a
@@ -85,106 +81,70 @@ class Arguments(Generic[TaskConfig]):
         config: The options of the run.
         resume: Continues the run in this folder with its own options; on as many devices of the same kind, with the
             same versions, the result is the same to the bit as if it had not been stopped.
-        resume_older: With --resume: if the newest checkpoint is damaged, continue from the one before it.
     """
 
-    config: Annotated[tyro.conf.OmitArgPrefixes[TaskConfig], tyro.conf.arg(name="")]
+    config: Annotated[tyro.conf.OmitArgPrefixes[Config], tyro.conf.arg(name="")]
     resume: Annotated[str | None, told_default("a new run", "DIR")] = None
-    resume_older: bool = False
 
 
-def parse(argv: Sequence[str]) -> Arguments[Any]:
+def parse(argv: Sequence[str]) -> Arguments:
     """Reads the options of a training run; ``--preset`` and ``--task`` say what the others default to.
 
     With ``--resume`` they default to those of that run, from which only `Config.FREE` may differ.
     """
-    # First the options that the defaults of all others, and the help, depend on; tyro complains about bad ones.
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--preset", default="quick", choices=PRESETS["patch"])
-    first.add_argument("--task", default="patch", choices=PRESETS)
-    first.add_argument("--resume")
-    try:
-        known = first.parse_known_args(argv)[0]
-    except argparse.ArgumentError:
-        known = first.parse_known_args([])[0]
-    default = PRESETS[known.task][known.preset]
-    if known.resume is not None:
-        default = dataclasses.replace(read_config(Path(known.resume)), run_dir=known.resume)
-    kind: Any = Arguments[type(default)]  # type: ignore[misc]  # the options of the task, known only now
-    check_owners(argv, default.task)
-    arguments: Arguments[Any] = read_options(kind, PROGRAM, argv, Arguments(default))
-    if known.resume is None and arguments.resume_older:
-        raise ValueError("--resume-older needs --resume, got no --resume")
-    differing = [
-        f"{flag(name)} is {getattr(default, name)} there, got {value}"
-        for name, value in vars(arguments.config).items()
-        if value != getattr(default, name) and name not in Config.FREE
-    ]
-    if known.resume is not None and differing:
-        raise ValueError(f"--resume {known.resume} holds a run with another configuration: {'; '.join(differing)}")
+    read = partial(read_options, Arguments, PROGRAM, argv)
+    # First the options that all tasks have; they decide about the others, and about the defaults.
+    first, _ = read(default=Arguments(Config()), add_help=False, return_unknown_args=True)
+    default = PRESETS[first.config.task][first.config.preset]
+    if first.resume is not None:
+        default = dataclasses.replace(read_config(Path(first.resume)), run_dir=first.resume)
+    arguments: Arguments = read(default=Arguments(default))
+    if first.resume is None:
+        return arguments
+    fixed = {name: value for name, value in vars(arguments.config).items() if name not in Config.FREE}
+    if differing := differences(vars(default), fixed):
+        raise ValueError(f"--resume {first.resume} holds a run with another configuration: {differing}")
     return arguments
 
 
-def check_owners(argv: Sequence[str], task: str) -> None:
-    """Raises ``ValueError`` for an option that only another task has."""
-    given = {word.partition("=")[0].replace("_", "-") for word in argv}
-    for owner, presets in PRESETS.items():
-        for name in sorted(vars(presets["quick"]).keys() - vars(PRESETS[task]["quick"]).keys()):
-            if flag(name) in given:
-                raise ValueError(f"{flag(name)} belongs to --task {owner}, got --task {task}")
-
-
-def prepare(
-    arguments: Arguments[Any], stack: contextlib.ExitStack
-) -> tuple[Run, RunFolder, Checkpoints, Sequence[str]]:
+def prepare(arguments: Arguments, stack: contextlib.ExitStack) -> tuple[Run, RunFolder, Checkpoints, Sequence[str]]:
     """Validates everything before it creates the run folder, or with ``--resume`` opens it; ``stack`` closes it all.
 
     Returns the run at its beginning, or where it resumes, and notes for the user.
     """
-    config: Config = arguments.config
+    config = arguments.config
     check(config)
     if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise ValueError("--tensorboard needs tensorboardX, got none; install it with: pip install -e '.[tensorboard]'")
     if arguments.resume is None:
         check_run_dir(config)
-        run = Run(config, open_data(config))
-        stack.callback(run.close)
-        folder = RunFolder.create(config, run.source)
-        stack.callback(folder.close)
-        folder.write_json(MACHINE, machine(run.layout.devices))
+        run = stack.enter_context(contextlib.closing(Run(config, open_data(config))))
+        folder = stack.enter_context(contextlib.closing(RunFolder.create(config, run.source)))
         return run, folder, Checkpoints(folder.path / "checkpoints", config.keep), run.source.notes
-    folder = RunFolder(Path(arguments.resume))
-    stack.callback(folder.close)
+    folder = stack.enter_context(contextlib.closing(RunFolder(Path(arguments.resume))))
     folder.hold()
-    run = Run(config, open_data(config))
-    stack.callback(run.close)
+    elsewhere = folder.check_machine(config)
+    run = stack.enter_context(contextlib.closing(Run(config, open_data(config))))
     folder.check_data(run.source)
-    elsewhere = compare_machine(folder.path, run.layout.devices)
     checkpoints = Checkpoints(folder.path / "checkpoints", config.keep)
-    step, notes = checkpoints.choose(older=arguments.resume_older)
-    if step is None:
-        where = "there is no checkpoint yet: starting over"
-    else:
+    step, where = checkpoints.newest(), "there is no checkpoint yet: starting over"
+    if step is not None:
         run.state, run.place = checkpoints.restore(step, run.state)
         where = f"continuing after step {step}"
-        if run.place.epochs == config.epochs:
-            where += ", the last step: only the final files are rewritten"
     folder.go_back_to(run.place.epochs, run.place.step)
-    changed = {name: getattr(config, name) for name in Config.FREE}
-    folder.write_json(CONFIG, vars(dataclasses.replace(read_config(folder.path), **changed)))
-    return run, folder, checkpoints, [*run.source.notes, *notes, where, *elsewhere]
+    folder.write_json(CONFIG, vars(config))
+    return run, folder, checkpoints, [*run.source.notes, where, *elsewhere]
 
 
 def open_data(config: Config) -> Source:
     """The data of a task, with a bar while a folder of files is read."""
     with looking(Console()) as progress:
-        source: Source = task_of(config).open(config.data, progress)
+        task: Any = task_of(config)
+        source: Source = task.open(config.data, progress)
         return source
 
 
-def train(
-    run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence[str], stop: Stop, began: float
-) -> None:
+def train(run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence[str], stop: Stop) -> None:
     """Trains, then fills the folder; after a stop in between a resume does the rest."""
     console, config, source, path = Console(), run.config, run.source, folder.path
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
@@ -204,15 +164,11 @@ def train(
         tests = -(-len(source.test) // config.batch_size)
         done = run.place.step + run.place.epochs * tests
         with Bar(config.epochs * (run.steps + tests), console, done) as bar:
-            Training(run, folder, checkpoints, events, bar, stop).fit()
-        leave_if_asked(stop)
+            fit(run, folder, checkpoints, bar, stop, events)
+        if stop:  # a finished run, whose folder is being filled
+            raise StoppedError
         flax_attn.to_torch(network_of(run.state), path / "model.safetensors")
         save_curves(path / "curves.png", config, folder.history(), folder.step_errors())
-        leave_if_asked(stop)
         scores = finish(path, config, run.task, network_of(run.state), source)
-        leave_if_asked(stop)
-        if events is not None:
-            events.add_pictures()
-    say(console, summary(folder.history(), path, time.perf_counter() - began, source.unit))
-    for line in scores:
+    for line in (*scores, f"run folder: {printable(path)}"):
         say(console, line)

@@ -1,13 +1,11 @@
 """The PyTorch twin of a network in training: the batches, patches and learning rates of a run of ours, in PyTorch."""
 
 import contextlib
-import pickle
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +15,6 @@ from flax import nnx
 from flax_attn import from_torch, to_torch
 from flax_attn.layers import Dropout
 from flax_attn.networks.patch import CHANNELS, PatchNetwork
-from flax_attn.testing.masks import DropoutError
 from flax_attn.testing.torch_side import share_dropout
 from torch_ref.networks import patch
 from torch_ref.pairs import create_twin
@@ -28,14 +25,17 @@ from .data.feed import Fed
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, Tally
 from .plots import save_curves
-from .runs import CONFIG, EpochMetrics, RunFolder, sync
+from .runs import CONFIG, EpochMetrics, RunFolder
 from .signals import Stop
 from .tasks import task_of
 from .tasks.patch import TEST, TINY, TRAIN, build_network, draw_fed
 
-STATE = "twin.pt"  # after the last complete epoch
 
-Losses = tuple[float, float, int]  # of a batch: mean loss, accuracy and number of images
+class Losses(NamedTuple):
+    """The mean loss of a batch, and its accuracy."""
+
+    error: float
+    accuracy: float
 
 
 def twin_of(network: PatchNetwork, config: PatchConfig, height: int, width: int) -> torch.nn.Module:
@@ -58,46 +58,25 @@ def error_of(p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 class Order:
     """An order in which PyTorch takes the sums of a training; in exact arithmetic all of them are one training.
 
-    Rounding depends on the order of images in their batch, of the channels between two convolutions, and of a
-    convolution's own sums: PyTorch has other kernels for each memory format, and oneDNN's beside its own.
+    Rounding depends on the order of images in their batch and on that of a convolution's own sums: PyTorch has other
+    kernels for each memory format.
     """
 
-    run: int = 0  # 0 takes everything as it comes; others have random orders, and four in a row go through all kernels
+    run: int = 0  # 0 takes everything as it comes
     seed: int = 0
+
+    def __str__(self) -> str:
+        return f"order {self.run}"
 
     def images(self, step: int, batch_size: int) -> np.ndarray:
         """The place of each image of a step's batch, (b,)."""
-        return self._shuffled(batch_size, 0, step)
-
-    def channels(self, twin: torch.nn.Module) -> None:
-        """Reorders the channels between the convolutions of a patch network, with their weights."""
-        conv = twin.conv
-        between = ((conv.c1a, conv.bn1a, conv.c2a), (conv.c2a, conv.bn2a, conv.c3))
-        with torch.no_grad():
-            for place, (before, norm, after) in enumerate(between):
-                order = torch.from_numpy(self._shuffled(len(before.bias), 1, place))
-                for tensor in (*before.parameters(), *norm.parameters(), norm.running_mean, norm.running_var):
-                    tensor.copy_(tensor[order])
-                after.weight.copy_(after.weight[:, order])
+        places = np.arange(batch_size)
+        return places if self.run == 0 else np.random.default_rng([self.seed, self.run, step]).permutation(places)
 
     @property
     def memory_format(self) -> torch.memory_format:
         """Of images and weights."""
         return torch.channels_last if self.run % 2 else torch.contiguous_format
-
-    @contextmanager
-    def kernels(self) -> Iterator[None]:
-        """Makes PyTorch use this order's convolutions."""
-        flags, before = torch.backends.mkldnn, torch.backends.mkldnn.enabled
-        flags.enabled = before and (self.run == 0 or (self.run - 1) % 4 < 2)
-        try:
-            yield
-        finally:
-            flags.enabled = before
-
-    def _shuffled(self, count: int, *what: int) -> np.ndarray:
-        places = np.arange(count)
-        return places if self.run == 0 else np.random.default_rng([self.seed, self.run, *what]).permutation(places)
 
 
 class OurMasks:
@@ -114,38 +93,34 @@ class OurMasks:
 
     def draw(self, path: str, rate: float, shape: tuple[int, ...]) -> np.ndarray:
         """The mask for the next call of one of the twin's dropouts."""
-        layer = self._layers.get(path)
-        if layer is None or layer.rngs is None or layer.rate != rate:
-            raise DropoutError(f"our network must have a dropout {path!r} with rate {rate}, got {layer}")
-        return np.asarray(layer.keep_mask(layer.rngs(), rate, shape))[self.order]
+        layer: Any = self._layers[path]
+        return np.asarray(layer.keep_mask(layer.rngs(), layer.rate, shape))[self.order]
 
 
 class Twin:
     """The twin of a network in training, on the batches of a run; `train_epoch` and `test` correspond to `Run`'s.
 
-    It uses the run's feed, patches and learning rates, and begins with the weights of ``network``. ``masks`` are those
-    of its dropouts, by default PyTorch's own; ``fast`` takes the faster memory format, and a GPU where there is one.
+    It uses the run's feed, patches and learning rates, and begins with the weights of ``network``. Without an ``order``
+    it takes the faster memory format, and a GPU where there is one; without ``masks`` its dropouts draw their own.
     """
 
     error_of = staticmethod(error_of)
 
     def __init__(
-        self, run: Run, network: PatchNetwork, order: Order, masks: OurMasks | None = None, *, fast: bool = False
+        self, run: Run, network: PatchNetwork, order: Order | None = None, masks: OurMasks | None = None
     ) -> None:
         assert isinstance(run.config, PatchConfig)
-        self.run, self.rule, self.order, self.masks = run, run.config.patches, order, masks
-        self.device = "cuda" if fast and torch.cuda.is_available() else "cpu"
-        self.memory_format = torch.channels_last if fast else order.memory_format
+        self.run, self.rule, self.order, self.masks = run, run.config.patches, order or Order(), masks
+        self.device = "cuda" if order is None and torch.cuda.is_available() else "cpu"
+        self.memory_format = torch.channels_last if order is None else order.memory_format
         self.network = twin_of(network, run.config, *run.source.shape)
         self.dtype = self.network.final.weight.dtype
-        order.channels(self.network)
         self.network.to(self.device, memory_format=self.memory_format)
         if masks is not None:
             share_dropout(self.network, masks, None)
         self.optimizer = torch.optim.Adam(self.network.parameters())
-        self.seconds = 0.0  # that the last training step took, without the drawing of its batch
 
-    def train_epoch(self, epoch: int) -> Iterator[Losses]:
+    def train_epoch(self, epoch: int) -> Iterator[tuple[Fed, Losses]]:
         """Takes the training steps of an epoch, counted from 0; the losses are those before each step."""
         self.network.train()
         steps = np.arange(self.run.steps, dtype=np.int32) + epoch * self.run.steps
@@ -154,12 +129,9 @@ class Twin:
             places = self.order.images(step, len(fed.real))
             if self.masks is not None:
                 self.masks.order = places
-            images, labels = self._draw(fed, TRAIN, epoch, places)
-            began = time.perf_counter()
-            loss, losses = self.score(images, labels)
+            loss, losses = self.score(fed, TRAIN, epoch, places)
             self.take_step(loss, rate)
-            self.seconds = time.perf_counter() - began
-            yield losses
+            yield fed, losses
 
     def take_step(self, loss: torch.Tensor, rate: float) -> None:
         """Takes an optimizer step down the gradient of a loss."""
@@ -169,32 +141,28 @@ class Twin:
         loss.backward()
         self.optimizer.step()
 
-    def test(self) -> Iterator[Losses]:
+    def test(self) -> Iterator[tuple[Fed, Losses]]:
         """Scores the test set, batch by batch."""
         self.network.eval()
         for fed in self.run.feed.test():
-            images, labels = self._draw(fed, TEST, 0, np.arange(len(fed.real)))
             with torch.no_grad():
-                yield self.score(images, labels, fed.real)[1]
+                yield fed, self.score(fed, TEST, 0, np.flatnonzero(fed.real))[1]
 
-    def score(self, images: torch.Tensor, labels: torch.Tensor, real: Any = ...) -> tuple[torch.Tensor, Losses]:
-        """The loss of images (b, 3, h, w) with labels (b,), of those that are ``real`` (b,)."""
-        p, labels = self.network(images)[0][real], labels[real]
-        loss = self.error_of(p, labels)
-        return loss, (loss.item(), float((torch.round(p) == labels).float().mean()), len(labels))
-
-    def _draw(self, fed: Fed, split: int, epoch: int, places: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def score(self, fed: Fed, split: int, epoch: int, places: np.ndarray) -> tuple[torch.Tensor, Losses]:
+        """The loss of the images of a batch in these places."""
         x, y = draw_fed(fed.inputs, fed.places, fed.indices, epoch, self.run.key, split=split, rule=self.rule)
         images = torch.tensor(np.asarray(x)[places], dtype=self.dtype).permute(0, 3, 1, 2)
-        labels = torch.tensor(np.asarray(y)[places], dtype=self.dtype)
-        return images.contiguous(memory_format=self.memory_format).to(self.device), labels.to(self.device)
+        labels = torch.tensor(np.asarray(y)[places], dtype=self.dtype).to(self.device)
+        p, _ = self.network(images.contiguous(memory_format=self.memory_format).to(self.device))
+        loss = self.error_of(p, labels)
+        return loss, Losses(loss.item(), float((torch.round(p) == labels).float().mean()))
 
 
 def train(config: PatchConfig, source: Source, stop: Stop) -> Iterator[EpochMetrics]:
     """Trains a twin as ``python -m train`` trains ours, epoch by epoch, into a run folder with the same files.
 
-    A run that was begun resumes after its last complete epoch. Dropout masks are PyTorch's own, so the two sides agree
-    in their results, not in each step.
+    A run that was stopped starts over. Dropout masks are PyTorch's own, so the two sides agree in their results, not in
+    each step.
     """
     path = Path(str(config.run_dir))
     begun = (path / CONFIG).is_file()
@@ -202,27 +170,23 @@ def train(config: PatchConfig, source: Source, stop: Stop) -> Iterator[EpochMetr
         folder = stack.enter_context(contextlib.closing(RunFolder(path) if begun else RunFolder.create(config, source)))
         if begun:
             folder.hold()
-            folder.check_data(source)
+            folder.go_back_to(0, 0)
         run = stack.enter_context(contextlib.closing(Run(config, source)))
         torch.manual_seed(config.seed)
         network = build_network(config, *source.shape)
-        twin = Twin(run, network, Order(), fast=True)
-        for epoch in range(_restore(twin, folder), config.epochs):
-            scores, test, began, untimed = Tally(), Tally(), time.perf_counter(), 0
-            for step, losses in enumerate(twin.train_epoch(epoch), 1):
-                done = epoch * run.steps + step
-                _add(scores, losses, f"epoch {epoch + 1}, step {step}, {run.at_rate(done - 1)}")
-                folder.add_step(done, losses[0])
+        twin = Twin(run, network)
+        for epoch in range(config.epochs):
+            scores, test, began = Tally(), Tally(), time.perf_counter()
+            for step, (fed, losses) in enumerate(twin.train_epoch(epoch), epoch * run.steps + 1):
+                _add(scores, fed, losses, f"step {step}, {run.at_rate(step - 1)}")
+                folder.add_step(step, losses.error)
                 if stop:
                     raise StoppedError
-                if step == 1 < run.steps:  # which allocates memory; on our side the first one compiles
-                    began, untimed = time.perf_counter(), 1
-            speed = (run.steps - untimed) * config.batch_size / max(time.perf_counter() - began, 1e-9)
-            for losses in twin.test():
-                _add(test, losses, f"the test after epoch {epoch + 1}")
+            speed = scores.images / (time.perf_counter() - began)
+            for fed, losses in twin.test():
+                _add(test, fed, losses, f"the test after epoch {epoch + 1}")
             metrics = EpochMetrics(epoch + 1, scores.error, scores.accuracy, test.error, test.accuracy, speed)
             folder.add_epoch(metrics)
-            _save(twin, folder, epoch + 1)
             yield metrics
         from_torch(network, {name: tensor.cpu() for name, tensor in twin.network.state_dict().items()})
         network.eval()
@@ -231,38 +195,7 @@ def train(config: PatchConfig, source: Source, stop: Stop) -> Iterator[EpochMetr
         finish(path, config, task_of(config), network, source)
 
 
-def _add(tally: Tally, losses: Losses, where: str) -> None:
-    if not np.isfinite(losses[0]):
-        raise NonFiniteError(f"PyTorch: non-finite loss ({losses[0]}) in {where}")
-    tally.add(*losses)
-
-
-def _save(twin: Twin, folder: RunFolder, epochs: int) -> None:
-    folder.sync()  # the state relies on the logs' lines
-    state = {
-        "epochs": epochs,
-        "network": twin.network.state_dict(),
-        "optimizer": twin.optimizer.state_dict(),
-        "random": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
-    }
-    unfinished = folder.path / f".{STATE}.unfinished"
-    torch.save(state, unfinished)
-    sync(unfinished)
-    unfinished.replace(folder.path / STATE)
-
-
-def _restore(twin: Twin, folder: RunFolder) -> int:
-    """Takes a twin and its folder back to the last complete epoch, and returns the number of epochs."""
-    file, epochs = folder.path / STATE, 0
-    if file.is_file():
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-            twin.network.load_state_dict(state["network"])
-            twin.optimizer.load_state_dict(state["optimizer"])
-            epochs, (here, *devices) = int(state["epochs"]), state["random"]
-            torch.set_rng_state(here)
-            torch.cuda.set_rng_state_all(devices[: torch.cuda.device_count()])
-        except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{file} must be the state of this twin, got another or a broken one: {error}") from error
-    folder.go_back_to(epochs, epochs * twin.run.steps)
-    return epochs
+def _add(tally: Tally, fed: Fed, losses: Losses, where: str) -> None:
+    if not np.isfinite(losses.error):
+        raise NonFiniteError(f"PyTorch: non-finite loss ({losses.error}) in {where}")
+    tally.add(*losses, int(fed.real.sum()))

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from train import plots
 from train.config import PatchConfig
-from train.look.classes import draw_gates, draw_windows
-from train.look.picture import Caption, draw
-from train.plots import save_curves
+from train.look.classes import draw_confusion, draw_gates
+from train.look.grid import Caption, Column, draw
+from train.plots import save, save_curves
 from train.runs import EpochMetrics
-from train.show import Bar, looking, summary
+from train.show import Bar, looking, say
+from train.text import printable
 
 METRICS = EpochMetrics(1, 0.5, 0.5, 0.5, 0.5, 13.0)
 
@@ -24,9 +26,9 @@ def terminal():
 def test_a_bar_is_drawn_on_a_terminal_alone(console):
     for where, drawn in ((terminal(), True), (console, False)):
         with Bar(7, where, done=2) as bar:
-            bar.advance("epoch 1/2", scores="train error 0.5")
+            bar.count("epoch 1/2", scores="train error 0.5")
             bar.note("[/b] a note")
-            bar.advance("epoch 2/2", 4)
+            bar.count("epoch 2/2", done=4)
         shown = where.file.getvalue()
         assert "[/b] a note\n" in shown
         assert [part in shown for part in ("epoch 2/2", "7/7")] == [drawn] * 2
@@ -41,20 +43,12 @@ def test_files_are_read_with_a_bar(console):
             progress(7, 7)
         shown = where.file.getvalue()
         assert ("reading the files" in shown, "7/7" in shown) == (drawn, drawn)
-        with looking(where):
-            pass  # no files to read
-        assert where.file.getvalue() == shown
-
-
-def test_a_run_of_days_says_so(tmp_path, console):
-    console.print(summary([METRICS], tmp_path, ((3 * 24 + 5) * 60 + 7) * 60 + 11.9))
-    assert "3 days, 5:07:11" in console.file.getvalue()
 
 
 @pytest.mark.parametrize("name", [r"$\nothing$", "[/b]", os.fsdecode(b"caf\xe9"), "two\nlines"])
 def test_any_name_can_be_shown_and_drawn(tmp_path, name):
     console = Console(file=io.StringIO(), width=197)
-    console.print(summary([METRICS], tmp_path / name, 1.0))
+    say(console, f"run folder: {printable(tmp_path / name)}")
     told = console.file.getvalue().encode().decode()
     assert str(tmp_path / name).encode("ascii", "backslashreplace").decode().replace("\n", r"\n") in told
     draw_all(tmp_path, name)
@@ -65,9 +59,18 @@ def test_letters_that_pictures_lack_give_no_warning(tmp_path):
     draw_all(tmp_path, "\N{HIRAGANA LETTER A}")
 
 
+def test_letters_come_from_all_fonts_that_are_installed(monkeypatch):
+    monkeypatch.setattr(plots, "SCRIPTS", "No Such Font, STIXGeneral")
+    plots.fonts.cache_clear()
+    figure = plots.new_figure("title", 2, 2)
+    plots.fonts.cache_clear()
+    assert figure.texts[0].get_fontfamily() == ["DejaVu Sans", "STIXGeneral"]
+
+
 def draw_all(folder, name):
     save_curves(folder / "curves.png", PatchConfig(data=f"npz:{name}"), [METRICS])
-    draw_gates(folder / "gates.png", name, np.array([[0.2, 0.7], [0.5, 0.1]]), ("0", "1"))
-    gates = [np.ones((1, 5, 2)), np.zeros((1, 3, 2))]
-    draw_windows(folder / "windows.png", name, np.zeros((1, 5, 2)), gates, [Caption(r"class $\nothing$")])
-    draw(folder / "attention.png", name, np.zeros((1, 16, 16, 3)), [Caption(name)], [])
+    shown = printable(name)
+    save(draw_gates(name, np.array([[0.2, 0.7], [0.5, 0.1]]), ("0", shown)), folder / "gates.png")
+    save(draw_confusion(name, np.eye(2, dtype=int), ("0", shown)), folder / "confusion.png")
+    images = Column(shown, np.zeros((1, 16, 16, 3)), "image")
+    save(draw(name, [Caption(shown)], [images, images], (2, 2)), folder / "attention.png")

@@ -12,6 +12,7 @@ from flax import nnx
 from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
 from flax_attn.testing import tolerance
 from train.config import PatchConfig
+from train.data.feed import Fed
 from train.step import adam, create_state, eval_step, learning_rate, network_of, train_step
 from train.tasks.labelled import SensorTask
 from train.tasks.patch import PatchTask, build_network, draw_batch, is_right, mean_error
@@ -23,7 +24,7 @@ OPTIMIZER = optax.adam(1e-3)  # one for all tests: a step is compiled for its op
 
 
 def new_state(source, **options):
-    network = build_network(PatchConfig(**options), *source.images.shape[1:3])
+    network = build_network(PatchConfig(**options), *source.records.shape[1:3])
     return create_state(network, OPTIMIZER)
 
 
@@ -31,9 +32,10 @@ def copied(state):
     return jax.tree.map(jnp.copy, state)
 
 
-def twice(indices):
-    """The places of images among all, which are their indices."""
-    return np.array(indices), np.array(indices)
+def fed(source, indices, real=None):
+    """A batch of images, whose places among all are their indices."""
+    places = np.array(indices)
+    return Fed(source.records, places, places, np.ones(len(places), bool) if real is None else real, None)
 
 
 def leaves(tree):
@@ -82,7 +84,7 @@ def test_train_step_compiles_once_and_moves_everything(source):
     state = new_state(source, network="cbam")
     before = copied(state)
     for epoch, start in ((0, 0), (0, 8), (1, 0)):
-        state, _ = train_step(state, source.images, *twice(np.arange(start, start + 8)), epoch, KEY, task=PER_IMAGE)
+        state, _ = train_step(state, fed(source, np.arange(start, start + 8)), epoch, KEY, task=PER_IMAGE)
     assert train_step._cache_size() == 1
     for name in ("params", "rest", "opt_state"):
         old, new = leaves(getattr(before, name)), leaves(getattr(state, name))
@@ -93,8 +95,7 @@ def test_eval_step_compiles_once_and_leaves_the_state_alone(source):
     eval_step.clear_cache()
     state = new_state(source, network="cbam")
     before = leaves(state)
-    real = np.ones(8, bool)
-    first, second = (eval_step(state, source.images, *twice(np.arange(8)), real, KEY, task=PER_IMAGE) for _ in range(2))
+    first, second = (eval_step(state, fed(source, np.arange(8)), KEY, task=PER_IMAGE) for _ in range(2))
     assert eval_step._cache_size() == 1
     assert float(first.error) == float(second.error)
     assert all(np.array_equal(a, b) for a, b in zip(before, leaves(state), strict=True))
@@ -102,8 +103,8 @@ def test_eval_step_compiles_once_and_leaves_the_state_alone(source):
 
 def test_what_fills_up_a_test_batch_does_not_count(source):
     state = new_state(source)
-    whole = eval_step(state, source.images, *twice([32, 33, 34]), np.ones(3, bool), KEY, task=PER_IMAGE)
-    filled = eval_step(state, source.images, *twice([32, 33, 34, 39, 39]), np.arange(5) < 3, KEY, task=PER_IMAGE)
+    whole = eval_step(state, fed(source, [32, 33, 34]), KEY, task=PER_IMAGE)
+    filled = eval_step(state, fed(source, [32, 33, 34, 39, 39], np.arange(5) < 3), KEY, task=PER_IMAGE)
     assert abs(float(whole.error) - float(filled.error)) < CLOSE * float(whole.error)
     assert float(whole.accuracy) == float(filled.accuracy)
 
@@ -113,10 +114,10 @@ def test_dropout_follows_from_the_seed_and_the_number_of_steps(source):
     indices = np.arange(8)
 
     def two_errors(state):
-        state, first = train_step(state, source.images, *twice(indices), 0, KEY, task=PER_IMAGE)
+        state, first = train_step(state, fed(source, indices), 0, KEY, task=PER_IMAGE)
         # the same weights again: whatever differs comes from the random streams
         again = type(state)(*map(copied, (start.params, state.rest, start.opt_state)), state.graph, state.optimizer)
-        _, second = train_step(again, source.images, *twice(indices), 0, KEY, task=PER_IMAGE)
+        _, second = train_step(again, fed(source, indices), 0, KEY, task=PER_IMAGE)
         return float(first.error), float(second.error)
 
     first, second = two_errors(copied(start))
@@ -125,35 +126,35 @@ def test_dropout_follows_from_the_seed_and_the_number_of_steps(source):
 
 
 def test_the_rules_give_the_labels_that_they_say(source):
-    article = draw_batch(source.images[:10], np.arange(10), KEY, "article")
-    assert article.y.tolist() == [1, 1, 1, 0, 1, 0, 1, 1, 0, 1]
-    per_image = draw_batch(source.images, np.arange(40), KEY, "per_image")
-    assert np.array_equal(per_image.y == 1, (per_image.x == 1).all(-1).any((1, 2)))
+    article = draw_batch(source.records[:10], np.arange(10), KEY, "article")
+    assert article[1].tolist() == [1, 1, 1, 0, 1, 0, 1, 1, 0, 1]
+    x, y = draw_batch(source.records, np.arange(40), KEY, "per_image")
+    assert np.array_equal(y == 1, (x == 1).all(-1).any((1, 2)))
 
 
 def test_the_one_cycle_schedule_rises_and_falls():
-    rate = learning_rate(PatchConfig(learning_rate=0.5, schedule="one_cycle"), 50)
+    rate = learning_rate("one_cycle", 0.5, 50)
     values = [float(rate(step)) for step in range(50)]
     assert np.argmax(values) == 10
     assert max(values) == 0.5
     assert values[0] < 0.05
     assert values[-1] < 0.01
-    assert float(learning_rate(PatchConfig(learning_rate=0.5, schedule="constant"), 50)(49)) == 0.5
+    assert float(learning_rate("constant", 0.5, 50)(49)) == 0.5
 
 
 def test_bfloat16_computes_narrow_and_keeps_parameters_wide(source):
     state = new_state(source, dtype="bfloat16")
     batch = np.arange(8)
-    new, scores = jax.eval_shape(partial(train_step, task=PER_IMAGE), state, source.images, *twice(batch), 0, KEY)
+    new, scores = jax.eval_shape(partial(train_step, task=PER_IMAGE), state, fed(source, batch), 0, KEY)
     assert {x.dtype.name for x in jax.tree.leaves(new.params)} == {"float32"}
     assert scores.error.dtype == jnp.float32
-    p, attended = jax.eval_shape(lambda state, x: network_of(state)(x), state, jnp.zeros(source.images.shape))
+    p, attended = jax.eval_shape(lambda state, x: network_of(state)(x), state, jnp.zeros(source.records.shape))
     assert (attended.dtype, p.dtype) == (jnp.bfloat16, jnp.float32)
 
 
 @pytest.mark.parametrize("network", ["cbam_spatial", "multi_head", "sensor"])
 def test_the_steps_do_not_promote_ranks(source, network):
-    inputs, labels = source.images, None
+    inputs, labels = source.records, None
     if network != "sensor":
         task, build = PER_IMAGE, partial(build_network, PatchConfig(network=network, position="sine"), 32, 36)
     else:
@@ -162,6 +163,6 @@ def test_the_steps_do_not_promote_ranks(source, network):
     batch = np.arange(4)
     with jax.numpy_rank_promotion("raise"):
         state = jax.eval_shape(lambda: create_state(build(), adam(learning_rate(PatchConfig(), 100))))
-        step, score = (partial(function, task=task, labels=labels) for function in (train_step, eval_step))
-        jax.eval_shape(step, state, inputs, batch, batch, 0, KEY)
-        jax.eval_shape(score, state, inputs, batch, batch, batch > 0, KEY)
+        given = Fed(inputs, batch, batch, batch > 0, labels)
+        jax.eval_shape(partial(train_step, task=task), state, given, 0, KEY)
+        jax.eval_shape(partial(eval_step, task=task), state, given, KEY)

@@ -5,14 +5,12 @@ step depend on its number alone: a run resumes anywhere, with any number of work
 """
 
 import contextlib
-import dataclasses
 import functools
 import multiprocessing
 import os
 import signal
 import threading
-import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
@@ -22,58 +20,23 @@ import numpy as np
 from ..config import Config
 from ..devices import Layout, usable_cores
 from ..signals import SIGNALS
-from ..text import first_line
 from . import Source
-from .source import Records
+from .source import DataError as DataError
+from .source import as_data_errors
 
-STEPS = 2**40  # endless, for grain, which wants a length
+STEPS = 2**40  # endless, for grain, which wants an end
 THREADS = 4  # per process, for decoding
 AHEAD = 4  # batches that each process decodes ahead
 
 
-class DataError(Exception):
-    """A record that cannot be read any more, or a worker that was killed."""
-
-
-@contextlib.contextmanager
-def as_data_errors() -> Iterator[None]:
-    """Turns errors from reading records into a `DataError` of one line."""
-    try:
-        yield
-    except (ValueError, RuntimeError, OSError) as error:
-        raise DataError(first_line(error)) from error
-
-
 class Fed(NamedTuple):
-    """A batch of records on the device, before the task turns it into x and y.
+    """A batch of records on the device, before the task turns it into x and y."""
 
-    Attributes:
-        inputs: (n, ...), for the patch task images, uint8 (n, h, w, 3).
-        places: (b,), the batch's indices into ``inputs``.
-        indices: (b,), the batch's indices into the source.
-        real: (b,), False for what only fills up the last batch.
-        labels: (b,), or None where the source has none.
-    """
-
-    inputs: jax.Array
-    places: jax.Array
-    indices: jax.Array
-    real: np.ndarray
-    labels: jax.Array | None
-
-
-def train_batches(images: range, batch_size: int, *, shuffle: bool, seed: int, epoch: int) -> np.ndarray:
-    """The indices (steps, batch_size) of an epoch's batches; drops the last, incomplete one.
-
-    Example:
-        >>> train_batches(range(5), 2, shuffle=False, seed=0, epoch=0).tolist()
-        [[0, 1], [2, 3]]
-    """
-    order = np.arange(images.start, images.stop, dtype=np.int32)
-    if shuffle:
-        order = np.random.default_rng([seed, epoch]).permutation(order)
-    full = len(order) // batch_size * batch_size
-    return order[:full].reshape(-1, batch_size)
+    inputs: jax.Array  # (n, ...), for the patch task images, uint8 (n, h, w, 3)
+    places: jax.Array  # (b,), the batch's indices into the inputs
+    indices: jax.Array  # (b,), the batch's indices into the source
+    real: np.ndarray  # (b,), False for what only fills up the last batch
+    labels: jax.Array | None  # (b,), or None where the source has none
 
 
 def eval_batches(images: range, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -94,141 +57,106 @@ def check_batch_size(batch_size: int, images: range, unit: str = "images") -> No
         raise ValueError(f"--batch-size must be at most the number of training {unit}, {len(images)}, got {batch_size}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """The indices (b,) of each training step's records, epoch after epoch without end."""
-
-    records: range
-    batch_size: int
-    shuffle: bool
-    seed: int
-
-    @property
-    def steps(self) -> int:
-        """The number of steps per epoch."""
-        return len(self.records) // self.batch_size
-
-    def __len__(self) -> int:
-        return STEPS
-
-    def __getitem__(self, step: int) -> np.ndarray:
-        epoch, place = divmod(step, self.steps)
-        return np.asarray(epoch_of(self, epoch)[place])
-
-
 @functools.lru_cache(maxsize=2)  # reading ahead is in two epochs at once
-def epoch_of(plan: Plan, epoch: int) -> np.ndarray:
-    """The indices (steps, b) of an epoch."""
-    return train_batches(plan.records, plan.batch_size, shuffle=plan.shuffle, seed=plan.seed, epoch=epoch)
+def epoch_order(records: range, shuffle: bool, seed: int, epoch: int) -> np.ndarray:
+    """The indices of all training records in the order of an epoch."""
+    order = np.arange(records.start, records.stop, dtype=np.int32)
+    return np.random.default_rng([seed, epoch]).permutation(order) if shuffle else order
 
 
-class ResidentFeed:
-    """All records on each device; a batch is a list of indices."""
+def train_indices(records: range, config: Config, step: int) -> np.ndarray:
+    """The indices (batch_size,) of a step's records, epoch after epoch; each drops the last, incomplete batch.
 
-    waited = 0.0
-
-    def __init__(self, source: Source, config: Config, layout: Layout) -> None:
-        self._source, self._layout = source, layout
-        self._plan = Plan(source.train, config.batch_size, config.shuffle, config.seed)
-        self._inputs: Any = layout.copy(source.inputs)
-
-    def train(self, epoch: int, first: int) -> Iterator[Fed]:
-        """The training batches of an epoch, beginning with number ``first``."""
-        for indices in epoch_of(self._plan, epoch)[first:]:
-            yield self._fed(indices, np.ones(len(indices), np.bool_))
-
-    def test(self) -> Iterator[Fed]:
-        """The test batches, in file order."""
-        for indices, real in eval_batches(self._source.test, self._plan.batch_size):
-            yield self._fed(indices, real)
-
-    def close(self) -> None:
-        """Does nothing."""
-
-    def _fed(self, indices: np.ndarray, real: np.ndarray) -> Fed:
-        places = self._layout.cut(indices)
-        return Fed(self._inputs, places, places, real, _labels(self._source, indices, self._layout))
+    Example:
+        >>> [train_indices(range(5), Config(batch_size=2, shuffle=False), step).tolist() for step in range(3)]
+        [[0, 1], [2, 3], [0, 1]]
+    """
+    epoch, place = divmod(step, len(records) // config.batch_size)
+    order = epoch_order(records, config.shuffle, config.seed, epoch)
+    return order[place * config.batch_size : (place + 1) * config.batch_size]
 
 
-class StreamedFeed:
-    """Each batch brings its own records, which worker processes decode during the steps before it."""
+class Feed:
+    """The batches of a source.
 
-    def __init__(self, source: Source, config: Config, layout: Layout) -> None:
-        _import_grain()  # fails before a run folder is created
-        self.waited = 0.0  # seconds that training has waited for batches
-        self._source, self._layout = source, layout
-        self._plan = Plan(source.train, config.batch_size, config.shuffle, config.seed)
-        self._workers = default_workers() if config.workers is None else config.workers
-        self._places = layout.cut(np.arange(config.batch_size, dtype=np.int32))
+    A resident one has all records on each device, and a batch is a list of indices. With ``streamed`` each batch
+    brings its own records, which worker processes decode during the steps before it.
+    """
+
+    def __init__(self, source: Source, config: Config, layout: Layout, *, streamed: bool) -> None:
+        self._source, self._config, self._layout, self._streamed = source, config, layout, streamed
         self._batches: Generator[np.ndarray, None, None] | None = None
-        self._next = 0  # the step that the next batch is for
+        self._next = 0  # the step that the next batch of a stream is for
+        if streamed:
+            _import_grain()  # fails before a run folder is created
+        else:
+            self._inputs: Any = layout.copy(source.read(slice(None)))
 
     def train(self, epoch: int, first: int) -> Iterator[Fed]:
         """The training batches of an epoch, beginning with number ``first``."""
-        start = epoch * self._plan.steps + first
-        if self._batches is None or self._next != start:  # otherwise the workers continue with the next epoch
+        config, steps = self._config, len(self._source.train) // self._config.batch_size
+        indices = functools.partial(train_indices, self._source.train, config)
+        start, real = epoch * steps + first, np.ones(config.batch_size, np.bool_)
+        if self._streamed and (self._batches is None or self._next != start):  # else the workers go on
             self.close()
-            self._next, self._batches = start, decode(self._source.records, self._plan, start, self._workers)
-        for step in range(start, start + self._plan.steps - first):
-            began = time.perf_counter()
-            inputs, indices = next(self._batches), self._plan[step]
+            workers = default_workers() if config.workers is None else config.workers
+            self._next, self._batches = start, decode(self._source.records, indices, range(start, STEPS), workers)
+        for step in range(start, start + steps - first):
+            inputs = next(self._batches) if self._batches else None
             self._next += 1
-            fed = self._fed(inputs, indices, np.ones(len(indices), np.bool_))
-            self.waited += time.perf_counter() - began
-            yield fed
+            yield self._fed(inputs, indices(step), real)
 
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""
-        batches = list(eval_batches(self._source.test, self._plan.batch_size))
-        with contextlib.closing(decode(self._source.records, [indices for indices, _ in batches])) as decoded:
-            for inputs, (indices, real) in zip(decoded, batches, strict=True):
-                yield self._fed(inputs, indices, real)
+        batches = list(eval_batches(self._source.test, self._config.batch_size))
+        if not self._streamed:
+            yield from (self._fed(None, *batch) for batch in batches)
+            return
+        indices = [batch for batch, _ in batches]
+        with contextlib.closing(decode(self._source.records, indices.__getitem__, range(len(batches)))) as decoded:
+            for inputs, batch in zip(decoded, batches, strict=True):
+                yield self._fed(inputs, *batch)
 
     def close(self) -> None:
-        """Ends the workers."""
+        """Ends the workers, if there are any."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
 
-    def _fed(self, inputs: np.ndarray, indices: np.ndarray, real: np.ndarray) -> Fed:
-        cut, labels = self._layout.cut, _labels(self._source, indices, self._layout)
-        return Fed(cut(inputs), self._places, cut(indices), real, labels)
-
-
-Feed = ResidentFeed | StreamedFeed
+    def _fed(self, inputs: np.ndarray | None, indices: np.ndarray, real: np.ndarray) -> Fed:
+        cut, labels = self._layout.cut, self._source.labels
+        places = cut(indices)
+        labels = None if labels is None else cut(labels[indices])
+        if inputs is None:
+            return Fed(self._inputs, places, places, real, labels)
+        return Fed(cut(inputs), cut(np.arange(len(indices), dtype=np.int32)), places, real, labels)
 
 
 def open_feed(source: Source, config: Config, layout: Layout) -> Feed:
     """The feed for a source: resident if all devices' copies of it fit into memory."""
-    resident = source.resident and source.size <= layout.most
-    return (ResidentFeed if resident else StreamedFeed)(source, config, layout)
-
-
-def _labels(source: Source, indices: np.ndarray, layout: Layout) -> jax.Array | None:
-    return None if source.labels is None else layout.cut(source.labels[indices])
+    return Feed(source, config, layout, streamed=not source.resident or source.size > layout.most)
 
 
 def decode(
-    records: Records, plan: Sequence[np.ndarray] | Plan, first: int = 0, workers: int = 0
+    records: Any, indices: Callable[[int], np.ndarray], steps: range, workers: int = 0
 ) -> Generator[np.ndarray, None, None]:
-    """Yields the records of each step of a plan, beginning with step ``first``, decoded ahead; close it when done.
+    """Yields the records with the ``indices`` of each of the steps, decoded ahead; close it when done.
 
     Args:
-        records: arrays stay in this process; everything else is pickled to the workers.
-        plan: the indices (b,) of each step.
-        first: number of the first step.
+        records: as in `Source`; arrays stay in this process, everything else is pickled to the workers.
+        indices: those of a step, (b,).
+        steps: the numbers of the steps.
         workers: processes that decode; 0 for threads of this one.
     """
     grain = _import_grain()
-    data = grain.MapDataset.source(plan)[first:].map(functools.partial(_read, records))
+    data = grain.MapDataset.range(steps.start, steps.stop).map(functools.partial(_read, records, indices))
     data = data.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))
     if workers and not isinstance(records, np.ndarray):
         data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_end_with_the_run)
     batches = iter(data)
     try:
         with as_data_errors():
-            with _no_signals_for_new_processes():
-                batch = next(batches, None)  # starts the workers
+            batch = _start(batches)
             while batch is not None:
                 yield np.array(batch)  # a copy: workers hand over shared memory, which must not outlive them
                 batch = next(batches, None)
@@ -236,10 +164,10 @@ def decode(
         batches.close()
 
 
-def _read(records: Records, indices: np.ndarray) -> np.ndarray:
+def _read(records: Any, indices: Callable[[int], np.ndarray], step: int) -> np.ndarray:
     if isinstance(records, np.ndarray):
-        return np.asarray(records[indices])
-    return np.stack([records[int(index)] for index in indices])
+        return np.asarray(records[indices(step)])
+    return np.stack([records[index] for index in indices(step).tolist()])
 
 
 def default_workers() -> int:
@@ -247,32 +175,29 @@ def default_workers() -> int:
     return min(max(usable_cores() - 1, 1), 4)
 
 
-@contextlib.contextmanager
-def _no_signals_for_new_processes() -> Iterator[None]:
-    """Blocks signals in this thread and, by inheritance, in the processes that it starts.
+def _start(batches: Iterator[Any]) -> Any:
+    """The first batch, or None, for which processes start: with all signals blocked, which they inherit.
 
     Ctrl-C in a terminal, SLURM, systemd and timeout signal all processes of a job, and the run has to save before its
     workers end.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
+        return next(batches, None)
     resource_tracker.ensure_running()  # starting it later would unblock some of them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        yield
+        return next(batches, None)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_the_run(index: int, count: int) -> None:
     """Makes a worker exit when the run is gone, also when that was killed."""
-    run = multiprocessing.parent_process()
+    run: Any = multiprocessing.parent_process()
 
     def wait() -> None:
-        if run is not None:
-            run.join()
-            os._exit(1)
+        run.join()
+        os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
 

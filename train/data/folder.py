@@ -8,18 +8,17 @@ memory; a large one keeps the paths and decodes on demand.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
 
 from ..text import printable
-from .picture import SIZE, TooSmallError, read_picture
-from .source import FEWEST, PATCH, RESIDENT_BYTES, Source
+from .picture import SIZE, read_picture
+from .source import FEWEST, RESIDENT_BYTES, Source
 
 NAMED = 20  # files that a note names; it counts the others
-CHUNK = 256  # files decoded at a time, which bounds the memory that a large folder takes
 
 
 class Photos:
@@ -46,64 +45,24 @@ def read_folder(path: str, progress: Callable[[int, int], None] | None = None) -
         raise FileNotFoundError(f"{name}: no such folder")
     if not folder.is_dir():
         raise ValueError(f"{name}: must be a folder, got a file")
-    files, unreadable_folders, links = find_files(folder)
+    files, left_out = find_files(folder)
     keep_images = len(files) * SIZE * SIZE * 3 <= RESIDENT_BYTES
     good: list[Path] = []
     images: list[np.ndarray] = []
-    unreadable: list[str] = []
-    small: list[str] = []
-    for done, (file, result) in enumerate(_read_all(files)):
-        if progress and done % CHUNK == 0:
-            progress(done, len(files))
-        if isinstance(result, ValueError):
-            reasons = small if isinstance(result, TooSmallError) else unreadable
-            reasons.append(f"{printable(file.relative_to(folder))} ({result})")
-        else:
-            good.append(file)
-            images += [result] if keep_images else []
-    if progress:
-        progress(len(files), len(files))
-    left_out = (
-        (f"of {len(files)} files", "cannot be read", unreadable),
-        (f"of {len(files)} files", f"smaller than {PATCH}x{PATCH}", small),
-        ("subfolders", "cannot be read", unreadable_folders),
-        ("subfolders", "links to folders, which are not followed", links),
-    )
-    notes = [_note(name, *which) for which in left_out if which[-1]]
+    with ThreadPool() as threads:  # decoders release the GIL
+        for done, (file, result) in enumerate(zip(files, threads.imap(_read, files), strict=True), 1):
+            if progress:
+                progress(done, len(files))
+            if isinstance(result, ValueError):
+                left_out.append(f"{printable(file.relative_to(folder))} ({result})")
+            else:
+                good.append(file)
+                images += [result] if keep_images else []
+    more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+    note = f"{name}: {len(left_out)} files or folders left out: {', '.join(left_out[:NAMED])}{more}"
     if not good:
-        raise ValueError("; ".join([f"{name}: at least {FEWEST} readable images are needed, got none", *notes]))
-    return Source(name, np.stack(images) if keep_images else Photos(good), notes=notes)
-
-
-def find_files(folder: Path) -> tuple[list[Path], list[str], list[str]]:
-    """The files in a folder and its subfolders, and the names of unreadable subfolders and of links to folders."""
-    found: list[Path] = []
-    unreadable: list[str] = []
-    links: list[str] = []
-
-    def report(error: OSError) -> None:
-        where = printable(Path(error.filename).relative_to(folder))
-        unreadable.append(f"{where} ({error.strerror or type(error).__name__})")
-
-    for parent, folders, files in os.walk(folder, onerror=report):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        links += [printable(path.relative_to(folder)) for name in folders if (path := Path(parent, name)).is_symlink()]
-        found += [Path(parent, name) for name in files if not name.startswith(".")]
-    found.sort(key=lambda file: _natural(file.relative_to(folder).as_posix()))
-    return found, sorted(unreadable, key=_natural), sorted(links, key=_natural)
-
-
-def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """A key that sorts numbers by value; the name itself distinguishes photo1 from photo01."""
-    parts = re.findall(r"([0-9]*)([^0-9]*)", name)
-    return [(int(digits or -1), rest) for digits, rest in parts], name
-
-
-def _read_all(files: Sequence[Path]) -> Iterator[tuple[Path, np.ndarray | ValueError]]:
-    with ThreadPoolExecutor() as threads:  # decoders release the GIL
-        for start in range(0, len(files), CHUNK):
-            chunk = files[start : start + CHUNK]
-            yield from zip(chunk, threads.map(_read, chunk), strict=True)
+        raise ValueError(f"{name}: at least {FEWEST} readable images are needed, got none; {note}")
+    return Source(name, np.stack(images) if keep_images else Photos(good), notes=[note] if left_out else [])
 
 
 def _read(path: Path) -> np.ndarray | ValueError:
@@ -113,6 +72,23 @@ def _read(path: Path) -> np.ndarray | ValueError:
         return error
 
 
-def _note(name: str, of_what: str, why: str, which: list[str]) -> str:
-    more = f" and {len(which) - NAMED} more" if len(which) > NAMED else ""
-    return f"{name}: {len(which)} {of_what} left out, {why}: {', '.join(which[:NAMED])}{more}"
+def find_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """The files in a folder and its subfolders, and unreadable subfolders and links to folders, which are left out."""
+    found: list[Path] = []
+    left_out: list[str] = []
+
+    def report(error: OSError) -> None:
+        left_out.append(f"{printable(Path(error.filename).relative_to(folder))} ({error.strerror})")
+
+    for parent, folders, files in os.walk(folder, onerror=report):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        links = (path for name in folders if (path := Path(parent, name)).is_symlink())
+        left_out += [f"{printable(path.relative_to(folder))} (a link to a folder)" for path in links]
+        found += [Path(parent, name) for name in files if not name.startswith(".")]
+    return sorted(found, key=lambda file: _natural(file.relative_to(folder).as_posix())), left_out
+
+
+def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """A key that sorts numbers by value; the name itself distinguishes photo1 from photo01."""
+    parts = re.findall(r"([0-9]*)([^0-9]*)", name)
+    return [(int(digits or -1), rest) for digits, rest in parts], name

@@ -13,12 +13,6 @@ from .source import PATCH
 
 SIZE = 96  # as in STL-10 and the tutorial
 
-# What cameras, phones, scanners and drawing programs write. Not formats that Pillow reads by running another program
-# (EPS), nor those that are no pictures as such (PDF, HDF5, MPEG).
-FORMATS = (
-    *("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "ICNS"),
-    *("PSD", "PCX", "SGI", "QOI", "DDS"),
-)
 # Room for a 200-megapixel camera: Pillow warns above its limit and refuses twice that, since a file of a few kilobytes
 # can claim any size.
 MOST_PIXELS = 2**28
@@ -27,61 +21,58 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 GREY = (128, 128, 128, 255)  # behind transparent parts: white could be taken for a patch
 
 
-class TooSmallError(ValueError):
-    """An image with a side shorter than a patch."""
+REASONS = {
+    FileNotFoundError: "no such file",
+    IsADirectoryError: "a folder",
+    UnidentifiedImageError: "not an image of a known format",
+    Image.DecompressionBombError: f"more than {MOST_PIXELS / 1e6:.0f} megapixels",
+}
+BITS, HIGHEST = 258, 281  # TIFF's tags for the bits of a value, and for the largest
 
 
 def read_picture(path: Path, height: int = SIZE, width: int = SIZE) -> np.ndarray:
     """Decodes an image, upright by its EXIF data: its centre, resized, as uint8 (height, width, 3).
 
-    Transparent parts become grey, 16-bit values lose their lower byte, animations show their first frame. Pillow's
-    bilinear filter averages when shrinking and, unlike bicubic or Lanczos, makes nothing brighter than it was: the
-    patch task depends on what is white.
+    Transparent parts become grey, 16-bit values are scaled from the range that the file declares, animations show their
+    first frame. Pillow's bilinear filter averages when shrinking and, unlike bicubic or Lanczos, makes nothing brighter
+    than it was: the patch task depends on what is white.
 
     Raises:
-        TooSmallError: a side shorter than 16 pixels.
-        ValueError: not a readable image, and why.
+        ValueError: not a readable image, one with pixels of unknown range, or with a side shorter than 16 pixels.
     """
     try:
         return _read(path, height, width)
-    except TooSmallError:
-        raise
-    except FileNotFoundError:
-        raise ValueError("no such file") from None
-    except IsADirectoryError:
-        raise ValueError("a folder") from None
-    except UnidentifiedImageError:
-        raise ValueError("not an image of a known format") from None
-    except Image.DecompressionBombError:
-        raise ValueError(f"more than {MOST_PIXELS / 1e6:.0f} megapixels") from None
     except Exception as error:  # Pillow raises many types of exceptions for damaged files
-        raise ValueError(first_line(error)) from error
+        raise ValueError(REASONS.get(type(error)) or first_line(error)) from error
 
 
 def _read(path: Path, height: int, width: int) -> np.ndarray:
     kind = os.stat(path).st_mode
     if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # opening a pipe would wait for its writer
         raise ValueError("not a regular file")
-    Image.init()
-    known = [name for name in FORMATS if name in Image.OPEN]  # what this Pillow was built with
-    with Image.open(path, formats=known) as image:
+    with Image.open(path) as image:
+        if image.format == "EPS":
+            raise ValueError("a format that Pillow reads by running another program")
         if min(image.size) < PATCH:
-            raise TooSmallError(f"{image.width}x{image.height} pixels")
+            raise ValueError(f"{image.width}x{image.height} pixels, smaller than {PATCH}x{PATCH}")
+        if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+            raise ValueError("pixels of unknown range: floating-point, signed, or wider than 16 bits")
+        tags = getattr(image, "tag_v2", {})
+        highest = int(np.max(tags.get(HIGHEST, 2 ** np.max(tags.get(BITS, 16)) - 1)))  # of a greyscale image
         longest = 2 * max(height, width)
         image.draft(None, (longest, longest))  # decodes a JPEG no larger than needed
         upright = ImageOps.exif_transpose(image)
     scale = min(upright.height / height, upright.width / width)
     kept_width, kept_height = round(scale * width), round(scale * height)
     left, top = (upright.width - kept_width) // 2, (upright.height - kept_height) // 2
-    centre = _to_rgb(upright.crop((left, top, left + kept_width, top + kept_height)))
+    centre = _to_rgb(upright.crop((left, top, left + kept_width, top + kept_height)), highest)
     return np.asarray(centre.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, highest: int) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, in some formats stored in 32; convert() would clip them at 255
-        return Image.fromarray((np.asarray(image).clip(0, 2**16 - 1) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point pixels of unknown range")
+        values = np.asarray(image).astype(np.int64).clip(0, highest)
+        return Image.fromarray((values * 256 // (highest + 1)).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         ground = Image.new("RGBA", image.size, GREY)
         image = Image.alpha_composite(ground, image.convert("RGBA"))

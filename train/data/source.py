@@ -4,13 +4,16 @@ A small source is `resident`: it fits on the device whole. A larger one is strea
 decoded when they are needed.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+
+from ..text import first_line
 
 PATCH = 16  # pixels along each side of a patch, the smallest image
 FEWEST = 5  # images, so that the last fifth is not empty
@@ -18,12 +21,17 @@ RESIDENT_BYTES = 2**29  # 512 MiB, some 19,000 images of 96x96
 SAMPLED = 16  # images of a large source that are hashed; adding or removing a file changes most of them
 
 
-class Records(Protocol):
-    """Images by number: a uint8 array (n, h, w, 3), or an object that decodes image i, uint8 (h, w, 3), on demand."""
+class DataError(ValueError):
+    """A record that cannot be read any more, or a worker that was killed."""
 
-    def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> np.ndarray: ...
+@contextlib.contextmanager
+def as_data_errors() -> Iterator[None]:
+    """Turns errors from reading records into a `DataError` of one line."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError) as error:
+        raise DataError(first_line(error)) from error
 
 
 class Source:
@@ -31,13 +39,14 @@ class Source:
 
     Args:
         name: for messages.
-        records: a uint8 array (n, h, w, 3), or an object that decodes image i on demand, all of one size.
+        records: a uint8 array (n, h, w, 3), or an object with a length that decodes image i, uint8 (h, w, 3), as its
+            item i; all images have one size.
         train: the indices of the training images.
         test: the indices of the test images.
         notes: what the user should know about the data, one line each.
 
     Raises:
-        ValueError: wrong dtype or shape, too few or too small images, or a split outside of them.
+        ValueError: wrong dtype or shape, or too few or too small images.
 
     Example:
         >>> source = Source("mine", np.zeros((5000, 96, 96, 3), np.uint8))
@@ -51,35 +60,22 @@ class Source:
     def __init__(
         self,
         name: str,
-        records: Records,
+        records: Any,
         train: range | None = None,
         test: range | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         self.name, self.records, self.notes = name, records, tuple(notes)
         count = len(records)
-        self.shape = self._check_images(count)
-        self.train = range(count * 4 // 5) if train is None else train
-        self.test = range(count * 4 // 5, count) if test is None else test
-        for part in (self.train, self.test):
-            if not part or part.step != 1 or part.start < 0 or part.stop > count:
-                raise ValueError(f"{name}: a split must be a range within the {count} images, got {part}")
-
-    def _check_images(self, count: int) -> tuple[int, int]:
-        # Of images that are decoded on demand only the first is checked.
-        images = self.records if isinstance(self.records, np.ndarray) else self.records[0][None]
-        if images.dtype != np.uint8:
-            raise ValueError(f"{self.name}: images must be uint8, got {images.dtype}")
-        if images.ndim != 4 or images.shape[-1] != 3:
-            raise ValueError(f"{self.name}: images must have shape (n, h, w, 3), got {images.shape}")
-        height, width = images.shape[1:3]
-        if min(height, width) < PATCH:
+        self.train, self.test = train or range(count * 4 // 5), test or range(count * 4 // 5, count)
+        first: Any = records[0] if count else np.empty(0)
+        image = first.dtype == np.uint8 and (first.ndim, *first.shape[2:]) == (3, 3)
+        if count < FEWEST or not image or min(first.shape[:2]) < PATCH:
             raise ValueError(
-                f"{self.name}: images must be at least {PATCH}x{PATCH}, the size of a patch, got {height}x{width}"
+                f"{name}: at least {FEWEST} images of at least {PATCH}x{PATCH} pixels, uint8 (n, h, w, 3), are needed, "
+                f"got {first.dtype} {(count, *first.shape)}"
             )
-        if count < FEWEST:
-            raise ValueError(f"{self.name}: at least {FEWEST} images are needed, got {count}")
-        return height, width
+        self.shape: tuple[int, int] = first.shape[:2]
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -88,22 +84,21 @@ class Source:
         sample = np.unique(np.linspace(0, count - 1, SAMPLED).astype(int))
         hashed = self.records if isinstance(self.records, np.ndarray) else self.read(sample)
         return {
-            "images": count,
+            self.unit: count,
             "train": [self.train.start, self.train.stop],
             "test": [self.test.start, self.test.stop],
             "image_size": list(self.shape),
             "digest": hashlib.sha256(np.ascontiguousarray(hashed).data).hexdigest(),
         }
 
-    @property
+    @cached_property
     def size(self) -> int:
-        """The bytes of all images."""
-        height, width = self.shape
-        return len(self.records) * height * width * 3
+        """The bytes of all records."""
+        return len(self.records) * int(self.records[0].nbytes)
 
     @property
     def resident(self) -> bool:
-        """Whether the images are few enough to stay on the device."""
+        """Whether the records are few enough to stay on the device."""
         return self.size <= RESIDENT_BYTES
 
     @property
@@ -111,29 +106,10 @@ class Source:
         """The kind and size of the records, for messages."""
         return f"{self.unit} of {self.shape[0]}x{self.shape[1]}"
 
-    @cached_property
-    def images(self) -> np.ndarray:
-        """All images of a `resident` source, uint8 (n, h, w, 3); decoded once, at the first use."""
-        if isinstance(self.records, np.ndarray):
-            return self.records
-        if not self.resident:
-            raise ValueError(
-                f"{self.name}: {len(self.records)} images of {self.shape[0]}x{self.shape[1]} exceed the "
-                f"{RESIDENT_BYTES >> 20} MiB that may be held in memory; stream them"
-            )
-        return self.read(np.arange(len(self.records)))
-
-    @property
-    def inputs(self) -> np.ndarray:
-        """What a `resident` source puts on the device."""
-        return self.images
-
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        """The images with these indices (b,), uint8 (b, h, w, 3)."""
+    def read(self, indices: np.ndarray | slice) -> np.ndarray:
+        """The records with these indices, (b, ...); raises `DataError` where one cannot be read any more."""
         if isinstance(self.records, np.ndarray):
             return np.asarray(self.records[indices])
-        images = np.empty((len(indices), *self.shape, 3), np.uint8)
-        with ThreadPoolExecutor() as threads:  # decoders release the GIL
-            for place, image in enumerate(threads.map(self.records.__getitem__, map(int, indices))):
-                images[place] = image
-        return images
+        wanted = np.arange(len(self.records))[indices].tolist()
+        with as_data_errors(), ThreadPoolExecutor() as threads:  # decoders release the GIL
+            return np.stack(list(threads.map(self.records.__getitem__, wanted)))

@@ -6,11 +6,9 @@ back in the order of the archive, on which the tutorial's split and its ``articl
 """
 
 import hashlib
-import importlib.util
 import io
 import os
 import shutil
-import threading
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,8 @@ from ..text import first_line
 from .source import Source
 
 URL = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
-ARCHIVE = "stl10_binary.tar.gz"
-UNPACKED = f"{ARCHIVE}.unpacked"  # a folder that exists while the archive is prepared
+UNPACKED = "stl10_binary.tar.gz.unpacked"  # a folder that exists while the archive is prepared
 EXTRA = "install it with: pip install -e '.[stl10]'"
-WAIT = 3.0  # seconds without an answer after which a server counts as unreachable; downloaders try for minutes
 
 
 class Archive:
@@ -36,20 +32,16 @@ class Archive:
 
         # Decoded here: tensorflow-datasets would warn, in every process, that it has no OpenCV.
         decoders = {"image": decode.SkipDecoding()}
-        self.splits = [builder.as_data_source(split, decoders=decoders) for split in splits]
-        orders = (hashed_order(len(part), split) for part, split in zip(self.splits, splits, strict=True))
-        self.places = [np.argsort(order) for order in orders]
+        self.parts = [builder.as_data_source(split, decoders=decoders) for split in splits]
+        orders = [hashed_order(len(part), split) for part, split in zip(self.parts, splits, strict=True)]
+        self.places = [(part, place) for part, order in enumerate(orders) for place in np.argsort(order).tolist()]
 
     def __len__(self) -> int:
-        return sum(map(len, self.places))
+        return len(self.places)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        part = 0
-        while index >= len(self.places[part]):
-            index -= len(self.places[part])
-            part += 1
-        file = io.BytesIO(self.splits[part][int(self.places[part][index])]["image"])
-        with Image.open(file, formats=["PNG"]) as image:
+        part, place = self.places[index]
+        with Image.open(io.BytesIO(self.parts[part][place]["image"]), formats=["PNG"]) as image:
             return np.asarray(image)
 
 
@@ -92,64 +84,24 @@ def hashed_order(count: int, split: str) -> np.ndarray:
         >>> hashed_order(5, "train").tolist()
         [4, 0, 3, 1, 2]
     """
-    keys = (hashlib.md5(split.encode() + str(index).encode()).digest() for index in range(count))
-    return np.array(sorted(range(count), key=list(keys).__getitem__))
+    return np.array(sorted(range(count), key=lambda index: hashlib.md5(f"{split}{index}".encode()).digest()))
 
 
 def _prepare(name: str, builder: Any, folder: Path | None) -> None:
-    for needed in ("tensorflow", "importlib_resources"):
-        if importlib.util.find_spec(needed) is None:
-            raise ValueError(f"{name}: preparing STL-10 needs {needed}, got none; {EXTRA}")
     import tensorflow_datasets as tfds
 
     root = Path(builder.data_dir).parents[1]
-    size = int(builder.url_infos[URL].size)
-    archive = root / ARCHIVE
-    if folder and archive.is_file():
-        if archive.stat().st_size != size:
-            raise ValueError(
-                f"{name}: {archive} must have {size} bytes, got {archive.stat().st_size}: download it again"
-            )
-    elif not _is_downloaded(root, size) and (reason := why_unreachable(URL)):
-        raise ValueError(
-            f"{name}: STL-10 has not been prepared, and {URL} cannot be downloaded: {reason}. Download that file "
-            f"({size / 1e9:.1f} GB) elsewhere, put it into a folder as {ARCHIVE}, and pass --data "
-            f"{name.partition(':')[0]}:FOLDER"
-        )
     unpacked = root / UNPACKED
     try:
+        if not any(root.rglob("*stl10_binary*.tar.gz")):  # tensorflow-datasets would try to reach a server for minutes
+            urllib.request.urlopen(URL, timeout=10).close()
         unpacked.mkdir(parents=True, exist_ok=True)
         config = tfds.download.DownloadConfig(manual_dir=folder, extract_dir=unpacked)
         builder.download_and_prepare(download_config=config)
-    except Exception as error:  # from TensorFlow, the network, the disk or the archive
-        raise ValueError(f"{name}: preparing STL-10 failed: {first_line(error)}") from error
+    except Exception as error:  # from TensorFlow or its absence, the network, the disk or the archive
+        raise ValueError(
+            f"{name}: STL-10 could not be prepared: {first_line(error)}. That needs the stl10 extra, {EXTRA}; without "
+            f"a network, download {URL} (2.6 GB) into a folder and pass --data {name.partition(':')[0]}:FOLDER"
+        ) from error
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)  # 3 GB
-
-
-def _is_downloaded(root: Path, size: int) -> bool:
-    """Whether tensorflow-datasets has downloaded the whole archive, and its record of that."""
-    return any(
-        path.is_file() and path.stat().st_size == size and path.with_name(f"{path.name}.INFO").is_file()
-        for path in (root / "downloads").rglob("*stl10*.tar.gz")
-    )
-
-
-def why_unreachable(url: str, seconds: float = WAIT) -> str | None:
-    """Why a file cannot be downloaded, or None; no answer within ``seconds`` counts as unreachable."""
-    reason: list[str | None] = [f"no answer within {seconds:g} s"]
-
-    def ask() -> None:
-        try:
-            with urllib.request.build_opener().open(url, timeout=seconds):
-                reason.append(None)
-        except TimeoutError:
-            pass
-        except Exception as error:
-            reason.append(str(getattr(error, "reason", None) or error))
-
-    # In a thread, which may be left behind: looking up a name has no timeout.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return reason[-1]

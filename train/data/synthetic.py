@@ -43,12 +43,6 @@ class Bank(NamedTuple):
 
 def synthetic_images(count: int = 5000, *, seed: int = 0, size: int = 96) -> np.ndarray:
     """Draws uint8 images (count, size, size, 3); image i depends on `seed`, `size` and i alone."""
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
-    if not 32 <= size <= 256:
-        raise ValueError(f"size must be 32 to 256, got {size}")
     bank = make_bank(np.random.default_rng(seed), size)
     images = np.empty((count, size, size, 3), np.uint8)
     for i in range(count):

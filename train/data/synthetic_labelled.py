@@ -116,13 +116,7 @@ def rotation(x: float, y: float, z: float) -> np.ndarray:
                [ 1.,  0.,  0.],
                [ 0.,  0.,  1.]])
     """
-    turns = []
-    for axis, angle in enumerate((x, y, z)):
-        a, b = (place for place in range(3) if place != axis)
-        turn = np.eye(3)
-        turn[a, a] = turn[b, b] = np.cos(angle)
-        turn[b, a] = np.sin(angle)
-        turn[a, b] = -turn[b, a]
-        turns.append(turn)
-    first, second, third = turns
+    (a, b, c), (d, e, f) = np.cos((x, y, z)), np.sin((x, y, z))
+    first, second = np.array([[1, 0, 0], [0, a, -d], [0, d, a]]), np.array([[b, 0, -e], [0, 1, 0], [e, 0, b]])
+    third = np.array([[c, -f, 0], [f, c, 0], [0, 0, 1]])
     return np.asarray(third @ second @ first)

@@ -15,14 +15,14 @@ import numpy as np
 from flax_attn.networks.patch import PatchNetwork
 
 from ..config import Config, PatchConfig
-from ..data import Source
-from ..data.feed import as_data_errors
-from ..data.source import PATCH
+from ..data.source import PATCH, Source
+from ..plots import save
 from ..runs import write_whole
 from ..tasks import Task
 from ..tasks.patch import Patches, painted
 from .classes import finish_classes
-from .picture import ATTENTION, ROWS, Caption, draw, in_turn, look
+from .grid import ATTENTION, ROWS, Caption, in_turn
+from .picture import draw_images, look
 from .scores import ACTIVATION, Localisation, fixed_patches, localise
 
 SCORES = "localisation.json"
@@ -33,30 +33,16 @@ def finish(folder: Path, config: Config, task: Task, network: Any, source: Any) 
     if not isinstance(config, PatchConfig):
         return finish_classes(folder, config, task, network, source)
     height, width = source.shape
-    images, patches = HeldOutImages(source), fixed_patches(config, np.asarray(source.test), height, width)
-    scores = localise(network, images, patches, batch_size=config.batch_size)
+    patches = fixed_patches(config, source)
+    scores = localise(network, source, patches, batch_size=config.batch_size)
     save_scores(folder / SCORES, scores, height, width)
-    save_attention(folder / ATTENTION, config, network, images, patches)
+    save_attention(folder / ATTENTION, config, network, source, patches)
     found = scores[ACTIVATION]
     return [
         f"class activation map: peak in the patch in {found.pointing:.3f} of {found.patched} test images with one "
         f"(chance: {PATCH * PATCH / (height * width):.3f}), energy there {found.energy:.1f} times its share of the "
         f"area, average precision {found.average_precision:.3f}"
     ]
-
-
-class HeldOutImages:
-    """The test images of a source, read on demand; one that cannot be read raises a `DataError`."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source.test)
-
-    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        with as_data_errors():
-            return self._source.read(np.asarray(self._source.test)[indices])
 
 
 def save_scores(path: Path, scores: dict[str, Localisation], height: int, width: int) -> None:
@@ -68,18 +54,18 @@ def save_scores(path: Path, scores: dict[str, Localisation], height: int, width:
     write_whole(path, json.dumps({"image_size": [height, width], "maps": plain}, indent=2) + "\n")
 
 
-def save_attention(path: Path, config: PatchConfig, network: PatchNetwork, images: Any, patches: Patches) -> None:
+def save_attention(path: Path, config: PatchConfig, network: PatchNetwork, source: Source, patches: Patches) -> None:
     """Draws six images of the last full test batch: the tutorial's choice, or with a patch and without in turn."""
-    start = max(len(images) // config.batch_size - 1, 0) * config.batch_size
-    label = np.asarray(patches.label)[start : start + config.batch_size]
+    start = max(len(patches.label) // config.batch_size - 1, 0) * config.batch_size
+    label = patches.label[start : start + config.batch_size]
     chosen = start + (np.arange(len(label))[:ROWS] if config.patches == "article" else in_turn(label == 0))
-    x = np.asarray(painted(images[chosen], Patches(*(values[chosen] for values in patches))))
-    p, columns = look(network, x)
+    x = np.asarray(painted(source.read(source.test.start + chosen), Patches(*(values[chosen] for values in patches))))
+    looked = look(network, x)
     order = " (tokens in article order)" if network.token_order == "article" else ""
     title = f"{config.network}: test images and the maps of the network{order}"
     captions = []
-    for each, label in zip(p, patches.label[chosen], strict=True):
-        wrong = bool(np.round(each) != label)
-        text = f"{'patch' if label else 'no patch'}, p = {each:.3f}" + (", wrong" if wrong else "")
+    for p, label in zip(looked.p, patches.label[chosen], strict=True):
+        wrong = bool(np.round(p) != label)
+        text = f"{'patch' if label else 'no patch'}, p = {p:.3f}" + (", wrong" if wrong else "")
         captions.append(Caption(text, wrong))
-    draw(path, title, x, captions, columns)
+    save(draw_images(title, x, captions, looked), path)

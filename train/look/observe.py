@@ -20,7 +20,6 @@ from ..tasks.patch import build_network
 
 # Token weights grow with the fourth power of an image's side: those of one 256x256 image in 4 heads take 256 MiB.
 MOST_BYTES = 2**29
-SIZE = (96, 96)  # of the images of a run whose folder does not say
 
 Named = dict[str, jax.Array]
 Split = tuple[nnx.GraphDef[Any], nnx.State[Any, Any]]  # of a network
@@ -103,13 +102,15 @@ class TrainedRun(NamedTuple):
 def load_run(folder: str | Path) -> TrainedRun:
     """Loads a run; raises OSError or ValueError where there is none, or none that has finished."""
     folder = Path(folder)
+    if folder.is_file():
+        raise NotADirectoryError(f"RUN must be the folder of a run, got the file {folder}")
     config = read_config(folder)
     if not isinstance(config, PatchConfig):
         raise ValueError(f"{folder} must hold a run of --task patch, got one of --task {config.task}")
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise ValueError(f"{folder} must hold a finished run, got one without {weights.name}")
-    height, width = _image_size(folder / DATA)
+    height, width = read_json(folder / DATA)["image_size"]
     network: Any = build_network(config, height, width)
     try:
         flax_attn.from_torch(network, weights)
@@ -117,10 +118,3 @@ def load_run(folder: str | Path) -> TrainedRun:
         raise ValueError(f"{weights} must hold the weights of the network in config.json: {error}") from None
     network.eval()
     return TrainedRun(config, network, height, width)
-
-
-def _image_size(path: Path) -> tuple[int, int]:
-    size = read_json(path).get("image_size") if path.is_file() else list(SIZE)
-    if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int and n >= 16 for n in size)):
-        raise ValueError(f"{path}: image_size must be two whole numbers >= 16, got {size!r}")
-    return size[0], size[1]

@@ -11,12 +11,14 @@ import numpy as np
 from flax_attn.networks.patch import PatchNetwork
 
 from ..config import PatchConfig
+from ..data import Source
 from ..devices import Layout
 from ..tasks.patch import TEST, WHITE, Patches, article_patches, paint, painted, per_image_patches, split_key
 from .maps import detector_maps
 from .observe import MOST_BYTES, Named, Split, at_once, observe_split, over_batches
 
 CELL = 4  # pixels along a side of a map's cell: the attended map lies behind two poolings
+CENTRES = np.s_[:, CELL // 2 :: CELL, CELL // 2 :: CELL]  # of cells, in pixels (n, h, w)
 ACTIVATION, MEAN = "class_activation", "attended_mean"  # maps that every network has
 
 
@@ -32,24 +34,21 @@ class Localisation:
 
 
 def localise(
-    network: PatchNetwork, images: Any, patches: Patches, *, batch_size: int = 32, most_bytes: int = MOST_BYTES
+    network: PatchNetwork, source: Source, patches: Patches, *, batch_size: int = 32, most_bytes: int = MOST_BYTES
 ) -> dict[str, Localisation]:
     """Scores every map of ``network``: class activation, the attended map's mean over channels, and recorded maps.
 
-    ``images`` are uint8 (n, h, w, 3), or anything that gives such an array for an array of indices. Batches are smaller
-    than ``batch_size`` where their records would take more than ``most_bytes``.
+    ``patches`` are those of the test images of ``source``. Batches are smaller than ``batch_size`` where their records
+    would take more than ``most_bytes``.
     """
-    if not len(images) or len(images) != len(patches.label):
-        raise ValueError(f"images must be {len(patches.label)}, one for each patch, got {len(images)}")
-    _, height, width, _ = images[np.array([0])].shape
-    batch_size = at_once(network, height, width, batch_size, most_bytes)
 
     def score_batch(model: Split, indices: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
-        here = Patches(*(np.asarray(values)[indices] for values in patches))
-        maps = _maps(model, layout.cut(images[indices]), jax.tree.map(layout.cut, here), network.token_order)
+        here = Patches(*(values[indices - source.test.start] for values in patches))
+        maps = _maps(model, layout.cut(source.read(indices)), jax.tree.map(layout.cut, here), network.token_order)
         return {name: score(np.asarray(values), here) for name, values in maps.items()}
 
-    scores = over_batches(network, range(len(images)), batch_size, score_batch)
+    batch_size = at_once(network, *source.shape, batch_size, most_bytes)
+    scores = over_batches(network, source.test, batch_size, score_batch)
     return {name: combine(each, patches.label) for name, each in scores.items()}
 
 
@@ -66,7 +65,7 @@ def score(maps: np.ndarray, patches: Patches) -> np.ndarray:
     black = np.zeros((n, height * CELL, width * CELL, 1), np.uint8)
     pixels = white_pixels(np.asarray(painted(black, Patches(np.ones(n, int), *patches[1:]))))
     covered = pixels.reshape(n, height, CELL, width, CELL).mean((2, 4))
-    return np.stack([pointing(maps, at_centres(pixels)), relative_energy(maps, covered), maps.max((1, 2))], axis=1)
+    return np.stack([pointing(maps, pixels[CENTRES]), relative_energy(maps, covered), maps.max((1, 2))], axis=1)
 
 
 def combine(scores: np.ndarray, label: Any) -> Localisation:
@@ -109,14 +108,15 @@ def average_precision(score: np.ndarray, label: np.ndarray) -> float:
 _per_image_patches = jax.jit(per_image_patches, static_argnums=(2, 3))
 
 
-def fixed_patches(config: PatchConfig, indices: np.ndarray, height: int, width: int) -> Patches:
-    """The patches of a run's whole test split (n,), the same after every epoch, from the images' indices (n,)."""
+def fixed_patches(config: PatchConfig, source: Source) -> Patches:
+    """The patches of a run's whole test split (n,), the same after every epoch."""
+    indices = np.asarray(source.test, np.int32)
     if config.patches == "article":  # the place in the batch decides
-        patches = article_patches(config.batch_size, height, width)
+        patches = article_patches(config.batch_size, *source.shape)
         patches = jax.tree.map(lambda values: values[np.arange(len(indices)) % config.batch_size], patches)
     else:
         key = split_key(jax.random.key(config.seed), TEST, 0)
-        patches = _per_image_patches(key, np.asarray(indices, np.int32), height, width)
+        patches = _per_image_patches(key, indices, *source.shape)
     return Patches(*map(np.asarray, patches))
 
 
@@ -124,8 +124,3 @@ def white_pixels(x: np.ndarray) -> np.ndarray:
     """Which pixels of images (n, h, w, c) belong to a patch: no other is as bright."""
     white: np.ndarray = (x == WHITE).all(-1)
     return white
-
-
-def at_centres(pixels: np.ndarray) -> np.ndarray:
-    """The values of pixels (n, h, w) at the centres of a map's cells."""
-    return pixels[:, CELL // 2 :: CELL, CELL // 2 :: CELL]

@@ -11,40 +11,31 @@ from flax_attn import list_blocks
 from flax_attn._check import nearest
 from flax_attn.registry import find_block
 
-from ..config import PRESETS, Config, PatchConfig, check, flag, told_default
-from ..runs import CONFIG, differences, read_config
+from ..config import PRESETS, PatchConfig, check, flag
 
 PROGRAM = "python -m train report"
 Protocol = Literal["per_image", "article"]
 Side = Literal["ours", "pytorch"]
+SIDES: tuple[Side, ...] = ("ours", "pytorch")
 PROTOCOLS: tuple[Protocol, ...] = ("per_image", "article")
 
 
 class Row(NamedTuple):
-    """A row of the tables: a network with its options."""
+    """What a row of the tables trains: a network with its options."""
 
-    title: str
     network: str
     token_order: Literal["pixels", "article"] = "pixels"
     position: Literal["none", "sine", "learned"] = "none"
-    tutorial: tuple[float, float] | None = None  # the smallest training and test error that the tutorial printed
 
 
-SHOWN = {
-    "cnn": Row("CNN alone", "cnn", tutorial=(0.0011167, 0.0541200)),
-    "multi_head-article": Row(
-        "multi-head, tokens in article order", "multi_head", "article", tutorial=(9.81e-6, 0.0420922)
-    ),
-    "multi_head-pixels": Row("multi-head, tokens are pixels", "multi_head"),
-    "multi_head-sine": Row("multi-head over pixels, sine positions", "multi_head", position="sine"),
-    "multi_head-learned": Row("multi-head over pixels, learned positions", "multi_head", position="learned"),
-    "conv_multi_head": Row("convolutional multi-head", "conv_multi_head", tutorial=(0.000254702, 0.0142783)),
-    "cbam": Row("CBAM, channel gate alone", "cbam", tutorial=(2.787e-5, 0.0280480)),
-    "cbam_spatial": Row("CBAM with the spatial gate", "cbam_spatial"),
-    "pointwise_spatial": Row("point-wise spatial attention", "pointwise_spatial"),
-    "channel_attention": Row("channel attention", "channel_attention"),
+ROWS = {
+    "cnn": Row("cnn"),
+    "multi_head-article": Row("multi_head", "article"),
+    "multi_head-pixels": Row("multi_head"),
+    "multi_head-sine": Row("multi_head", position="sine"),
+    "multi_head-learned": Row("multi_head", position="learned"),
+    **{name: Row(name) for name in list_blocks() if name != "multi_head"},
 }
-ROWS = SHOWN | {name: Row(name, name) for name in list_blocks() if name not in {row.network for row in SHOWN.values()}}
 ALL = "all"
 
 
@@ -52,7 +43,8 @@ ALL = "all"
 class Options:
     """Trains networks under both protocols with several seeds, and writes a page of results.
 
-    Finished runs are kept: the same command continues a report that was stopped, and further seeds or rows add to it.
+    Results in the folder --out are kept and their runs not trained again: the same command continues a report that was
+    stopped, and further seeds or rows add to it.
 
     Attributes:
         data: The images of the patch task, as for training.
@@ -63,16 +55,12 @@ class Options:
             batches of 10 in file order.
         seeds: The seeds of each row: of the weights, and under per_image of patches and order too.
         epochs: Passes over the training images, of each run.
-        article_epochs: Those under the protocol article.
         batch_size: Images per step under per_image.
         learning_rate: The largest learning rate under per_image.
         twins: The protocols under which each network's PyTorch twin is trained too.
         runs: The folder of the run folders.
-        out: The folder for results.md, results.json and results.png.
-        known: The results.json of other reports: their runs are part of this report, and not trained again.
-        docs: Whether the results go to docs/ in this checkout, where results.md keeps its text and gets new tables.
-        renew: Only regenerate the tables and the figure in docs/ from docs/results.json.
-        train: Whether missing runs are trained.
+        out: The folder for results.md, results.json and results.png. Text between the tables of a results.md is kept.
+        train: Whether to train; --no-train makes the tables and the figure from the results.json in --out alone.
     """
 
     data: Annotated[str, tyro.conf.arg(metavar="KIND[:PATH]")] = "synthetic"
@@ -80,15 +68,11 @@ class Options:
     protocols: tuple[Protocol, ...] = PROTOCOLS
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 50
-    article_epochs: Annotated[int | None, told_default("as --epochs")] = None
     batch_size: int = 10
     learning_rate: float = 1e-3
     twins: tuple[Protocol, ...] = ("per_image",)
     runs: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/report"
     out: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/report"
-    known: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE...")] = ()
-    docs: bool = False
-    renew: bool = False
     train: bool = True
 
 
@@ -100,70 +84,54 @@ class Key(NamedTuple):
     side: Side
     seed: int
 
+    @property
+    def name(self) -> str:
+        """The run's folder within that of the report."""
+        return f"{self.protocol}/{self.row}/{self.side}/seed-{self.seed}"
+
 
 class Planned(NamedTuple):
     """A run of a report."""
 
     key: Key
-    name: str  # of its folder within that of the report
-    path: Path
     config: PatchConfig
+    words: list[str]  # the arguments of ``python -m train`` for it
+
+    @property
+    def path(self) -> Path:
+        """Its run folder."""
+        return Path(str(self.config.run_dir))
 
 
 def plan(options: Options) -> list[Planned]:
     """All runs of a report, a seed of all rows before the next; raises ``ValueError`` for an option out of range."""
     for name in ("rows", "protocols", "seeds"):
-        given = getattr(options, name)
-        if not given or len(set(given)) < len(given):
-            raise ValueError(f"--{name} must be at least one, none of them twice, got {' '.join(map(str, given))!r}")
+        if not getattr(options, name):
+            raise ValueError(f"--{name} must be at least one, got none")
     rows = tuple(ROWS) if options.rows == (ALL,) else options.rows
     for name in rows:
         if name not in ROWS:
             hint = nearest(name, [ALL, *ROWS])
             raise ValueError(f"--rows must be all or rows of the tables, got {name!r}; {hint}")
-    if options.article_epochs is not None and options.article_epochs < 1:
-        raise ValueError(f"--article-epochs must be at least 1, got {options.article_epochs}")
-    sides: tuple[Side, ...] = ("ours", "pytorch")
-    runs = [
-        _planned(options, Key(row, protocol, side, seed))
+    keys = dict.fromkeys(
+        Key(row, protocol, side, seed)
         for seed in options.seeds
         for protocol in options.protocols
         for row in rows
-        for side in (sides if protocol in options.twins else sides[:1])
-    ]
-    for run in runs:
-        check(run.config)
-    return runs
+        for side in SIDES[: 1 + (protocol in options.twins)]
+    )
+    return [_planned(options, key) for key in keys]
 
 
 def _planned(options: Options, key: Key) -> Planned:
-    row, article = ROWS[key.row], key.protocol == "article"
-    name = f"{key.protocol}/{key.row}/{key.side}/seed-{key.seed}"
-    path = Path(options.runs, name)
+    row, preset = ROWS[key.row], "article" if key.protocol == "article" else "quick"
     changes: dict[str, Any] = {"network": row.network, "data": options.data, "seed": key.seed, "keep": 1}
-    changes |= {"run_dir": str(path), "epochs": (options.article_epochs if article else None) or options.epochs}
-    if not article:
+    changes |= {"run_dir": str(Path(options.runs, key.name)), "epochs": options.epochs}
+    if key.protocol == "per_image":
         changes |= {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
     if row.network != "cnn" and find_block(row.network).kind == "tokens":
         changes |= {"token_order": row.token_order, "position": row.position}
-    preset = cast(PatchConfig, PRESETS["patch"]["article" if article else "quick"])
-    return Planned(key, name, path, dataclasses.replace(preset, **changes))
-
-
-def words(config: Config) -> list[str]:
-    """The arguments of ``python -m train`` for these options: what differs from the preset's."""
-    given = ["--preset", config.preset]
-    for name, value in vars(config).items():
-        if value == getattr(PRESETS[config.task][config.preset], name):
-            continue
-        option = flag(name)
-        given += [option if value else f"--no-{option[2:]}"] if isinstance(value, bool) else [option, str(value)]
-    return given
-
-
-def check_same(run: Planned) -> None:
-    """Raises ``ValueError`` where the run's folder holds a run with other options, naming them."""
-    if (run.path / CONFIG).is_file():
-        mine = {name: value for name, value in vars(run.config).items() if name not in (*Config.FREE, "run_dir")}
-        if found := differences(vars(read_config(run.path)), mine):
-            raise ValueError(f"{run.path} holds a run with another configuration: {found}; choose another --runs")
+    config = dataclasses.replace(cast(PatchConfig, PRESETS["patch"][preset]), **changes)
+    check(config)
+    given = [word for name, value in changes.items() for word in (flag(name), str(value))]
+    return Planned(key, config, ["--preset", preset, *given])

@@ -1,19 +1,22 @@
-"""What a network can be trained for; `train.step.Task` says what a task defines."""
+"""What a network can be trained for.
 
-from ..config import ChannelConfig, Config, PatchConfig, SensorConfig
-from ..step import Task as Task
+A task opens its data, builds a network for them, draws a batch (x, y) of records inside the compiled step, and compares
+the network's answer to x with y. Steps are compiled for a task, so equal tasks must compute the same.
+"""
+
+from ..config import ChannelConfig, Config, PatchConfig
 from .labelled import ChannelTask as ChannelTask
 from .labelled import SensorTask as SensorTask
+from .patch import TEST as TEST
+from .patch import TRAIN as TRAIN
 from .patch import PatchTask as PatchTask
+from .patch import split_key as split_key
+
+Task = PatchTask | ChannelTask | SensorTask
 
 
 def task_of(config: Config) -> Task:
     """The task that ``config`` is for."""
-    match config:
-        case PatchConfig():
-            return PatchTask(config.patches)
-        case ChannelConfig():
-            return ChannelTask()
-        case SensorConfig():
-            return SensorTask()
-    raise TypeError(f"config must be of a task, got {type(config).__name__}")
+    if isinstance(config, PatchConfig):
+        return PatchTask(config.patches)
+    return ChannelTask() if isinstance(config, ChannelConfig) else SensorTask()

@@ -2,19 +2,18 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax import Array
 
 from flax_attn.networks.channel import ChannelAttentionClassifier
 from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
 
-from ..config import ChannelConfig, SensorConfig
 from ..data.labelled import Kind, Labelled, open_labelled
 from ..data.synthetic_labelled import synthetic_arrays, synthetic_windows
-from ..step import Batch, Progress
 
 # Not centred: the classifier sees the mean of what the gate lets through of a channel, which must not be zero.
 ARRAYS = Kind("arrays", "n h w c", centred=False)
@@ -23,7 +22,7 @@ RATIO = 16  # the tutorial's
 SHORTER = 16  # times: each of the sensor network's four stages halves the series
 
 
-def cross_entropy(logits: jax.Array, y: jax.Array, where: jax.Array | None = None) -> jax.Array:
+def cross_entropy(logits: Array, y: Array, where: Array | None = None) -> Array:
     """The mean of ``-log softmax(logits)[y]``, in at least float32.
 
     Example:
@@ -34,7 +33,7 @@ def cross_entropy(logits: jax.Array, y: jax.Array, where: jax.Array | None = Non
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y), where=where)
 
 
-def is_largest(logits: jax.Array, y: jax.Array) -> jax.Array:
+def is_largest(logits: Array, y: Array) -> Array:
     """Whether the label has the largest logit, (b,); of equal ones the first counts."""
     return jnp.argmax(logits, axis=-1) == y
 
@@ -46,23 +45,21 @@ class ChannelTask:
     error = staticmethod(cross_entropy)
     is_right = staticmethod(is_largest)
 
-    def open(self, data: str, progress: Progress | None = None) -> Labelled:
+    def open(self, data: str, progress: Any = None) -> Labelled:
         return open_labelled(data, ARRAYS, synthetic_arrays)
 
-    def build(self, config: ChannelConfig, source: Labelled) -> ChannelAttentionClassifier:
+    def build(self, config: Any, source: Any) -> ChannelAttentionClassifier:
         channels = source.records.shape[-1]
         ratio = min(RATIO, channels) if config.ratio is None else config.ratio
-        if ratio > channels:
-            raise ValueError(f"--ratio must be at most the number of channels, {channels}, got {ratio}")
         return ChannelAttentionClassifier(
             channels, source.classes, ratio, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed)
         )
 
-    def draw(self, inputs: jax.Array, labels: jax.Array, indices: jax.Array, key: jax.Array) -> Batch:
-        return Batch(inputs, labels)
+    def draw(self, inputs: Array, labels: Any, indices: Array, key: Array) -> tuple[Array, Array]:
+        return inputs, labels
 
-    def answer(self, network: ChannelAttentionClassifier, x: jax.Array) -> jax.Array:
-        logits, _ = network(x)
+    def answer(self, network: Any, x: Array) -> Array:
+        logits: Array = network(x)[0]
         return logits
 
 
@@ -73,10 +70,10 @@ class SensorTask:
     error = staticmethod(cross_entropy)
     is_right = staticmethod(is_largest)
 
-    def open(self, data: str, progress: Progress | None = None) -> Labelled:
+    def open(self, data: str, progress: Any = None) -> Labelled:
         return open_labelled(data, WINDOWS, synthetic_windows)
 
-    def build(self, config: SensorConfig, source: Labelled) -> SpatialAttentionNeuralNetwork:
+    def build(self, config: Any, source: Any) -> SpatialAttentionNeuralNetwork:
         """The network for this number of sensors and classes; BatchNorm needs two values in training."""
         _, series, sensors = source.records.shape
         if config.batch_size * sensors * math.ceil(series / SHORTER) < 2:
@@ -87,10 +84,10 @@ class SensorTask:
             source.records.shape, source.classes, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed)
         )
 
-    def draw(self, inputs: jax.Array, labels: jax.Array, indices: jax.Array, key: jax.Array) -> Batch:
+    def draw(self, inputs: Array, labels: Any, indices: Array, key: Array) -> tuple[Array, Array]:
         """Takes the windows as they are, as maps of one channel (b, series, sensors, 1)."""
-        return Batch(inputs[..., None], labels)
+        return inputs[..., None], labels
 
-    def answer(self, network: SpatialAttentionNeuralNetwork, x: jax.Array) -> jax.Array:
-        logits: jax.Array = network(x)
+    def answer(self, network: Any, x: Array) -> Array:
+        logits: Array = network(x)
         return logits

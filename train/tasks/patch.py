@@ -5,6 +5,7 @@ or the device; or, by the tutorial's rule, from the place in the batch alone. Th
 that are stored as uint8.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,12 +23,9 @@ from flax_attn.registry import find_block
 from ..config import PatchConfig
 from ..data import Source, open_source
 from ..data.source import PATCH
-from ..step import TEST as TEST
-from ..step import TRAIN as TRAIN
-from ..step import Batch, Progress
-from ..step import split_key as split_key
 
 WHITE = 1.0  # brighter than any pixel: (255 - 128) / 128 is 0.992
+TRAIN, TEST = 0, 1  # the splits, as numbers that go into a key
 TINY = 1e-8  # keeps the logarithms of the loss finite
 
 
@@ -37,6 +35,11 @@ class Patches(NamedTuple):
     label: Any
     row: Any
     column: Any
+
+
+def split_key(key: Array, split: int, epoch: Array | int) -> Array:
+    """The key for what is drawn for a split in an epoch; the test split has one for all epochs."""
+    return jax.random.fold_in(jax.random.fold_in(key, split), 0 if split == TEST else epoch)
 
 
 def article_patches(batch_size: int, height: int, width: int) -> Patches:
@@ -110,20 +113,20 @@ def build_network(config: PatchConfig, height: int, width: int) -> PatchNetwork:
     return PatchNetwork(block, token_order, position, dtype=dtype, rngs=rngs)
 
 
-def draw_batch(images: Array, indices: Array, key: Array, rule: str) -> Batch:
-    """Paints the patches of one of the rules on images, uint8 (b, h, w, 3); y is 1 where there is one, else 0."""
+def draw_batch(images: Array, indices: Array, key: Array, rule: str) -> tuple[Array, Array]:
+    """Paints patches by one of the rules on images, uint8 (b, h, w, 3); y is 1 where there is one, else 0."""
     batch_size, height, width, _ = images.shape
     if rule == "article":
         patches = article_patches(batch_size, height, width)
     else:
         patches = per_image_patches(key, indices, height, width)
-    return Batch(paint(images, patches), patches.label.astype(jnp.float32))
+    return paint(images, patches), patches.label.astype(jnp.float32)
 
 
 @partial(jax.jit, static_argnames=("split", "rule"))
 def draw_fed(
     images: Array, places: Array, indices: Array, epoch: Array | int, key: Array, *, split: int, rule: str
-) -> Batch:
+) -> tuple[Array, Array]:
     """`draw_batch` for other trainers on the batches of a run; arguments as `train.step.train_step`'s."""
     return draw_batch(images[places], indices, split_key(key, split, epoch), rule)
 
@@ -154,15 +157,15 @@ class PatchTask:
     error = staticmethod(mean_error)
     is_right = staticmethod(is_right)
 
-    def open(self, data: str, progress: Progress | None = None) -> Source:
+    def open(self, data: str, progress: Callable[[int, int], None] | None = None) -> Source:
         return open_source(data, progress)
 
-    def build(self, config: PatchConfig, source: Source) -> PatchNetwork:
+    def build(self, config: Any, source: Any) -> PatchNetwork:
         return build_network(config, *source.shape)
 
-    def draw(self, inputs: Array, labels: None, indices: Array, key: Array) -> Batch:
+    def draw(self, inputs: Array, labels: Any, indices: Array, key: Array) -> tuple[Array, Array]:
         return draw_batch(inputs, indices, key, self.patches)
 
-    def answer(self, network: PatchNetwork, x: Array) -> Array:
-        p, _ = network(x)
+    def answer(self, network: Any, x: Array) -> Array:
+        p: Array = network(x)[0]
         return p

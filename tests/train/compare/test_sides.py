@@ -34,7 +34,7 @@ def sides(source):
 
 @pytest.fixture(scope="module")
 def ours(sides):
-    return train_ours(sides[0], STEPS, lambda: None)
+    return train_ours(sides[0], STEPS)
 
 
 def twin_for(sides, number=0, kind=Twin, masks=OurMasks):
@@ -43,7 +43,7 @@ def twin_for(sides, number=0, kind=Twin, masks=OurMasks):
 
 
 def trained(twin):
-    return train_twin(twin, STEPS, lambda: None)
+    return train_twin(twin, STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -52,30 +52,31 @@ def reference(sides, ours):
 
 
 def agree(ours, theirs):
-    return judge("float64", "cpu", ours.losses, theirs.losses)["verdict"]["holds"]
+    return judge("float64", ours, theirs)["verdict"]["holds"]
 
 
 def test_losses_parameters_and_buffers_agree_in_float64(sides, ours, reference):
     assert ours.losses.dtype == np.float64
     assert len(ours.losses) == len(reference.losses) == STEPS
-    found = result(OPTIONS, sides[1], [ours, reference, reference])
+    found = result(OPTIONS, sides[1], ours, reference, reference)
     assert found["verdict"]["holds"]
+    buffers = found["buffers"]["difference"]
     assert {"conv.c1a.weight", "attn1.w_qs.weight", "final.bias"} < set(found["parameters"])
-    assert set(found["buffers"]) == {f"conv.bn{n}a.running_{what}" for n in (1, 2) for what in ("mean", "var")}
+    assert set(buffers) == {f"conv.bn{n}a.running_{what}" for n in (1, 2) for what in ("mean", "var")}
     assert max(found["parameters"].values()) <= tolerance("trained parameter", "float64")
-    assert max(found["buffers"].values()) <= tolerance("trained buffer", "float64")
+    assert max(buffers.values()) <= tolerance("trained buffer", "float64")
     assert found["options"]["network"] == "multi_head"
     assert found["loss"]["pytorch_in_other_orders"] == [reference.losses]
-    assert len(found["loss"]["band"]) == len(found["seconds"]["ours"]["steps"]) == STEPS
-    assert found["seconds"]["pytorch"]["median"] == np.median(reference.seconds[1:])
+    assert len(found["loss"]["band"]) == STEPS
+    assert found["seconds"]["pytorch"] == np.median(reference.seconds)
 
 
 def test_two_hundred_steps_agree_in_float64():
     options = Options(network="cbam", batch_size=5, dtype="float64")
     with settings("float64"):
         run, network = start(options, Source("small", small_images(23, 16, 20)))
-        ours = train_ours(run, 200, lambda: None)
-        theirs = train_twin(Twin(run, network, Order(), OurMasks(network)), 200, lambda: None)
+        ours = train_ours(run, 200)
+        theirs = train_twin(Twin(run, network, Order(), OurMasks(network)), 200)
     assert len(np.unique(ours.losses)) == 200
     assert agree(ours, theirs)
 
@@ -139,13 +140,58 @@ def test_other_masks_show(sides, ours, masks):
     assert not agree(ours, trained(twin_for(sides, masks=masks)))
 
 
-@pytest.mark.parametrize("kind", [OtherAdam, WeightDecay, OtherRate, OtherLoss])
+class OtherEps(Twin):
+    eps = 1.1e-5
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.network.conv.bn1a.eps = self.eps
+
+
+class OtherMomentum(Twin):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.network.conv.bn2a.momentum = 0.1 * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("kind", [OtherAdam, WeightDecay, OtherRate, OtherLoss, OtherEps, OtherMomentum])
 def test_what_the_twin_does_otherwise_shows(sides, ours, kind):
     assert not agree(ours, trained(twin_for(sides, kind=kind)))
 
 
-def test_a_dropout_that_ours_does_not_have_is_named(sides):
-    masks = OurMasks(sides[1])
-    for path, rate in (("attn1.other", 0.1), ("attn1.dropout", 0.2)):
-        with pytest.raises(ValueError, match=f"our network must have a dropout '{path}' with rate {rate}"):
-            masks.draw(path, rate, (7, 30, 32))
+def test_another_momentum_shows_in_the_buffers_alone(sides, ours):
+    verdict = judge("float64", ours, trained(twin_for(sides, kind=OtherMomentum)))["verdict"]
+    assert verdict == {"holds": False, "losses": True, "buffers": False}
+
+
+class MuchOtherEps(OtherEps):
+    eps = 1e-3
+
+
+class MuchOtherAdam(OtherAdam):
+    adam = partial(torch.optim.Adam, eps=1e-4)
+
+
+class OtherBetas(OtherAdam):
+    adam = partial(torch.optim.Adam, betas=(0.9, 0.99))
+
+
+@pytest.fixture(scope="module")
+def in_float32(source):
+    """A run of ours in float32, its network as it was before, and its trajectory."""
+    options = Options(network="cbam", batch_size=7, steps=12, dtype="float32")
+    with settings("float32"):
+        run, network = start(options, source)
+        return (run, network), train_ours(run, 12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "agrees"),
+    [(Twin, True), (MuchOtherEps, False), (OtherMomentum, False), (MuchOtherAdam, False), (OtherBetas, False)],
+)
+def test_in_float32_the_same_agrees_and_what_exceeds_the_band_shows(in_float32, kind, agrees):
+    """The fault is on PyTorch's side, so its runs in other orders have it too."""
+    sides, ours = in_float32
+    with settings("float32"):
+        reference, *others = (train_twin(twin_for(sides, number, kind), 12) for number in range(5))
+    assert judge("float32", ours, reference, others)["verdict"]["holds"] == agrees

@@ -9,7 +9,7 @@ import numpy as np
 
 from train.config import Config
 from train.data import Source
-from train.data.feed import StreamedFeed
+from train.data.feed import Feed
 from train.devices import Layout
 
 COUNT, BATCH, BATCHES = 100_000, 64, 24
@@ -28,7 +28,7 @@ class Drawn:
 if __name__ == "__main__":
     source = Source("drawn", Drawn())
     assert not source.resident
-    feed = StreamedFeed(source, Config(batch_size=BATCH, workers=2), Layout(BATCH))
+    feed = Feed(source, Config(batch_size=BATCH, workers=2), Layout(BATCH), streamed=True)
     seen = {int(index) for fed in itertools.islice(feed.train(0, 0), BATCHES) for index in fed.indices}
     print(len(seen), *(process.pid for process in multiprocessing.active_children()), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

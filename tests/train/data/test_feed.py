@@ -24,13 +24,12 @@ from train.config import Config
 from train.data import Source, source
 from train.data.feed import (
     DataError,
-    ResidentFeed,
-    StreamedFeed,
+    Feed,
     check_batch_size,
     default_workers,
     eval_batches,
     open_feed,
-    train_batches,
+    train_indices,
 )
 from train.devices import Layout
 from train.loop import Run
@@ -48,14 +47,13 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 17, 19, 3), np.uint8)
 class Decoded:
     """Images that worker processes can read, one of which is damaged as soon as a file exists."""
 
-    def __init__(self, damaged=None, damage=Path("/"), seconds=0.0):
-        self.damaged, self.damage, self.seconds = damaged, damage, seconds
+    def __init__(self, damaged=None, damage=Path("/")):
+        self.damaged, self.damage = damaged, damage
 
     def __len__(self):
         return COUNT
 
     def __getitem__(self, index):
-        time.sleep(self.seconds)
         if index == self.damaged and self.damage.exists():
             raise ValueError("photo.jpg could be read at first, but no longer: it was cut off\nand more")
         return IMAGES[index]
@@ -65,13 +63,13 @@ def config(**options):
     return Config(**{"batch_size": BATCH, "seed": 3, "workers": 0, **options})
 
 
-def feed_of(kind, records, **options):
-    return kind(Source("mine", records), config(**options), Layout(BATCH))
+def feed_of(records, *, streamed=True, **options):
+    return Feed(Source("mine", records), config(**options), Layout(BATCH), streamed=streamed)
 
 
 def check(feed, starts, **options):
     """Compares training batches from several places, and the test batches, with those of the resident array."""
-    resident = feed_of(ResidentFeed, IMAGES, **options)
+    resident = feed_of(IMAGES, streamed=False, **options)
     for epoch, first in starts:
         assert check_same(feed.train(epoch, first), resident.train(epoch, first)) == 7 - first
     assert check_same(feed.test(), resident.test()) == 2
@@ -90,7 +88,8 @@ def check_same(some, others):
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_training_batches_are_full_and_the_order_depends_on_epoch_and_seed(shuffle):
     def order(epoch, seed=0):
-        return train_batches(range(20), 6, shuffle=shuffle, seed=seed, epoch=epoch)
+        options = config(shuffle=shuffle, seed=seed)
+        return np.stack([train_indices(range(20), options, 3 * epoch + step) for step in range(3)])
 
     assert np.array_equal(order(1), order(1))
     assert len(np.unique(order(0))) == 18
@@ -111,17 +110,23 @@ def test_a_batch_larger_than_the_training_set_is_an_error():
 
 
 def test_large_sources_stream(monkeypatch):
-    for limit, kind in ((IMAGES.nbytes, ResidentFeed), (IMAGES.nbytes - 1, StreamedFeed)):
+    for limit, streamed in ((IMAGES.nbytes, False), (IMAGES.nbytes - 1, True)):
         monkeypatch.setattr(source, "RESIDENT_BYTES", limit)
-        assert isinstance(open_feed(Source("a", IMAGES), config(), Layout(BATCH)), kind)
+        assert is_streamed(open_feed(Source("a", IMAGES), config(), Layout(BATCH))) == streamed
+
+
+def is_streamed(feed):
+    """Whether batches bring their own records."""
+    (batch,) = itertools.islice(feed.test(), 1)
+    return len(batch.inputs) == BATCH
 
 
 def test_copies_for_all_cpu_devices_have_to_fit_into_the_host_s_memory(monkeypatch):
     images, layout = Source("a", IMAGES), Layout(BATCH)
     monkeypatch.setattr(devices, "COPIES_BYTES", 7 * IMAGES.nbytes)
-    for count, kind in ((1, ResidentFeed), (7, ResidentFeed), (8, StreamedFeed)):
+    for count, streamed in ((1, False), (7, False), (8, True)):
         layout.devices = count
-        assert isinstance(open_feed(images, config(), layout), kind)
+        assert is_streamed(open_feed(images, config(), layout)) == streamed
     monkeypatch.setattr(layout, "_copies", SimpleNamespace(device_set=[SimpleNamespace(platform="gpu")]))
     assert layout.most == math.inf  # GPUs have their own memory
 
@@ -129,7 +134,7 @@ def test_copies_for_all_cpu_devices_have_to_fit_into_the_host_s_memory(monkeypat
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("records", [Decoded(), IMAGES], ids=["decoded", "array"])
 def test_a_stream_gives_the_batches_of_a_resident_source_from_any_step_on(records, shuffle):
-    feed = feed_of(StreamedFeed, records, shuffle=shuffle)
+    feed = feed_of(records, shuffle=shuffle)
     check(feed, [(0, 0), (1, 0), (4, 2), (0, 1), (0, 6), (14, 2)], shuffle=shuffle)
     feed.close()
 
@@ -150,7 +155,7 @@ def test_workers_survive_signals_for_the_run_continue_across_epochs_and_report_e
 
     thread = threading.Thread(target=signal_all)
     thread.start()
-    feed = feed_of(StreamedFeed, Decoded(30, tmp_path / "damage"), workers=2)
+    feed = feed_of(Decoded(30, tmp_path / "damage"), workers=2)
     try:
         check(feed, [(0, 5), (1, 0), (2, 0)])
         assert len(signalled) == 2  # none started again
@@ -180,23 +185,10 @@ def test_a_hundred_thousand_images_stream_in_two_gibibytes_and_no_worker_outlive
 
 @pytest.mark.parametrize(("damaged", "split"), [(30, "train"), (50, "test")])
 def test_an_image_that_can_no_longer_be_read_stops_the_stream_and_is_named(damaged, split):
-    feed = feed_of(StreamedFeed, Decoded(damaged))
+    feed = feed_of(Decoded(damaged))
     with pytest.raises(DataError, match=r"^photo.jpg could be read at first, but no longer: it was cut off$"):
         list(feed.train(0, 0) if split == "train" else feed.test())
     feed.close()
-
-
-def test_waiting_for_batches_is_counted_and_the_step_is_not():
-    feed = feed_of(StreamedFeed, Decoded(seconds=0.03))
-    assert feed.waited == 0
-    with contextlib.closing(feed):
-        batches = feed.train(0, 0)
-        next(batches)
-        before = feed.waited
-        assert before >= BATCH * 0.03
-        time.sleep(2)  # the next batch is decoded in that time
-        next(batches)
-        assert feed.waited - before < 2
 
 
 def test_the_default_leaves_a_core_to_the_loop(monkeypatch):
@@ -277,5 +269,5 @@ def test_an_image_that_breaks_ends_the_run_with_one_line(index, times, good, tmp
     options = ["--data", "npz:any", "--batch-size", "8", "--save-steps", "1", "--no-shuffle", "--workers", "0"]
     assert main([*options, "--epochs", "1", "--run-dir", str(folder)]) == 1
     told = capsys.readouterr().err
-    assert told.startswith("error: one of the images cannot be read: photo.jpg could be read at first, but no longer; ")
+    assert told.startswith("error: photo.jpg could be read at first, but no longer; ")
     assert told.endswith(f"{folder / 'checkpoints' / str(good)}\n")

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import struct
 import sys
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from train.data import folder as folder_module
 from train.data import open_source
 from train.data.folder import read_folder
+from train.data.picture import read_picture
 
 # A dark left half and a bright right half, wider than high: the centre square is cut through by the edge.
 WIDE = np.full((101, 149, 3), 40, np.uint8)
@@ -43,7 +45,7 @@ def only(tmp_path, image, name="a.png", **options):
     """How one image is read; it takes five for a set."""
     for number in range(5):
         save(tmp_path / f"{number}{name}", image, **options)
-    images = read_folder(str(tmp_path)).images
+    images = read_folder(str(tmp_path)).read(slice(None))
     assert (images == images[:1]).all()
     return images[0]
 
@@ -52,8 +54,8 @@ def test_images_stand_in_natural_order_of_their_names_and_folders(photos):
     save(photos / "more" / "b.png", flat((30, 0, 0)))
     save(photos / "a.png", flat((0, 0, 0)))
     source = open_source(f"folder:{photos}")
-    assert source.images.shape == (7, 96, 96, 3)
-    assert source.images[:, 0, 0, 0].tolist() == [0, 30, 1, 2, 3, 10, 20]
+    assert source.read(slice(None)).shape == (7, 96, 96, 3)
+    assert source.read(slice(None))[:, 0, 0, 0].tolist() == [0, 30, 1, 2, 3, 10, 20]
     assert (source.shape, source.notes, source.train) == ((96, 96), (), range(5))
 
 
@@ -61,7 +63,7 @@ def test_hidden_files_and_folders_are_passed_over(photos):
     for name in (".hidden.png", ".thumbnails/a.png", "shown/.b.png"):
         save(photos / name)
     source = read_folder(str(photos))
-    assert source.images[:, 0, 0, 0].tolist() == [1, 2, 3, 10, 20]
+    assert source.read(slice(None))[:, 0, 0, 0].tolist() == [1, 2, 3, 10, 20]
     assert source.notes == ()
 
 
@@ -113,6 +115,43 @@ def test_every_kind_of_pixel_becomes_rgb(tmp_path, mode, value, colour):
     assert (image == colour).all()
 
 
+def tiff(values, bits):
+    """A TIFF file of one strip of greyscale values, packed with so many bits each."""
+    height, width = values.shape
+    packed = "".join(f"{value:0{bits}b}" for value in values.ravel())
+    strip = int(packed, 2).to_bytes(len(packed) // 8, "big")
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: len(strip)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(strip)) + strip + directory
+
+
+@pytest.mark.parametrize("name", ["tag", "twelve bits", "nothing"])
+def test_the_range_of_16_bits_is_what_the_file_says(tmp_path, name):
+    values = np.full((20, 20), 2048, np.uint16)
+    values[:10] = 4095
+    path = tmp_path / "a.tif"
+    if name == "twelve bits":
+        path.write_bytes(tiff(values, 12))
+    else:
+        Image.fromarray(values).save(path, tiffinfo={281: 4095} if name == "tag" else {})
+    expected = (15, 8) if name == "nothing" else (255, 128)  # of 65,535 or of 4,095
+    picture = read_picture(path)
+    assert (picture[0].max(), picture[-1].max()) == expected
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint32", "int16", "float32"])
+def test_pixels_of_unknown_range_are_refused(tmp_path, dtype):
+    Image.fromarray(np.full((20, 20), 90, dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"^pixels of unknown range: floating-point, signed, or wider than 16 bits$"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_a_pgm_file_of_twelve_bits_is_scaled(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5 20 20 4095\n" + np.full((20, 20), 2048, ">u2").tobytes())
+    assert (read_picture(tmp_path / "a.pgm") == 128).all()
+
+
 def test_palettes_with_a_transparent_colour_and_cmyk_become_rgb(tmp_path):
     palette = Image.fromarray(WIDE).quantize(2)
     dark = palette.getpixel((0, 0))
@@ -141,18 +180,18 @@ def damage(photos):
 def test_what_cannot_be_read_and_what_is_too_small_is_left_out_counted_and_named(photos):
     unreadable = damage(photos)
     source = read_folder(str(photos))
-    assert source.images[:, 0, 0, 0].tolist() == [1, 2, 3, 10, 20]
-    first, second = source.notes
-    assert first.startswith(f"folder:{photos}: 5 of 11 files left out, cannot be read: cut.png (")
-    assert all(name in first for name in unreadable)
-    assert second == f"folder:{photos}: 1 of 11 files left out, smaller than 16x16: icon.png (15x33 pixels)"
+    assert source.read(slice(None))[:, 0, 0, 0].tolist() == [1, 2, 3, 10, 20]
+    (note,) = source.notes
+    assert note.startswith(f"folder:{photos}: 6 files or folders left out: cut.png (")
+    assert all(name in note for name in unreadable)
+    assert "icon.png (15x33 pixels, smaller than 16x16)" in note
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_is_left_out_and_not_waited_for(photos):
     os.mkfifo(photos / "pipe.png")
     assert read_folder(str(photos)).notes == (
-        f"folder:{photos}: 1 of 6 files left out, cannot be read: pipe.png (not a regular file)",
+        f"folder:{photos}: 1 files or folders left out: pipe.png (not a regular file)",
     )
 
 
@@ -161,10 +200,8 @@ def test_what_claims_to_be_larger_than_any_photo_is_left_out(photos, monkeypatch
     save(photos / "large.png", flat((40, 0, 0), size=(40, 41)))
     save(photos / "larger.png", flat((50, 0, 0), size=(40, 51)))
     source = read_folder(str(photos))
-    assert source.images[:, 0, 0, 0].tolist() == [40, 1, 2, 3, 10, 20]
-    assert source.notes == (
-        f"folder:{photos}: 1 of 7 files left out, cannot be read: larger.png (more than 268 megapixels)",
-    )
+    assert source.read(slice(None))[:, 0, 0, 0].tolist() == [40, 1, 2, 3, 10, 20]
+    assert source.notes == (f"folder:{photos}: 1 files or folders left out: larger.png (more than 268 megapixels)",)
     monkeypatch.undo()
     assert Image.MAX_IMAGE_PIXELS * 2 > 16320 * 12240  # a 200-megapixel camera's
 
@@ -182,11 +219,10 @@ def test_folders_that_cannot_be_entered_and_links_to_folders_are_left_out_counte
 
     monkeypatch.setattr(os, "scandir", closed)
     source = read_folder(str(photos))
-    assert source.images[:, 0, 0, 0].tolist() == [30, 1, 2, 3, 10, 20]
+    assert source.read(slice(None))[:, 0, 0, 0].tolist() == [30, 1, 2, 3, 10, 20]
     assert source.notes == (
-        f"folder:{photos}: 2 subfolders left out, cannot be read: more/closed2 (Permission denied), "
-        "more/closed10 (Permission denied)",
-        f"folder:{photos}: 1 subfolders left out, links to folders, which are not followed: loop",
+        f"folder:{photos}: 3 files or folders left out: loop (a link to a folder), "
+        "more/closed10 (Permission denied), more/closed2 (Permission denied)",
     )
 
 
@@ -197,7 +233,7 @@ def test_a_folder_that_cannot_be_read_at_all_says_so(photos, monkeypatch):
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(ValueError, match=re.escape("got none; ")) as caught:
         open_source(f"folder:{photos}")
-    assert str(caught.value).endswith("1 subfolders left out, cannot be read: . (Permission denied)")
+    assert str(caught.value).endswith("1 files or folders left out: . (Permission denied)")
 
 
 @latin_1
@@ -213,7 +249,7 @@ def test_of_many_files_the_first_are_named_and_the_others_counted(photos):
     for number in range(25):
         (photos / f"t{number}.txt").write_text("no image")
     (note,) = read_folder(str(photos)).notes
-    assert ": 25 of 30 files left out, cannot be read: t0.txt (not an image of a known format), t1.txt (" in note
+    assert ": 25 files or folders left out: t0.txt (not an image of a known format), t1.txt (" in note
     assert "t19.txt" in note
     assert note.endswith(" and 5 more")
 
@@ -222,13 +258,12 @@ def test_a_large_folder_keeps_paths_and_decodes_when_asked(photos, monkeypatch):
     damage(photos)
     small = read_folder(str(photos))
     monkeypatch.setattr(folder_module, "RESIDENT_BYTES", 11 * 96 * 96 * 3 - 1)
-    monkeypatch.setattr(folder_module, "CHUNK", 2)
     seen = []
     large = read_folder(str(photos), lambda *done: seen.append(done))
     assert not isinstance(large.records, np.ndarray)
-    assert np.array_equal(np.stack(list(map(large.records.__getitem__, range(5)))), small.images)
+    assert np.array_equal(np.stack(list(map(large.records.__getitem__, range(5)))), small.records)
     assert large.notes == small.notes
-    assert seen == [(0, 11), (2, 11), (4, 11), (6, 11), (8, 11), (10, 11), (11, 11)]
+    assert seen == [(done, 11) for done in range(1, 12)]
     shutil.rmtree(photos)
     with pytest.raises(ValueError, match=r"photo1.png could be read at first, but no longer: no such file$"):
         large.records[0]
@@ -238,15 +273,19 @@ def test_a_folder_without_a_readable_image_is_an_error_that_says_what_was_there(
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(ValueError, match=re.escape("needed, got none; ")) as caught:
         open_source(f"folder:{tmp_path}")
-    assert "1 of 1 files left out, cannot be read: notes.txt" in str(caught.value)
-    with pytest.raises(ValueError, match=r"at least 5 readable images are needed, got none$"):
+    assert "1 files or folders left out: notes.txt" in str(caught.value)
+    with pytest.raises(ValueError, match=r"at least 5 readable images are needed, got none"):
         open_source(f"folder:{save(tmp_path / 'inner' / '.hidden.png').parent}")
 
 
 def test_too_few_images_a_file_and_a_missing_folder_are_errors(photos):
     (photos / "photo1.png").unlink()
     for path, error, message in (
-        (photos, ValueError, "at least 5 images are needed, got 4"),
+        (
+            photos,
+            ValueError,
+            "at least 5 images of at least 16x16 pixels, uint8 (n, h, w, 3), are needed, got uint8 (4, 96, 96, 3)",
+        ),
         (photos / "photo2.png", ValueError, "must be a folder, got a file"),
         (photos / "nowhere", FileNotFoundError, "no such folder"),
     ):

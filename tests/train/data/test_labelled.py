@@ -8,7 +8,7 @@ import pytest
 from flax_attn.testing import tolerance
 from train.config import Config
 from train.data import source
-from train.data.feed import ResidentFeed, StreamedFeed
+from train.data.feed import Feed
 from train.data.labelled import Labelled
 from train.data.synthetic_labelled import synthetic_arrays, synthetic_windows
 from train.devices import Layout
@@ -64,20 +64,35 @@ def test_whole_numbers_are_numbers(tmp_path):
     assert (opened.records.dtype, opened.labels.dtype) == (np.float32, np.int32)
 
 
+@pytest.mark.parametrize("dtype", ["U", "S"])
+def test_names_as_labels_are_the_names_of_the_classes(tmp_path, dtype):
+    names = np.array(["sit", "walk", "lie"]).astype(dtype)[LABELS]
+    opened = SensorTask().open(saved(tmp_path, inputs=WINDOWS_OF, labels=names))
+    assert opened.names == ("lie", "sit", "walk")
+    assert [opened.names[label] for label in opened.labels] == names.astype(str).tolist()
+    assert opened.labels.dtype == np.int32
+
+
+def test_a_class_without_training_records_is_named(tmp_path):
+    names = np.where(np.arange(COUNT) < 18, np.array(["sit", "walk"])[LABELS % 2], "lie")
+    with pytest.raises(ValueError, match="the first 80 % have no windows of class lie; "):
+        SensorTask().open(saved(tmp_path, inputs=WINDOWS_OF, labels=names))
+
+
 BAD = {
     "no labels": ({"inputs": WINDOWS_OF}, "the archive must hold inputs and labels, got inputs"),
     "images": ({"images": WINDOWS_OF}, "the archive must hold inputs and labels, got images"),
     "objects": ({"inputs": np.array([None]), "labels": LABELS}, "plain arrays is needed, got: Object arrays"),
     "maps": (
         {"inputs": ARRAYS_OF, "labels": LABELS},
-        "inputs must have shape (n, series, sensors), got (23, 5, 7, 11)",
+        "inputs must be real or whole numbers (n, series, sensors), got float64 (23, 5, 7, 11)",
     ),
     "no sensors": (
         {"inputs": WINDOWS_OF[..., :0], "labels": LABELS},
-        "must have shape (n, series, sensors), got (23, 13",
+        "numbers (n, series, sensors), got float64 (23, 13, 0)",
     ),
-    "words": ({"inputs": WINDOWS_OF.astype(str), "labels": LABELS}, "inputs must be real or whole numbers, got <U"),
-    "complex": ({"inputs": WINDOWS_OF * 1j, "labels": LABELS}, "inputs must be real or whole numbers, got complex128"),
+    "words": ({"inputs": WINDOWS_OF.astype(str), "labels": LABELS}, "numbers (n, series, sensors), got <U"),
+    "complex": ({"inputs": WINDOWS_OF * 1j, "labels": LABELS}, "numbers (n, series, sensors), got complex128"),
     "NaN": (
         {"inputs": changed(WINDOWS_OF, (7, 2, 3), np.nan), "labels": LABELS},
         "inputs must be finite in float32, got NaN or infinity in 1 of 23 windows, first in number 7",
@@ -86,29 +101,36 @@ BAD = {
         {"inputs": WINDOWS_OF * 1e300, "labels": LABELS},
         "NaN or infinity in 23 of 23 windows, first in number 0",
     ),
-    "count": ({"inputs": WINDOWS_OF, "labels": LABELS[:19]}, "labels must be 23, one for each of the windows, got 19"),
-    "label axes": ({"inputs": WINDOWS_OF, "labels": LABELS[:, None]}, "with one axis, got int64 of (23, 1)"),
-    "named": (
-        {"inputs": WINDOWS_OF, "labels": LABELS.astype(str)},
-        "labels must be whole numbers with one axis, got <U",
+    "count": (
+        {"inputs": WINDOWS_OF, "labels": LABELS[:19]},
+        "labels must be one for each of the 23 windows, at least 5, got int64 (19,)",
     ),
-    "halves": ({"inputs": WINDOWS_OF, "labels": LABELS / 2}, "labels must be whole numbers, got 0.5"),
-    "NaN label": ({"inputs": WINDOWS_OF, "labels": changed(LABELS / 1, 4, np.nan)}, "must be whole numbers, got nan"),
-    "infinite": ({"inputs": WINDOWS_OF, "labels": changed(LABELS / 1, 4, np.inf)}, "must be whole numbers, got inf"),
-    "negative": (
-        {"inputs": WINDOWS_OF, "labels": LABELS - 1},
-        "from 0 to 2 for 3 classes, without gaps, got -1, 0, 1",
+    "label axes": (
+        {"inputs": WINDOWS_OF, "labels": LABELS[:, None]},
+        "labels must be one for each of the 23 windows, at least 5, got int64 (23, 1)",
     ),
-    "a gap": ({"inputs": WINDOWS_OF, "labels": LABELS * 2}, "from 0 to 2 for 3 classes, without gaps, got 0, 2, 4"),
-    "one class": (
-        {"inputs": WINDOWS_OF, "labels": LABELS * 0},
-        "labels must name at least 2 classes, got only class 0",
+    "halves": (
+        {"inputs": WINDOWS_OF, "labels": LABELS / 2},
+        "without gaps, or names, of at least 2 classes, got float64: 0.0, 0.5, 1.0",
     ),
-    "none": ({"inputs": WINDOWS_OF[:0], "labels": LABELS[:0]}, "labels must name at least 2 classes, got no labels"),
-    "few": ({"inputs": WINDOWS_OF[:4], "labels": LABELS[:4]}, "at least 5 windows are needed, got 4"),
+    "NaN label": (
+        {"inputs": WINDOWS_OF, "labels": changed(LABELS / 1, 4, np.nan)},
+        "of at least 2 classes, got float64: 0.0, 1.0, 2.0, nan",
+    ),
+    "infinite": (
+        {"inputs": WINDOWS_OF, "labels": changed(LABELS / 1, 4, np.inf)},
+        "of at least 2 classes, got float64: 0.0, 1.0, 2.0, inf",
+    ),
+    "negative": ({"inputs": WINDOWS_OF, "labels": LABELS - 1}, "of at least 2 classes, got int64: -1, 0, 1"),
+    "a gap": ({"inputs": WINDOWS_OF, "labels": LABELS * 2}, "of at least 2 classes, got int64: 0, 2, 4"),
+    "many gaps": ({"inputs": WINDOWS_OF, "labels": np.arange(COUNT) * 2}, "int64: 0, 2, 4, 6, 8, 10, 12, 14, ..."),
+    "one class": ({"inputs": WINDOWS_OF, "labels": LABELS * 0}, "of at least 2 classes, got int64: 0"),
+    "one name": ({"inputs": WINDOWS_OF, "labels": np.full(COUNT, "run")}, "of at least 2 classes, got <U3: run"),
+    "none": ({"inputs": WINDOWS_OF[:0], "labels": LABELS[:0]}, "each of the 0 windows, at least 5, got int64 (0,)"),
+    "few": ({"inputs": WINDOWS_OF[:4], "labels": LABELS[:4]}, "each of the 4 windows, at least 5, got int64 (4,)"),
     "sorted": (
         {"inputs": WINDOWS_OF, "labels": np.where(np.arange(COUNT) < 18, LABELS % 2, 2)},
-        "the training windows, the first 80 %, must have every class, got none of 2; if they are sorted by class, ",
+        "the first 80 % have no windows of class 2; shuffle them if they are sorted",
     ),
 }
 
@@ -125,9 +147,7 @@ def test_an_archive_of_something_else_is_an_error_of_one_line(tmp_path, name):
 
 def test_a_class_that_is_not_tested_is_told():
     opened = Labelled("mine", WINDOWS, WINDOWS_OF, np.where(np.arange(COUNT) < 18, LABELS, LABELS % 2))
-    assert opened.notes == (
-        "mine: the test windows, the last 20 %, have none of class 2; if they are sorted by class, shuffle them first",
-    )
+    assert opened.notes == ("mine: the last 20 % have no windows of class 2; shuffle them if they are sorted",)
     assert Labelled("mine", WINDOWS, WINDOWS_OF, LABELS).notes == ()
 
 
@@ -153,7 +173,7 @@ def test_labels_come_with_their_records_resident_or_streamed(monkeypatch):
     assert opened.resident
     monkeypatch.setattr(source, "RESIDENT_BYTES", opened.records.nbytes - 1)
     assert not opened.resident
-    feeds = [kind(opened, config, Layout(5)) for kind in (ResidentFeed, StreamedFeed)]
+    feeds = [Feed(opened, config, Layout(5), streamed=streamed) for streamed in (False, True)]
     batches = [[*feed.train(1, 0), *feed.test()] for feed in feeds]
     feeds[1].close()
     assert [len(fed.labels) for fed in batches[0]] == [5] * 4

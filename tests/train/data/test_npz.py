@@ -30,7 +30,7 @@ BLOBS = blobs(FILES)
 def test_an_array_is_read_as_it_is(tmp_path):
     np.savez(tmp_path / "a.npz", images=IMAGES)
     source = open_source(f"npz:{tmp_path / 'a.npz'}")
-    assert np.array_equal(source.images, IMAGES)
+    assert np.array_equal(source.read(slice(None)), IMAGES)
     assert (source.train, source.test) == (range(5), range(5, 7))
 
 
@@ -38,7 +38,7 @@ def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
     for variable in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(variable, str(tmp_path))
     np.savez(tmp_path / "a.npz", images=IMAGES)
-    assert np.array_equal(open_source("npz:~/a.npz").images, IMAGES)
+    assert np.array_equal(open_source("npz:~/a.npz").read(slice(None)), IMAGES)
     with pytest.raises(FileNotFoundError, match=r"^npz:~/b.npz: no such file$"):
         open_source("npz:~/b.npz")
     for kind in ("npz", "folder", "stl10"):
@@ -49,14 +49,14 @@ def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
 def test_jpeg_files_are_decoded_in_order(tmp_path):
     smooth = [np.full((17, 19, 3), value, np.uint8) for value in (0, 50, 100, 150, 200, 250)]
     np.savez(tmp_path / "a.npz", classes=np.array(["x"], object), **blobs([jpeg(image) for image in smooth]))
-    images = open_source(f"npz:{tmp_path / 'a.npz'}").images
+    images = open_source(f"npz:{tmp_path / 'a.npz'}").read(slice(None))
     assert images.shape == (6, 17, 19, 3)
     assert images.mean((1, 2, 3)).round().tolist() == [0, 50, 100, 150, 200, 250]
 
 
 def test_grey_jpeg_files_become_colour(tmp_path):
     np.savez(tmp_path / "a.npz", **blobs([jpeg(image[..., 0]) for image in IMAGES]))
-    assert open_source(f"npz:{tmp_path / 'a.npz'}").images.shape == (7, 17, 19, 3)
+    assert open_source(f"npz:{tmp_path / 'a.npz'}").read(slice(None)).shape == (7, 17, 19, 3)
 
 
 def damaged(files, place, file):
@@ -66,23 +66,35 @@ def damaged(files, place, file):
 BAD = {
     "nothing known": ({"pictures": IMAGES}, "must hold images, or jpeg and offset, got pictures"),
     "no offset": ({"jpeg": BLOBS["jpeg"]}, "must hold images, or jpeg and offset, got jpeg"),
-    "floats": ({"images": IMAGES / 255}, "images must be uint8, got float64"),
+    "floats": ({"images": IMAGES / 255}, "uint8 (n, h, w, 3), are needed, got float64 (7, 17, 19, 3)"),
     "objects": ({"images": np.array([None] * 7)}, "plain arrays is needed, got: Object arrays cannot be loaded"),
-    "no colours": ({"images": IMAGES[..., 0]}, "images must have shape (n, h, w, 3), got (7, 17, 19)"),
-    "channels first": ({"images": IMAGES.transpose(0, 3, 1, 2)}, "(n, h, w, 3), got (7, 3, 17, 19)"),
-    "small": ({"images": IMAGES[:, :15]}, "at least 16x16, the size of a patch, got 15x19"),
-    "few": ({"images": IMAGES[:4]}, "at least 5 images are needed, got 4"),
-    "blob dtype": ({**BLOBS, "jpeg": BLOBS["jpeg"].astype(int)}, "jpeg must be uint8 with one axis, got int64"),
-    "blob axes": ({**BLOBS, "jpeg": BLOBS["jpeg"][:, None]}, "jpeg must be uint8 with one axis, got uint8 of shape"),
-    "offset dtype": ({**BLOBS, "offset": BLOBS["offset"] / 1}, "offset must be n + 1 integers, got float64"),
-    "offset length": ({**BLOBS, "offset": np.array([0])}, "offset must be n + 1 integers, got int64 of shape (1,)"),
-    "offset past the end": ({**BLOBS, "jpeg": BLOBS["jpeg"][:-1]}, "offset must increase within [0, "),
-    "offset below 0": ({**BLOBS, "offset": BLOBS["offset"] - 1}, "got values from -1 to "),
-    "offset back": ({**BLOBS, "offset": BLOBS["offset"][[0, 2, 1, 3, 4, 5]]}, "offset must increase within [0, "),
+    "no colours": ({"images": IMAGES[..., 0]}, "(n, h, w, 3), are needed, got uint8 (7, 17, 19)"),
+    "channels first": ({"images": IMAGES.transpose(0, 3, 1, 2)}, "(n, h, w, 3), are needed, got uint8 (7, 3, 17, 19)"),
+    "small": (
+        {"images": IMAGES[:, :15]},
+        "at least 16x16 pixels, uint8 (n, h, w, 3), are needed, got uint8 (7, 15, 19, 3)",
+    ),
+    "few": (
+        {"images": IMAGES[:4]},
+        "at least 5 images of at least 16x16 pixels, uint8 (n, h, w, 3), are needed, got uint8 (4, ",
+    ),
+    "blob dtype": (
+        {**BLOBS, "jpeg": BLOBS["jpeg"].astype(int)},
+        "jpeg must be uint8 (bytes,), and offset n + 1 integers that increase within [0, bytes], got jpeg int64",
+    ),
+    "blob axes": ({**BLOBS, "jpeg": BLOBS["jpeg"][:, None]}, ", 1) and offset int64 (8,)"),
+    "offset dtype": ({**BLOBS, "offset": BLOBS["offset"] / 1}, "and offset float64 (8,)"),
+    "offset length": ({**BLOBS, "offset": np.array([0])}, "and offset int64 (1,)"),
+    "offset past the end": ({**BLOBS, "jpeg": BLOBS["jpeg"][:-1]}, "increase within [0, bytes], got jpeg uint8 ("),
+    "offset below 0": ({**BLOBS, "offset": BLOBS["offset"] - 1}, "increase within [0, bytes], got jpeg uint8 ("),
+    "offset back": (
+        {**BLOBS, "offset": BLOBS["offset"][[0, 2, 1, 3, 4, 5]]},
+        "increase within [0, bytes], got jpeg uint8 (",
+    ),
     "cut JPEG": (damaged(FILES, 3, FILES[3][:300]), "image 3 must be a JPEG file, got bytes that do not decode"),
     "no JPEG": (damaged(FILES, 5, b"hello"), "image 5 must be a JPEG file, got bytes that do not decode"),
     "PNG": (damaged(FILES, 0, jpeg(IMAGES[0], "PNG")), "image 0 must be a JPEG file"),
-    "sizes": (damaged(FILES, 2, jpeg(IMAGES[2, :, :18])), "the size of the first, 17x19; image 2 is 17x18"),
+    "sizes": (damaged(FILES, 2, jpeg(IMAGES[2, :, :18])), "the shape of the first, (17, 19, 3), got (17, 18, 3) for 2"),
 }
 
 

@@ -92,17 +92,3 @@ def test_gradients_are_sparse(luminance):
     kurtosis = (gradient**4).mean() / (gradient**2).mean() ** 2
     assert 12 <= kurtosis <= 26  # 3 for Gaussian noise
     assert 18 <= gradient.std() <= 30
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"count": 0}, "count must be at least 1, got 0"),
-        ({"count": 1, "seed": -1}, "seed must be at least 0, got -1"),
-        ({"count": 1, "size": 31}, "size must be 32 to 256, got 31"),
-        ({"count": 1, "size": 257}, "size must be 32 to 256, got 257"),
-    ],
-)
-def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        synthetic_images(**arguments)

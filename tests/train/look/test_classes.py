@@ -12,7 +12,8 @@ from flax_attn.testing import relative_error, tolerance
 from train.config import ChannelConfig, SensorConfig
 from train.data.labelled import Labelled
 from train.look import finish
-from train.look.classes import draw_chosen, draw_gates, mean_gates, predict_all, save_confusion
+from train.look.classes import draw_confusion, draw_gates, draw_windows, mean_gates, predict_all, save_confusion
+from train.look.grid import limits
 from train.tasks import task_of
 from train.tasks.labelled import ARRAYS, WINDOWS
 
@@ -69,7 +70,7 @@ def a_class_shows_the_mean_gate_of_its_records(watched, tmp_path):
     each = np.stack([np.asarray(next(iter(maps.values()))).ravel() for _, maps in expected])
     assert each.shape == (TEST, 11)
     assert relative_error(means, np.stack([each[LABELS[18:] == label].mean(0) for label in range(3)])) <= CLOSE
-    above, below = draw_gates(tmp_path / "gates.png", "title", means, NAMES).axes[:2]
+    above, below = draw_gates("title", means, NAMES).axes[:2]
     assert np.array_equal(above.images[0].get_array(), means)
     assert np.array_equal(below.images[0].get_array(), means - means.mean(0))
     assert [label.get_text() for label in above.get_yticklabels()] == list(NAMES)
@@ -79,7 +80,7 @@ def a_row_is_a_window_and_its_gates(watched, tmp_path):
     config, task, source, network, expected = watched
     _, recorded = predict_all(task, network, source, config.batch_size)
     predicted = np.array([logits.argmax() for logits, _ in expected])
-    axes = draw_chosen(tmp_path / "windows.png", "title", source, recorded, predicted).axes
+    axes = draw_windows("title", source, recorded, predicted).axes
     for row, place in enumerate([1, 3, 0, 2, 4]):  # the first of each class, then the second
         signal, *stages = axes[row * 5 : row * 5 + 5]
         shown = np.stack([line.get_ydata() for line in signal.lines], 1)
@@ -88,6 +89,7 @@ def a_row_is_a_window_and_its_gates(watched, tmp_path):
         assert [gate.shape[1:3] for gate in gates] == [(10, 3), (5, 3), (3, 3), (2, 3)]
         for ax, gate in zip(stages, gates, strict=True):
             assert relative_error(np.asarray(ax.images[0].get_array()).T, np.asarray(gate)[0, ..., 0]) <= CLOSE
+            assert ax.images[0].get_clim() == limits(np.asarray(ax.images[0].get_array()), signed=False)
         label, answer = LABELS[18 + place], predicted[place]
         wrong = "" if label == answer else f", predicted {NAMES[answer]}"
         assert signal.get_title() == f"class {NAMES[label]}{wrong}"
@@ -103,12 +105,28 @@ def test_a_run_ends_with_predictions_normalisation_and_a_picture(watched, tmp_pa
     assert np.array_equal(np.float32(found["shift"]), source.normalisation[0])
     assert np.array_equal(np.float32(found["scale"]), source.normalisation[1])
     assert f"{np.trace(table) / TEST:.3f}" in line
-    assert (tmp_path / "attention.png").stat().st_size > 10_000
+    for picture in ("attention.png", "confusion.png"):
+        assert (tmp_path / picture).stat().st_size > 5_000
 
 
 def test_the_class_that_is_known_least_is_told_with_its_share(tmp_path):
-    line = save_confusion(tmp_path, labelled("sensor"), np.array([2, 0, 1, 1, 2]))
+    line = save_confusion(tmp_path, labelled("sensor"), np.array([[1, 1, 0], [0, 1, 0], [0, 0, 2]]))
     assert line == "test accuracy 0.800, lowest for class lie: 0.500"
     found = json.loads((tmp_path / "confusion.json").read_text())
     assert found["confusion"] == [[1, 1, 0], [0, 1, 0], [0, 0, 2]]
     assert found["accuracy_of_class"] == [0.5, 1.0, 1.0]
+
+
+def test_the_confusion_is_drawn_with_its_counts_coloured_by_their_share():
+    (ax, _) = draw_confusion("title", np.array([[3, 1, 0], [0, 0, 0], [2, 0, 2]]), NAMES).axes
+    assert ax.images[0].get_array().tolist() == [[0.75, 0.25, 0], [0, 0, 0], [0.5, 0, 0.5]]
+    counts = {text.get_position(): text.get_text() for text in ax.texts}
+    assert (counts[0, 0], counts[1, 0]) == ("3", "1")
+    assert (len(counts), counts[2, 2], counts[0, 2]) == (9, "2", "2")
+    for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
+        assert [label.get_text() for label in labels] == list(NAMES)
+
+
+def test_many_classes_are_drawn_without_numbers():
+    (ax, _) = draw_confusion("title", np.eye(41, dtype=int), [str(number) for number in range(41)]).axes
+    assert not ax.texts

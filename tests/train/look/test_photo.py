@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.attend import read_photos
 from train.data.picture import read_picture
 
 LEVELS = 3  # of 255, by which resampling and JPEG may change a flat colour
@@ -66,22 +65,3 @@ def test_modes_become_rgb(tmp_path, mode):
 def test_what_is_transparent_is_grey(tmp_path):
     Image.new("RGBA", (41, 37), (255, 0, 0, 0)).save(tmp_path / "a.png")
     assert near(read_picture(tmp_path / "a.png", 20, 28), 128)
-
-
-def test_all_that_cannot_be_read_is_named(tmp_path):
-    Image.new("RGB", (41, 37)).save(tmp_path / "good.png")
-    (tmp_path / "text.png").write_text("no image")
-    whole = (tmp_path / "good.png").read_bytes()
-    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "empty.jpg").touch()
-    (tmp_path / "folder").mkdir()
-    names = ["good.png", "text.png", "cut.png", "empty.jpg", "folder", "none.png"]
-    with pytest.raises(ValueError, match="IMAGE must be a readable image, got ") as error:
-        read_photos([str(tmp_path / name) for name in names], 20, 28)
-    message = str(error.value)
-    assert "good.png" not in message
-    assert "text.png: not an image of a known format" in message
-    assert "cut.png: " in message
-    assert "empty.jpg: not an image of a known format" in message
-    assert "folder: a folder" in message
-    assert message.endswith("none.png: no such file")

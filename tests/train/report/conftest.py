@@ -32,7 +32,7 @@ def small_archive(tmp_path_factory):
 
 
 def outcome(row, error, *, protocol="per_image", side="ours", seed=0, pointing=0.9, accuracy=0.97, **maps):
-    scores = {"pointing": pointing, "energy": 3.5, "average_precision": 0.8}
+    scores = {"pointing": pointing, "energy": 3.5, "average_precision": 0.8, "patched": 48, "images": 100}
     return Outcome(
         row=row,
         protocol=protocol,

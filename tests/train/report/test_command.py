@@ -1,28 +1,45 @@
 """``python -m train report`` from its arguments to its page and its exit status."""
 
+import dataclasses
 import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from train.report.command import TRAINERS, main
+from train.__main__ import main
+from train.report import command
 from train.report.outcomes import read_report
 from train.report.plan import Options, plan
 from train.runs import read_config
 
 
-def report(archive, folder, *options, trainers=TRAINERS):
+def report(archive, folder, *options):
     words = ["--data", f"npz:{archive}", "--rows", "cnn", "cbam", "--epochs", "1", "--batch-size", "6"]
     words += ["--protocols", "per_image", "--seeds", "0", "--runs", str(folder / "runs"), "--out", str(folder / "out")]
-    return main([*words, *options], trainers)
+    return main(["report", *words, *options])
 
 
-def log_of(folder):
-    return [json.loads(line) for line in (folder / "runs" / "report.jsonl").read_text().splitlines()]
+def names_of(folder):
+    return [outcome.key.name for outcome in read_report(folder / "out" / "results.json").outcomes]
+
+
+@pytest.fixture
+def trainers(monkeypatch):
+    """Replaces the training of both sides."""
+
+    def replace(ours=None, pytorch=None):
+        def fail(*_):
+            raise AssertionError("nothing should be trained")
+
+        monkeypatch.setattr(command, "train_ours", ours or fail)
+        monkeypatch.setattr(command, "train_twin", pytorch or fail)
+
+    return replace
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +50,9 @@ def finished(small_archive, tmp_path_factory):
 
 
 def test_every_run_is_done_once(finished):
-    names = [line["run"] for line in log_of(finished)]
-    assert names == [f"per_image/{row}/{side}/seed-0" for row in ("cnn", "cbam") for side in ("ours", "pytorch")]
-    assert all(line["status"] == 0 and line["seconds"] > 0 for line in log_of(finished))
+    assert names_of(finished) == [
+        f"per_image/{row}/{side}/seed-0" for row in ("cnn", "cbam") for side in ("ours", "pytorch")
+    ]
 
 
 def test_the_page_shows_what_the_folders_hold(finished):
@@ -51,105 +68,106 @@ def test_the_page_shows_what_the_folders_hold(finished):
     assert {outcome.row: outcome.parameters for outcome in made.outcomes} == {"cnn": 53_857, "cbam": 54_019}
 
 
-def test_a_second_call_trains_nothing(finished, small_archive):
-    before = log_of(finished)
-    assert report(small_archive, finished, trainers={}) == 0
-    assert log_of(finished) == before
+def test_a_second_call_trains_nothing(finished, small_archive, trainers):
+    """Neither with the results nor, where the call before was killed in between, with the folders alone."""
+    kept = finished / "out" / "results.json"
+    before = read_report(kept)
+    trainers()
+    assert report(small_archive, finished) == 0
+    assert read_report(kept) == before
+    kept.unlink()
+    assert report(small_archive, finished) == 0
+    assert read_report(kept) == before
 
 
-def test_a_stopped_report_continues_and_failed_runs_are_named(finished, small_archive, tmp_path, capsys):
-    shutil.copytree(finished / "runs", tmp_path / "runs")
-    (tmp_path / "runs" / "report.jsonl").write_text('{"run": "per_im')  # nothing is known to be done
+def test_a_stopped_report_continues_and_failed_runs_are_named(finished, small_archive, tmp_path, capsys, trainers):
     asked = []
 
-    def train_ours(run, source, console):
-        asked.append(run.name)
-        if len(asked) == 2:
+    def train_ours(run):
+        asked.append(run.key.name)
+        shutil.copytree(finished / "runs" / run.key.name, run.path)
+        if len(asked) == 1:
             os.kill(os.getpid(), signal.SIGTERM)  # too late for this run
         return 0
 
-    trainers = {"ours": train_ours, "pytorch": lambda *_: 1}
-    assert report(small_archive, tmp_path, trainers=trainers) == 143
-    assert not (tmp_path / "out").exists()
-    assert report(small_archive, tmp_path, trainers=trainers) == 1
+    trainers(train_ours, lambda *_: 1)
+    assert report(small_archive, tmp_path) == 143
+    assert "- runs: 1 of 4, in" in (tmp_path / "out" / "results.md").read_text()
+    assert "stopped; the same command continues" in capsys.readouterr().err
+    assert report(small_archive, tmp_path) == 1
     assert asked == [f"per_image/{row}/ours/seed-0" for row in ("cnn", "cbam")]
     shown = capsys.readouterr().err
-    assert "stopped; the same command continues" in shown
-    assert "these runs failed, for the reasons above: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch" in shown
+    assert "these runs failed: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch" in shown
     page = (tmp_path / "out" / "results.md").read_text()
     assert "- runs: 2 of 4, in" in page
     assert "- failed: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch/seed-0\n" in page
 
 
-def test_runs_that_another_report_holds_are_not_trained_again(finished, small_archive, tmp_path):
-    """As on another machine, or where the folders are gone."""
-    kept, asked = finished / "out" / "results.json", []
-    known = ["--known", str(kept), "--seeds", "0", "1"]
+def test_results_in_the_out_folder_are_kept_and_added_to(finished, small_archive, tmp_path, trainers):
+    """As on another machine, or where the run folders are gone."""
+    shutil.copytree(finished / "out", tmp_path / "out")
+    before, asked = read_report(tmp_path / "out" / "results.json"), []
 
-    def fail(run, source, console):
-        asked.append(run.name)
-        return 1
+    def train_ours(run):
+        asked.append(run.key.name)
+        shutil.copytree(finished / "runs/per_image/cnn/ours/seed-0", run.path)
+        return 0
 
-    assert report(small_archive, tmp_path, *known, trainers={"ours": fail, "pytorch": fail}) == 1
-    names = [f"per_image/{row}/{side}/seed-1" for row in ("cnn", "cbam") for side in ("ours", "pytorch")]
-    assert asked == names
+    trainers(train_ours, lambda *_: 1)
+    assert report(small_archive, tmp_path, "--rows", "cnn", "--seeds", "0", "1") == 1
+    assert asked == ["per_image/cnn/ours/seed-1"]
     made = read_report(tmp_path / "out" / "results.json")
-    assert made.outcomes == read_report(kept).outcomes
-    assert (made.planned, made.failed, made.options["known"]) == (8, names, ["results.json"])
-    assert "--known" not in (tmp_path / "out" / "results.md").read_text()
-    assert report(small_archive, tmp_path, *known, "--no-train", "--rows", "cbam", "--protocols", "per_image") == 1
-    assert {run.row for run in read_report(tmp_path / "out" / "results.json").outcomes} == {"cbam"}
+    assert made.outcomes[:-1] == before.outcomes
+    assert made.outcomes[-1].key.name == asked[0]
+    assert (made.planned, made.failed) == (6, ["per_image/cnn/pytorch/seed-1"])
 
 
-def test_a_run_s_own_folder_comes_before_another_report(finished, small_archive, tmp_path):
-    values = json.loads((finished / "out" / "results.json").read_text())
-    for run in values["outcomes"]:
-        run["test_accuracy"] = 0.125
-    (tmp_path / "other.json").write_text(json.dumps(values))
-    known = ["--known", str(tmp_path / "other.json"), "--no-train", "--out", str(tmp_path / "out")]
-    assert report(small_archive, finished, *known) == 0
-    made = read_report(tmp_path / "out" / "results.json")
-    assert len(made.outcomes) == 4
-    assert all(run.test_accuracy != 0.125 for run in made.outcomes)
+def test_no_train_makes_the_tables_of_the_kept_results(finished, tmp_path, capsys):
+    shutil.copy(finished / "out" / "results.json", tmp_path)
+    assert main(["report", "--no-train", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "results.md").read_text() == (finished / "out" / "results.md").read_text()
+    assert read_report(tmp_path / "results.json") == read_report(finished / "out" / "results.json")
+    assert f"written: {tmp_path / 'results.png'}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"options": {"epochs": 50}}, "with the same options, got FILE: epochs 50 then, 1 now"),
-        ({"images": {"images": 7}}, "on the same images, got: images 7 then, 39 now"),
+        (
+            {"options": {"epochs": 50}},
+            "--out must have no results of other options or images, got FILE: epochs 50 then, 1 now",
+        ),
+        (
+            {"images": {"images": 7}},
+            "--out must have no results of other options or images, got FILE: images 7 then, 39 now",
+        ),
         ({"outcomes": [{}]}, "expected the results.json of a report, got FILE: "),
-        (None, "No such file or directory: 'FILE'"),
     ],
 )
-def test_a_report_of_another_kind_is_refused(finished, small_archive, tmp_path, capsys, change, message):
-    file = tmp_path / "results.json"
+def test_results_of_another_kind_are_refused(finished, small_archive, tmp_path, capsys, change, message):
+    file = tmp_path / "out" / "results.json"
+    file.parent.mkdir()
     values = json.loads((finished / "out" / "results.json").read_text())
-    for name, value in (change or {}).items():
+    for name, value in change.items():
         values[name] = {**values[name], **value} if isinstance(value, dict) else value
-    if change is not None:
-        file.write_text(json.dumps(values))
-    assert report(small_archive, tmp_path, "--known", str(file)) == 2
+    file.write_text(json.dumps(values))
+    assert report(small_archive, tmp_path, "--seeds", "1") == 2
     assert message.replace("FILE", str(file)) in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
-def test_our_runs_are_those_of_the_training_command(finished, small_archive, console):
+def test_our_runs_are_those_of_the_training_command(finished, small_archive):
     options = Options(data=f"npz:{small_archive}", epochs=1, batch_size=6, runs=str(finished / "runs"))
     run = plan(options)[0]
     assert read_config(run.path) == run.config
-    assert TRAINERS["ours"](run, None, console) == 0  # resumes the finished run
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--seeds", "1", "1"], "error: --seeds must be at least one, none of them twice, got '1 1'"),
         (["--data", "npz:nowhere.npz"], "error: "),
         (["--rows", "resnet"], "error: --rows must be all or rows of the tables, got 'resnet'"),
-        (["--no-train"], "without any; failed: none"),
-        (["--known", "~no-such-user/results.json"], "No such file or directory: '~no-such-user/results.json'"),
-        (["--renew"], "--renew must be the only option, as it reads no runs, got --data, "),
+        (["--no-train"], "No such file or directory: "),
         (["--batch-size", "32"], "--batch-size must be at most the number of training images, 31, got 32"),
     ],
 )
@@ -159,37 +177,53 @@ def test_bad_input(small_archive, tmp_path, capsys, options, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_other_images_are_noticed_before_anything_is_trained(finished, tmp_path, capsys, other_source):
-    np.savez(tmp_path / "small.npz", images=other_source.images)
-    shutil.copytree(finished / "runs", tmp_path / "runs")
-    for file in (tmp_path / "runs").rglob("config.json"):
-        config = json.loads(file.read_text())
-        file.write_text(json.dumps({**config, "data": f"npz:{tmp_path / 'small.npz'}"}))
-    assert report(tmp_path / "small.npz", tmp_path) == 2
+@pytest.fixture
+def begun(finished, tmp_path):
+    """The folder of a run of which nothing is known but that it has begun."""
+    name = "per_image/cnn/ours/seed-0"
+    shutil.copytree(finished / "runs" / name, tmp_path / "runs" / name)
+    (tmp_path / "runs" / name / "localisation.json").unlink()
+    config = tmp_path / "runs" / name / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"run_dir": str(config.parent)}))
+    return tmp_path
+
+
+def test_other_images_are_noticed_before_anything_is_trained(begun, capsys, other_source, trainers):
+    trainers()
+    np.savez(begun / "small.npz", images=other_source.records)
+    assert report(begun / "small.npz", begun) == 2
     assert "is not what the run in" in capsys.readouterr().err
-    assert log_of(tmp_path) == log_of(finished)
 
 
-def test_another_configuration_in_the_folder_is_refused(finished, small_archive, capsys):
-    before = log_of(finished)
-    assert report(small_archive, finished, "--epochs", "2") == 2
-    assert "holds a run with another configuration: epochs 1 then, 2 now" in capsys.readouterr().err
-    assert log_of(finished) == before
+def test_another_configuration_in_the_folder_is_refused(begun, small_archive, capsys, trainers):
+    trainers()
+    assert report(small_archive, begun, "--epochs", "2") == 2
+    assert "holds a run with another configuration: --epochs is 1 there, got 2" in capsys.readouterr().err
+
+
+def test_a_run_that_has_begun_is_resumed(begun, finished, small_archive):
+    options = "--rows", "cnn", "--twins"
+    assert report(small_archive, begun, *options) == 0
+    made, before = (read_report(folder / "out" / "results.json").outcomes[0] for folder in (begun, finished))
+    assert made == dataclasses.replace(before, parameters=made.parameters)
 
 
 def test_the_help(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--help"])
+        main(["report", "--help"])
     assert stop.value.code == 0
-    assert "--article-epochs" in capsys.readouterr().out
+    assert "--no-train" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
-        main(["--resnet"])
+        main(["report", "--resnet"])
     assert stop.value.code == 2
-    assert "usage: python -m train report" in capsys.readouterr().err
+    assert "python -m train report --help" in capsys.readouterr().err
 
 
 def test_without_pytorch_the_extra_is_named(small_archive, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in ("twin", "torch_ref.networks.patch", "torch_ref.pairs"):
+        monkeypatch.delitem(sys.modules, f"train.{name}" if name == "twin" else name, raising=False)
+    monkeypatch.delattr("train.twin", raising=False)
     assert report(small_archive, tmp_path) == 2
     assert "pip install -e '.[torch]'" in capsys.readouterr().err
     assert not Path(tmp_path / "runs").exists()

@@ -31,6 +31,7 @@ FILES = [
     "checkpoints",
     "config.json",
     "confusion.json",
+    "confusion.png",
     "curves.png",
     "data.json",
     "machine.json",
@@ -135,7 +136,7 @@ def test_other_labels_or_another_task_are_refused(run, tmp_path, capsys):
     assert main(["--resume", str(tmp_path / "run")]) == 2
     assert "b.npz is not what the run in" in capsys.readouterr().err
     assert main(["--resume", str(folder), "--task", "patch"]) == 2
-    assert f"--task is {task} there, got patch" in capsys.readouterr().err
+    assert f"task {task} then, patch now" in capsys.readouterr().err
 
 
 def test_attend_is_for_patches(run, capsys):
@@ -155,7 +156,7 @@ def few_channels(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--ratio", "8"], "--ratio must be at most the number of channels, 7, got 8"),
+        (["--ratio", "8"], "ratio must be at most 7, the number of channels, to leave a hidden unit, got 8"),
         (["--batch-size", "19"], "--batch-size must be at most the number of training arrays, 18, got 19"),
     ],
 )
