@@ -13,7 +13,7 @@ from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
 from flax_attn.testing import tolerance
 from train.config import PatchConfig
 from train.data.feed import Fed
-from train.step import adam, create_state, eval_step, learning_rate, network_of, train_step
+from train.step import create_state, eval_step, learning_rate, network_of, train_step
 from train.tasks.labelled import SensorTask
 from train.tasks.patch import PatchTask, build_network, draw_batch, is_right, mean_error
 
@@ -162,7 +162,7 @@ def test_the_steps_do_not_promote_ranks(source, network):
         inputs, labels = np.zeros((9, 31, 5), np.float32), np.arange(4) % 3
     batch = np.arange(4)
     with jax.numpy_rank_promotion("raise"):
-        state = jax.eval_shape(lambda: create_state(build(), adam(learning_rate(PatchConfig(), 100))))
+        state = jax.eval_shape(lambda: create_state(build(), OPTIMIZER))
         given = Fed(inputs, batch, batch, batch > 0, labels)
         jax.eval_shape(partial(train_step, task=task), state, given, 0, KEY)
         jax.eval_shape(partial(eval_step, task=task), state, given, KEY)
