@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 PICKLES = (".pt", ".pth")  # suffixes that are written by torch.save
+PICKLED = (b"PK", b"\x80")  # how a file of torch.save begins, today's zip and the older pickle
 SAVE_AGAIN = (
     "if you trust it, load it once with torch.load(path, weights_only=False) and save its state_dict alone with "
     "torch.save(state_dict, path)"
@@ -43,10 +44,12 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         _refuse(path, "is a Git LFS pointer, not the file itself: git lfs pull fetches it")
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
         _refuse(path, "is a web page: the download failed")
-    if head[8:9] == b"{" or path.suffix == ".safetensors":  # behind the length of the header
+    if head[8:9] == b"{":  # behind the length of the header
         return _read_safetensors(path)
-    if head[:1] == b"{":
+    if head.lstrip()[:1] in (b"{", b"["):
         return _read_shards(path)
+    if path.suffix == ".safetensors" and not head.startswith(PICKLED):  # a damaged one
+        return _read_safetensors(path)
     return _read_pickle(path)
 
 
@@ -96,9 +99,10 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
             f"reading {str(path)!r} needs PyTorch (flax_attn[torch]): pip install torch, or save it as .safetensors"
         ) from error
     try:
-        with warnings.catch_warnings():
+        # An open file: of a path PyTorch would go by the suffix.
+        with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # about TorchScript, which is an error below
-            loaded: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            loaded: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         return loaded
     except Exception as error:  # torch raises half a dozen types for damaged and for refused files
         # EINVAL: a truncated directory sent the reader to an offset before the start of the file.
@@ -123,7 +127,8 @@ def _fault(path: Path, error: Exception) -> str:
     if "TorchScript" in str(error):
         return "is a TorchScript archive and would run code when loaded; save module.state_dict(), not the module"
     if isinstance(error, pickle.UnpicklingError):
-        reason = next((line for line in lines if "WeightsUnpickler" in line), lines[0])
+        told = re.search(r"WeightsUnpickler error:\s*(.+)", str(error))
+        reason = told.group(1) if told else lines[0]
         return f"is damaged or would run code when unpickled: {reason.strip().split('. ')[0]}"
     return f"is damaged or cut short: {lines[0]}"
 
