@@ -64,12 +64,14 @@ def _table(rename: Mapping[str, str], invert: bool) -> tuple[Table, Run]:
 
 
 def _replace(path: Run, table: Table) -> Run:
+    inserted = {segment for old, new in table if not new and set(old) <= {*INSERTED} for segment in old}
+    path = tuple(segment for segment in path if segment not in inserted)
     done: Run = ()
     removed: set[Run] = set()
     start = 0
     while start < len(path):
         for old, new in table:
-            if path[start : start + len(old)] == old and (new or _may_go(old, done, removed)):
+            if path[start : start + len(old)] == old and (new or (not done and old not in removed)):
                 removed |= set() if new else {old}
                 done += new
                 start += len(old)
@@ -78,11 +80,6 @@ def _replace(path: Run, table: Table) -> Run:
             done += (path[start],)
             start += 1
     return done
-
-
-def _may_go(run: Run, before: Run, removed: set[Run]) -> bool:
-    """Whether a run that maps to nothing is removed behind ``before``, where the runs ``removed`` have gone already."""
-    return (not before and run not in removed) or all(segment in INSERTED for segment in run)
 
 
 def wrappers_in(names: Iterable[str]) -> list[str]:

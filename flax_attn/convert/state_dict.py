@@ -95,7 +95,7 @@ def from_torch(
         if path not in wanted and path.rpartition(".")[2] != "num_batches_tracked"
     ]
     if problems:
-        problems += _hints(given, rename)
+        problems += _hints(given, wanted, rename)
         raise MisfitError(
             f"state_dict does not fit {type(module).__name__}, which is left unchanged:\n  " + "\n  ".join(problems)
         )
@@ -144,12 +144,19 @@ def to_torch(
     return files.to_tensors(state_dict) if tensors else state_dict
 
 
-def _hints(given: Mapping[str, Any], rename: Mapping[str, str] | None) -> list[str]:
+def _hints(given: Mapping[str, Any], wanted: Mapping[str, Entry], rename: Mapping[str, str] | None) -> list[str]:
     """Advice on names that wrappers of PyTorch left."""
     averaged = COUNT in given
-    found = wrappers_in(name for name in given if name != COUNT)
-    more = {name: "" for name in found if (rename or {}).get(name) != ""}
-    hints = [f"names hold {', '.join(more)}, of wrappers: pass rename={ {**(rename or {}), **more} }"] if more else []
+    found = wrappers_in(name for name in given if name not in wanted and name != COUNT)
+    if not wanted.keys().isdisjoint(given):  # then what all names begin with is no wrapper
+        found = [name for name in found if name != "module"]
+    table = dict(rename or {})
+    for name in found:
+        run = name
+        while table.pop(run, None) == "":  # one of several, as DataParallel within AveragedModel leaves them
+            run += f".{name}"
+        table[run] = ""
+    hints = [f"names hold {', '.join(found)}, of wrappers: pass rename={table}"] if found else []
     return hints + ([f"{COUNT} is the counter of an AveragedModel: pass skip={COUNT!r}"] if averaged else [])
 
 
@@ -202,7 +209,9 @@ def _without(
     skip: str | Sequence[str], given: Mapping[str, Any], wanted: Mapping[str, Entry]
 ) -> tuple[dict[str, Any], dict[str, Entry]]:
     """The entries given and wanted without those at or below the paths to skip."""
-    paths = [skip] if isinstance(skip, str) else list(skip)
+    paths = [skip] if isinstance(skip, str) else skip
+    if not isinstance(paths, Sequence) or not all(isinstance(path, str) for path in paths):
+        raise ValueError(f"skip must be a path or a sequence of paths, got {skip!r}")
     found = {path: [name for name in {**wanted, **given} if f"{name}.".startswith(f"{path}.")] for path in paths}
     if missing := [path for path, names in found.items() if not names]:
         raise ValueError(f"skip must name paths of module or state_dict, got {', '.join(map(repr, missing))}")

@@ -548,6 +548,30 @@ def test_the_names_of_wrappers_are_explained_and_removed(wrapper):
     assert same(state(loaded), state(flax_attn.from_torch(make(), weights())))
 
 
+@pytest.mark.parametrize("prefix", ["module.module.", "module.module.module.", "module._orig_mod.module."])
+def test_the_same_wrapper_twice_is_explained_step_by_step(prefix):
+    table = None
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"of wrappers: pass rename=\{.*\}$") as error:
+            flax_attn.from_torch(make(), prefixed(prefix), rename=table)
+        advice = eval(str(error.value).rpartition("rename=")[2])
+        assert advice != table
+        table = advice
+        if prefix.count("module.") == max(run.count("module") for run in table):
+            break
+    flax_attn.from_torch(make(), prefixed(prefix), rename=table)
+
+
+def test_an_attribute_called_module_is_no_wrapper():
+    class Around(nnx.Module):
+        def __init__(self):
+            self.module = make()
+
+    with pytest.raises(ValueError, match=r"module\.extra: expected no such entry") as error:
+        flax_attn.from_torch(Around(), {**prefixed("module."), "module.extra": np.ones(1)})
+    assert "wrappers" not in str(error.value)
+
+
 def test_the_names_of_inner_wrappers_are_removed_where_they_stand():
     given = {
         name.replace("mlp.", "_checkpoint_wrapped_module.mlp._orig_mod."): array for name, array in weights().items()
@@ -597,6 +621,9 @@ def test_what_is_skipped_may_be_on_one_side_alone_and_all_else_is_strict():
     flax_attn.from_torch(Classifier(7, rngs=nnx.Rngs(0)), {**given, "aux.bias": np.ones(1)}, skip=["head", "aux"])
     with pytest.raises(ValueError, match=r"aux\.bias: expected no such entry"):
         flax_attn.from_torch(Classifier(7, rngs=nnx.Rngs(0)), {**given, "aux.bias": np.ones(1)}, skip=["head"])
+    for skip in (3, [3], {"head": True}):
+        with pytest.raises(ValueError, match="skip must be a path or a sequence of paths, got"):
+            flax_attn.from_torch(Classifier(7, rngs=nnx.Rngs(0)), given, skip=skip)
     with pytest.raises(ValueError, match="skip must name paths of module or state_dict, got 'hea', 'fc'"):
         flax_attn.from_torch(Classifier(7, rngs=nnx.Rngs(0)), given, skip=["hea", "head", "fc"])
 
