@@ -167,13 +167,15 @@ class _Loaded(NamedTuple):
 
 
 def _placed(array: np.ndarray, variable: nnx.Variable[Any]) -> jax.Array:
-    """``array`` on the devices of the variable's present value, if that was put there on purpose."""
+    """``array`` on the devices of the variable's present value, and free to move from there if that was."""
     present = variable.get_value()
-    decided = isinstance(present, jax.ShapeDtypeStruct) or (
-        isinstance(present, jax.Array) and not isinstance(present, jax.core.Tracer) and present.committed
-    )
-    sharding = present.sharding if decided else None
-    return jnp.asarray(array) if sharding is None else jax.device_put(array, sharding)
+    if isinstance(present, jax.core.Tracer) or getattr(present, "sharding", None) is None:
+        return jnp.asarray(array)
+    if isinstance(present, jax.ShapeDtypeStruct) or present.committed:
+        return jax.device_put(array, present.sharding)
+    (device,) = present.devices()
+    with jax.default_device(device):
+        return jnp.asarray(array)
 
 
 def read_mapping(state_dict: StateDict, key: str | None = None) -> Mapping[str, Any]:

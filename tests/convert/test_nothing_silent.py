@@ -187,6 +187,11 @@ for place in places:
     after = layer.kernel.get_value()
     assert (after.sharding, after.committed) == (before.sharding, before.committed), place
     assert (after == 1).all()
+with jax.default_device(jax.devices()[3]):
+    layer = nnx.Linear(8, 4, rngs=nnx.Rngs(0))
+from_torch(layer, {"weight": np.ones((4, 8)), "bias": np.zeros(4)})
+kernel = layer.kernel.get_value()
+assert (kernel.devices(), kernel.committed) == ({jax.devices()[3]}, False)
 shapes = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=places[3]),
     nnx.state(nnx.eval_shape(lambda: nnx.Linear(8, 4, rngs=nnx.Rngs(0)))),
