@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import pytest
+import torch
 from flax import nnx
 
 import flax_attn
@@ -67,6 +68,10 @@ RNGS = {"rngs": nnx.Rngs(0)}
         (
             lambda: flax_attn.AdditiveAttention(3, 3, 3, **RNGS)(*[jnp.ones((2, 5, 3))] * 3, [[1]]),
             "mask must be an array, got list",
+        ),
+        (
+            lambda: flax_attn.AdditiveAttention(3, 3, 3, **RNGS)(*[jnp.ones((2, 5, 3))] * 3, torch.ones(2, 5, 5)),
+            "mask must be an array, got Tensor",
         ),
     ],
 )

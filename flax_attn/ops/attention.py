@@ -168,7 +168,7 @@ def check_mask(mask: jax.Array | None, bias: jax.Array | None, shape: tuple[int,
     for argument, array in (("mask", mask), ("bias", bias)):
         if array is None:
             continue
-        if not hasattr(array, "shape"):
+        if not hasattr(array, "shape") or hasattr(array, "detach"):  # a tensor of PyTorch
             raise ValueError(f"{argument} must be an array, got {type(array).__name__}")
         got = tuple(array.shape)
         if len(got) != len(shape) or any(size not in (1, want) for size, want in zip(got, shape, strict=True)):
