@@ -13,7 +13,7 @@ def own_settings() -> Iterator[None]:
 
     Gradients are recorded; there is no autocast; PyTorch's default dtype and device are float32 and the CPU, its matrix
     products exact; operations without a deterministic form are allowed; random numbers are drawn apart from the
-    caller's. JAX compiles, promotes ranks and dtypes, and does not stop at NaN, which reports name.
+    caller's. JAX compiles and promotes ranks and dtypes. Neither stops at NaN, which reports name.
     """
     require_torch()
     import torch
@@ -21,6 +21,7 @@ def own_settings() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.autograd.set_detect_anomaly(False))
         stack.enter_context(torch.autocast("cpu", enabled=False))
         stack.enter_context(torch.device("cpu"))
         stack.enter_context(torch.random.fork_rng(devices=[]))

@@ -292,11 +292,11 @@ def weighted_loss(
 ) -> jax.Array:
     if {path for path, _ in found} != set(cotangents):
         mine, other = (
-            ", ".join(f"{path} {getattr(leaf, 'shape', leaf)}" for path, leaf in side)
+            ", ".join(f"{path} {getattr(leaf, 'shape', leaf)}" for path, leaf in side) or "none"
             for side in (found, cotangents.items())
         )
         raise ValueError(
-            f"flax_module must return arrays at the places of torch_module, in its layouts {other}; got {mine}"
+            f"flax_module must return arrays at the places of torch_module, {other} in Flax's layouts, got {mine}"
         )
     total = jnp.zeros(())
     for path, leaf in found:

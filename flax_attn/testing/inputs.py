@@ -50,7 +50,10 @@ def take_apart(inputs: Sequence[Any]) -> tuple[Signature, list[np.ndarray | None
     arrays: list[np.ndarray | None] = []
 
     def take(leaf: Any, name: str) -> Any:
-        array = to_array(leaf)
+        try:
+            array = to_array(leaf)
+        except Exception as error:  # a sparse, quantised or meta tensor, each with an error of its own
+            raise ValueError(f"{name} must be an array with values, got {type(leaf).__name__}: {error}") from error
         if array is None and not isinstance(leaf, PLAIN):
             raise ValueError(f"{name} must be an array, a number or a container of them, got {type(leaf).__name__}")
         if array is None and not (leaf is None and name.count("[") == 1 and "." not in name):

@@ -1,7 +1,8 @@
 """The PyTorch module of a pair, called, differentiated or trained, with paths renamed to Flax's."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -71,17 +72,8 @@ class TorchSide:
         import torch
 
         module = self.copy(KeepMasks(0))
-        inside = _watch_calls(module)
-        try:
-            with torch.no_grad():
-                output = self.call(module, self.tensors(inputs))
-        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
-            given = zip(self.signature.names, inputs, strict=True)
-            shapes = ", ".join(f"{name} {None if x is None else x.shape}" for name, x in given)
-            where = f" in {inside[-1]!r}" if inside else ""
-            raise ValueError(
-                f"torch_module must take the inputs in {self.dtype}, got {shapes}:{where} {error}{_of_dtypes(error)}"
-            ) from error
+        with self._errors_named(module, inputs), torch.no_grad():
+            output = self.call(module, self.tensors(inputs))
         found = output_leaves(output)
         for path, leaf in found:
             if not isinstance(leaf, torch.Tensor):
@@ -89,6 +81,20 @@ class TorchSide:
                     f"torch_module must return tensors, nested or not, got {type(leaf).__name__} at {path}"
                 )
         return {path: tuple(leaf.shape) for path, leaf in found}
+
+    @contextmanager
+    def _errors_named(self, module: Any, inputs: Sequence[Any]) -> Iterator[None]:
+        """Errors of a call of ``module`` name the dtype, the inputs and the submodule."""
+        inside = _watch_calls(module)
+        try:
+            yield
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+            given = zip(self.signature.names, inputs, strict=True)
+            shapes = ", ".join(f"{name} {None if x is None else x.shape}" for name, x in given)
+            where = f" in {inside[-1]!r}" if inside else ""
+            raise ValueError(
+                f"torch_module must take the inputs in {self.dtype}, got {shapes}:{where} {error}{_of_dtypes(error)}"
+            ) from error
 
     def check_random_numbers(self, inputs: Sequence[Any]) -> None:
         """Raises ``ValueError`` where the module draws random numbers that cannot be shared."""
@@ -122,7 +128,8 @@ class TorchSide:
         for tensor in tensors:
             if tensor is not None and (tensor.is_floating_point() or tensor.is_complex()):
                 tensor.requires_grad_()
-        found = output_leaves(self.call(module, tensors))
+        with self._errors_named(module, inputs):
+            found = output_leaves(self.call(module, tensors))
         loss = loss_of(found, objective)
         if loss.requires_grad:
             loss.backward()

@@ -17,7 +17,7 @@ class Untransposed(Linear):
 
 class NoBias(Linear):
     def __init__(self, *sizes, rngs):
-        super().__init__(*sizes, use_bias=False, rngs=rngs)
+        super().__init__(*sizes, bias=False, rngs=rngs)
 
 
 MISTAKES = {

@@ -129,7 +129,7 @@ def max_pool(x, padding):
 class FlaxBottleneck(nnx.Module):
     def __init__(self, planes_in, planes, stride, choices, rngs):
         def conv(*args, **options):
-            return Conv(*args, use_bias=False, rngs=rngs, **options)
+            return Conv(*args, bias=False, rngs=rngs, **options)
 
         self.conv1 = conv(planes_in, planes, (1, 1))
         self.bn1 = choices.norm(planes, rngs=rngs)
@@ -157,7 +157,7 @@ class FlaxBottleneck(nnx.Module):
 class FlaxResNet(nnx.Module):
     def __init__(self, depths=RESNET50, classes=10, choices=None):
         rngs, self.choices = nnx.Rngs(0), choices or Choices()
-        self.conv1 = Conv(3, 64, (7, 7), stride=2, padding=3, use_bias=False, rngs=rngs)
+        self.conv1 = Conv(3, 64, (7, 7), stride=2, padding=3, bias=False, rngs=rngs)
         self.bn1 = self.choices.norm(64, rngs=rngs)
         planes_in = 64
         for i, depth in enumerate(depths):
@@ -241,7 +241,7 @@ class FlaxSmall(nnx.Module):
         else:
             self.conv = nnx.Conv(3, 8, (3, 3), strides=2, padding=self.choices.padding, rngs=rngs)
         self.bn = self.choices.norm(8, rngs=rngs)
-        self.reduce = Conv(8, 4, (1, 1), use_bias=False, rngs=rngs)
+        self.reduce = Conv(8, 4, (1, 1), bias=False, rngs=rngs)
         self.groups = nnx.GroupNorm(4, 2, epsilon=self.choices.group_eps, use_fast_variance=False, rngs=rngs)
         self.expand = Conv(4, 8, (1, 1), rngs=rngs)
         self.layer = FlaxLayer(self.choices, rngs)

@@ -134,7 +134,7 @@ def test_entries_in_place_of_another_stand_side_by_side():
 def test_two_large_trees_show_what_differs_and_no_more():
     """A gate that one side lacks, or the names of another library: a few of each, with a count."""
     layers = [torch.nn.Linear(5, 5) for _ in range(20)]
-    ours = nnx.Sequential(*(Linear(5, 5, use_bias=False, rngs=nnx.Rngs(0)) for _ in layers))
+    ours = nnx.Sequential(*(Linear(5, 5, bias=False, rngs=nnx.Rngs(0)) for _ in layers))
     for theirs, expected in (
         (torch.nn.Sequential(*layers), ["15 more only in torch_module", "20 more matches"]),
         (torch.nn.ModuleDict({"body": torch.nn.Sequential(*layers)}), ["15 more only in flax_module"]),

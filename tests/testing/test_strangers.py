@@ -64,6 +64,7 @@ AMBIENT = {
     "default dtype": lambda: of_torch(torch.set_default_dtype, torch.float64, torch.float32),
     "default device": lambda: torch.device("meta"),
     "deterministic": lambda: of_torch(torch.use_deterministic_algorithms, True, False),
+    "anomaly detection": lambda: torch.autograd.set_detect_anomaly(True),
     "matmul precision": lambda: of_torch(torch.set_float32_matmul_precision, "medium", "highest"),
     "disable_jit": jax.disable_jit,
     "debug_nans": lambda: jax.debug_nans(True),
@@ -85,6 +86,7 @@ def settings():
         torch.get_default_device(),
         torch.are_deterministic_algorithms_enabled(),
         torch.get_float32_matmul_precision(),
+        torch.is_anomaly_enabled(),
         torch.get_rng_state().sum().item(),
         jax.config.jax_disable_jit,
         jax.config.jax_debug_nans,
@@ -117,6 +119,14 @@ def test_the_callers_settings_change_nothing_and_are_left_alone(name):
         assert settings() == before
     assert [(row.path, row.error, row.torch_error) for row in report.rows] == plain
     assert not theirs.training
+
+
+def test_gradients_that_are_not_finite_are_reported_under_anomaly_detection_too():
+    with torch.autograd.set_detect_anomaly(True):
+        report = compare(
+            Ours(lambda linear, x: linear(jnp.sqrt(x))), Theirs(lambda linear, x: linear(torch.sqrt(x))), X, **QUICK
+        )
+    assert {row.note for row in report.failures if row.path == "output"} == {"not finite in flax and torch"}
 
 
 def test_modules_made_in_inference_mode():
@@ -163,6 +173,32 @@ def test_code_that_chooses_a_dtype_is_told_so(theirs, dtype):
         ValueError, match=r"must take the inputs in float64, got input\[0\] \(5, 3\):.*chooses? a dtype"
     ):
         compare(Ours(lambda linear, x: linear(x)), Theirs(theirs), X, dtypes=[dtype])
+
+
+@pytest.mark.parametrize("wide", [lambda x: x.double(), lambda x: x * torch.ones(3, dtype=torch.float64)])
+def test_code_that_chooses_float64_is_told_so_in_float32(wide):
+    theirs = Theirs(lambda linear, x: linear(wide(x)))
+    match = r"must take the inputs in float32, got input\[0\] \(5, 3\): in 'l' .*choose a dtype"
+    with pytest.raises(ValueError, match=match):
+        compare(Ours(lambda linear, x: linear(x)), theirs, X, dtypes=["float32"])
+
+
+@pytest.mark.parametrize("x", [torch.eye(3).to_sparse(), torch.ones(5, 3, device="meta")], ids=["sparse", "meta"])
+def test_inputs_without_values_to_copy_are_named(x):
+    match = r"input\[0\]\.x must be an array with values, got Tensor: "
+    with pytest.raises(ValueError, match=match):
+        compare(Ours(lambda linear, x: linear(x["x"])), Theirs(lambda linear, x: linear(x["x"])), {"x": x})
+
+
+def test_no_output_is_another_structure():
+    for ours, theirs, told in ((None, 1, r"output \(5, 3\) in .*, got none"), (1, None, "none in .*, got output")):
+        with pytest.raises(ValueError, match=rf"at the places of torch_module, {told}"):
+            compare(
+                Ours(lambda linear, x, ours=ours: ours and linear(x)),
+                Theirs(lambda linear, x, theirs=theirs: theirs and linear(x)),
+                X,
+                **QUICK,
+            )
 
 
 def test_the_layer_that_does_not_take_its_input_is_named():
@@ -274,7 +310,7 @@ def test_outputs_are_paired_by_their_places(ours, theirs):
         assert compare(*pair, X, **QUICK).ok
         return
     with pytest.raises(
-        ValueError, match=r"must return arrays at the places of torch_module, .*output.* \(5, 3\); got output"
+        ValueError, match=r"must return arrays at the places of torch_module, output.* \(5, 3\) in Flax's layouts, got output"
     ):
         compare(*pair, X, **QUICK)
 
