@@ -71,6 +71,8 @@ def activation(evidence: Evidence) -> Iterator[str]:
                     yield f"{what}: equal after {name}, which {side} lacks"
                     return
         for before in (array for call in evidence.torch_calls for array in call.values.values()):
+            if before.size == right.size:
+                before = before.reshape(right.shape)  # a flattening may follow
             if before.shape[: right.ndim] != right.shape or not is_float(before):
                 continue
             axes = tuple(range(right.ndim, before.ndim))  # a global average pooling may follow

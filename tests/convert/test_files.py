@@ -70,7 +70,9 @@ def test_a_place_before_the_start_of_the_file_is_a_fault_of_the_file(path, faili
             "is damaged or would run code when unpickled: refused",
         ),
         (
-            pickle.UnpicklingError("first line\nPlease file an issue: WeightsUnpickler error: \n\nUnsupported operand 91"),
+            pickle.UnpicklingError(
+                "first line\nPlease file an issue: WeightsUnpickler error: \n\nUnsupported operand 91"
+            ),
             "is damaged or would run code when unpickled: Unsupported operand 91",
         ),
     ],

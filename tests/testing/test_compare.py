@@ -223,7 +223,8 @@ def test_different_numbers_of_outputs():
             return out, out
 
     with pytest.raises(
-        ValueError, match=r"at the places of torch_module, output \(.* in Flax's layouts, got output\[0\] .*, output\[1\]"
+        ValueError,
+        match=r"at the places of torch_module, output \(.* in Flax's layouts, got output\[0\] .*, output\[1\]",
     ):
         compare(Twice(), Torch(), X, layouts=LAYOUTS, **ZERO)
 

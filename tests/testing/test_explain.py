@@ -154,6 +154,27 @@ def test_another_activation_is_explained(ours, theirs, expected):
     assert re.search(expected, told((Applied(ours), TorchApplied(theirs), ROWS, {}), "eval"))
 
 
+def test_an_activation_before_a_flattening_is_explained():
+    class Ours(nnx.Module):
+        def __init__(self):
+            self.a, self.b = Conv(6, 4, 1, **RNGS), Linear(4 * 5 * 5, 3, **RNGS)
+
+        def __call__(self, x):
+            return self.b(nnx.gelu(self.a(x)).transpose(0, 3, 1, 2).reshape(len(x), -1))
+
+    class Theirs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Conv2d(6, 4, 1), torch.nn.Linear(4 * 5 * 5, 3)
+
+        def forward(self, x):
+            return self.b(torch.nn.functional.gelu(self.a(x)).flatten(1))
+
+    x = np.random.default_rng(0).standard_normal((2, 6, 5, 5))
+    options = {"layouts": {"inputs": ["b c h w -> b h w c"]}}
+    assert "input of b: approximate gelu in Flax, exact gelu in PyTorch" in told((Ours(), Theirs(), x, options), "eval")
+
+
 def test_a_square_convolution_kernel_is_explained():
     class Untransposed(Conv):
         def __call__(self, x):

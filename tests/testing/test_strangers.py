@@ -310,7 +310,8 @@ def test_outputs_are_paired_by_their_places(ours, theirs):
         assert compare(*pair, X, **QUICK).ok
         return
     with pytest.raises(
-        ValueError, match=r"must return arrays at the places of torch_module, output.* \(5, 3\) in Flax's layouts, got output"
+        ValueError,
+        match=r"must return arrays at the places of torch_module, output.* \(5, 3\) in Flax's layouts, got output",
     ):
         compare(*pair, X, **QUICK)
 
