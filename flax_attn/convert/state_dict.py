@@ -172,7 +172,8 @@ def _placed(array: np.ndarray, variable: nnx.Variable[Any]) -> jax.Array:
     if isinstance(present, jax.core.Tracer) or getattr(present, "sharding", None) is None:
         return jnp.asarray(array)
     if isinstance(present, jax.ShapeDtypeStruct) or present.committed:
-        return jax.device_put(array, present.sharding)
+        placed: jax.Array = jax.device_put(array, present.sharding)
+        return placed
     (device,) = present.devices()
     with jax.default_device(device):
         return jnp.asarray(array)
