@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{options.target}: {written} entries")
+    print(f"{options.target}: {written} {'entry' if written == 1 else 'entries'}")
     return 0
 
 
@@ -33,18 +34,25 @@ def convert(source: Path, target: Path, rename: dict[str, str], key: str | None 
 
     Raises:
         ValueError: a file that `flax_attn.from_torch` would refuse, names that collide, entries that are no arrays, or
-            a target that exists or has another suffix than .safetensors, .pt or .pth.
+            of a kind that NumPy lacks, or a target that exists or has a suffix other than .safetensors, .pt or .pth.
         FileNotFoundError: no such file or folder.
     """
     if target.exists():
         raise ValueError(f"the file to write must be new, got {str(target)!r}, which exists")
     given = read_mapping(source, key)
     names = rename_all(given, rename)
-    arrays = {names[name]: to_numpy(value) for name, value in given.items()}
+    arrays = {name: _array(value) for name, value in given.items()}
     if others := [name for name, array in arrays.items() if array is None]:
-        raise ValueError(f"{source} must hold arrays alone, got others: {', '.join(others)}")
-    files.write(target, {name: np.asarray(array) for name, array in arrays.items()})
+        raise ValueError(f"{source} must hold arrays that NumPy has, got others: {', '.join(others)}")
+    files.write(target, {names[name]: np.asarray(array) for name, array in arrays.items()})
     return len(arrays)
+
+
+def _array(value: Any) -> np.ndarray | None:
+    try:
+        return to_numpy(value)
+    except Exception:  # a sparse, quantised or meta tensor, or one of eight bits, each with an error of its own
+        return None
 
 
 def _table(given: Sequence[str]) -> dict[str, str]:

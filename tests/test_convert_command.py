@@ -43,13 +43,22 @@ def test_names_and_container_change_and_values_do_not(tmp_path, capsys):
         (["in.safetensors", "out.pt", "--key", "model"], "key must name an entry"),
         (["in.safetensors", "out.pt", "--rename", "tutorials"], "--rename must be tutorial, official or OLD=NEW"),
         (["in.safetensors", "out.pt", "--rename", "a=b"], "rename must give different names"),
-        (["object.pt", "out.pt"], "must hold arrays alone, got others: epoch"),
+        (
+            ["object.pt", "out.pt"],
+            "must hold arrays that NumPy has, got others: sparse, meta, eight, epoch",
+        ),
     ],
 )
 def test_bad_input_ends_in_one_line(tmp_path, monkeypatch, capsys, words, reason):
     monkeypatch.chdir(tmp_path)
     save_file({"a": np.ones(3), "b": np.ones(3)}, "in.safetensors")
-    torch.save({"a": torch.ones(3), "epoch": 3}, "object.pt")
+    others = {
+        "sparse": torch.eye(3).to_sparse(),
+        "meta": torch.ones(3, device="meta"),
+        "eight": torch.ones(3).to(torch.float8_e4m3fn),
+        "epoch": 3,
+    }
+    torch.save({"a": torch.ones(3), **others}, "object.pt")
     before = sorted(tmp_path.iterdir())
     assert convert(*words) == 2
     error = capsys.readouterr().err
@@ -57,6 +66,13 @@ def test_bad_input_ends_in_one_line(tmp_path, monkeypatch, capsys, words, reason
     assert error.count("\n") == 1
     assert reason in error
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_conjugated_numbers_are_written_as_they_read(tmp_path, capsys):
+    torch.save({"z": torch.tensor([1 + 2j]).conj()}, tmp_path / "in.pt")
+    assert convert(tmp_path / "in.pt", tmp_path / "out.pt") == 0
+    assert capsys.readouterr().out.endswith(": 1 entry\n")
+    assert torch.load(tmp_path / "out.pt", weights_only=True)["z"].tolist() == [1 - 2j]
 
 
 def test_help_names_the_command(capsys):

@@ -276,7 +276,7 @@ def _kind(dtype: Any) -> str:
 def to_numpy(value: Any) -> np.ndarray | None:
     """Converts arrays and tensors of any framework to NumPy; None for anything else."""
     if hasattr(value, "detach"):  # a tensor, recognised without importing torch
-        value = value.detach().cpu()
+        value = value.detach().cpu().resolve_conj().resolve_neg()
         if str(value.dtype) == "torch.bfloat16":  # which NumPy has by an extension that PyTorch does not know
             return np.asarray(value.float()).astype(jnp.bfloat16)
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):

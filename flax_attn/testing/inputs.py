@@ -79,7 +79,7 @@ def map_leaves(function: Callable[[Any, str], Any], value: Any, name: str) -> An
 def to_array(value: Any) -> np.ndarray | None:
     """A NumPy array of an array or tensor of any framework; None for anything else."""
     if hasattr(value, "detach"):  # a tensor, recognised without importing torch
-        tensor = value.detach().cpu()
+        tensor = value.detach().cpu().resolve_conj().resolve_neg()
         array: np.ndarray = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
         return array
     if not (hasattr(value, "dtype") and hasattr(value, "shape")):
