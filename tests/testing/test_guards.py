@@ -203,17 +203,21 @@ def test_a_parameter_that_nothing_uses_decays_alike():
 
 
 class Sowing(Wrapped):
-    def __init__(self):
-        super().__init__(jnp.sin)
-        self.settings = nnx.Variable(0)
-
     def __call__(self, x):
         self.sow(nnx.Intermediate, "input", x)
         return super().__call__(x)
 
 
-def test_what_a_module_sows_or_keeps_is_no_matter():
-    assert compare(Sowing(), TorchWrapped(torch.sin), X, **QUICK, steps=2).ok
+def test_what_a_module_sows_is_no_matter():
+    assert compare(Sowing(jnp.sin), TorchWrapped(torch.sin), X, **QUICK, steps=2).ok
+
+
+@pytest.mark.parametrize("value", [0, "text", jnp.ones(3)], ids=["number", "text", "array"])
+def test_a_variable_of_any_value_without_a_rule_is_shown(value):
+    ours = Wrapped(jnp.sin)
+    ours.settings = nnx.Variable(value)
+    with pytest.raises(ValueError, match=r"(?s)cannot be paired.*Variable 'settings'.*no conversion rule"):
+        compare(ours, TorchWrapped(torch.sin), X, **QUICK)
 
 
 def test_a_module_that_keeps_a_tensor_of_an_earlier_call():
