@@ -43,7 +43,8 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
         _refuse(path, "is a Git LFS pointer, not the file itself: git lfs pull fetches it")
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<?xml")):
         _refuse(path, "is a web page: the download failed")
-    if head[8:9] == b"{" or path.suffix == ".safetensors":  # behind the length of the header
+    pickled = head.startswith((b"PK", b"\x80"))  # a zip archive, and the older format
+    if head[8:9] == b"{" or (path.suffix == ".safetensors" and not pickled):  # behind the length of the header
         return _read_safetensors(path)
     if head[:1] == b"{":
         return _read_shards(path)
@@ -96,9 +97,9 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
             f"reading {str(path)!r} needs PyTorch (flax_attn[torch]): pip install torch, or save it as .safetensors"
         ) from error
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:  # of a path, torch would look at the suffix
             warnings.simplefilter("ignore")  # about TorchScript, which is an error below
-            loaded: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            loaded: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         return loaded
     except Exception as error:  # torch raises half a dozen types for damaged and for refused files
         # EINVAL: a truncated directory sent the reader to an offset before the start of the file.
