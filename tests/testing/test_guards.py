@@ -205,7 +205,7 @@ def test_a_parameter_that_nothing_uses_decays_alike():
 class Sowing(Wrapped):
     def __init__(self):
         super().__init__(jnp.sin)
-        self.settings = nnx.Variable(0)
+        self.settings, self.key = {"scale": 2}, jax.random.key(0)
 
     def __call__(self, x):
         self.sow(nnx.Intermediate, "input", x)

@@ -198,7 +198,7 @@ def test_other_images_are_noticed_before_anything_is_trained(begun, capsys, othe
 def test_another_configuration_in_the_folder_is_refused(begun, small_archive, capsys, trainers):
     trainers()
     assert report(small_archive, begun, "--epochs", "2") == 2
-    assert "holds a run with another configuration: --epochs is 1 there, got 2" in capsys.readouterr().err
+    assert "holds a run with another configuration: epochs 1 then, 2 now" in capsys.readouterr().err
 
 
 def test_a_run_that_has_begun_is_resumed(begun, finished, small_archive):
