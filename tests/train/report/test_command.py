@@ -167,7 +167,7 @@ def test_our_runs_are_those_of_the_training_command(finished, small_archive):
     [
         (["--data", "npz:nowhere.npz"], "error: "),
         (["--rows", "resnet"], "error: --rows must be all or rows of the tables, got 'resnet'"),
-        (["--no-train"], "No such file or directory: "),
+        (["--no-train"], "expected the results.json of a report, got "),
         (["--batch-size", "32"], "--batch-size must be at most the number of training images, 31, got 32"),
     ],
 )
