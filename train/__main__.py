@@ -24,8 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(words)
     except (ValueError, FileNotFoundError) as error:
         status, line = 2, f"error: {error}"
-    except ImportError:
-        status, line = 2, f"error: {name} needs PyTorch: pip install -e '.[torch]'"
+    except ImportError as error:
+        needs = f"{name} needs PyTorch: pip install -e '.[torch]'"
+        status, line = 2, f"error: {needs if name in COMMANDS else error}"
     except (OSError, DataError, *EXHAUSTED) as error:
         status, line = 1, f"error: {first_line(error)}"
     except KeyboardInterrupt:

@@ -77,7 +77,7 @@ def read_photos(paths: Sequence[str], height: int, width: int) -> tuple[list[str
     names, images, left_out = [], [], []
     for path in map(Path, paths):
         files, unread = find_files(path) if path.is_dir() else ([path], [])
-        left_out += [f"{printable(path)}: {name}" for name in unread]
+        left_out += [f"{printable(path)}: {name}" for name in unread or ([] if files else ["an empty folder"])]
         for file in files:
             try:
                 images.append(read_picture(file, height, width))
@@ -85,7 +85,7 @@ def read_photos(paths: Sequence[str], height: int, width: int) -> tuple[list[str
             except ValueError as error:
                 left_out.append(f"{printable(file)}: {error}")
     if not images:
-        raise ValueError("IMAGE must be a readable image, got " + ("; ".join(left_out) or "an empty folder"))
+        raise ValueError(f"IMAGE must be a readable image, got {'; '.join(left_out)}")
     if left_out:
         print(f"left out: {'; '.join(left_out)}", file=sys.stderr)
     return names, np.stack(images)

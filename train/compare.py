@@ -88,9 +88,9 @@ def main(argv: Sequence[str]) -> int:
     from .twin import Order, OurMasks, Twin  # PyTorch, after --help
 
     check(options.config)
-    for name, least in (("steps", 1), ("runs", 0)):
-        if getattr(options, name) < least:
-            raise ValueError(f"--{name} must be at least {least}, got {getattr(options, name)}")
+    for name in ("steps", "runs"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
     folder, console = check_run_dir(options.config), Console()
     with looking(console) as progress:
         source = open_source(options.data, progress)

@@ -86,7 +86,7 @@ def findings(found: dict[str, Any]) -> list[str]:
         f"buffers {words['buffers']}: they differ by {largest(buffers['difference'])}, allowed are "
         f"{buffers['allowed']:.2g}",
         f"parameters after all steps: they differ by {largest(found['parameters'])}",
-        f"median time of a step: ours {1e3 * seconds['ours']:.3g} ms, PyTorch {1e3 * seconds['pytorch']:.3g} ms",
+        f"median time of a step: ours {1e3 * seconds['ours']:,.1f} ms, PyTorch {1e3 * seconds['pytorch']:,.1f} ms",
     ]
 
 

@@ -290,11 +290,10 @@ def _is_lazy(value: Any) -> bool:
 
 
 def _describe(value: Any) -> str:
-    if _is_lazy(value):
-        return type(value).__name__
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    try:
         return f"{value.dtype} of shape {tuple(value.shape)}"
-    return type(value).__name__
+    except Exception:  # no array, or a tensor of a kind that has no shape
+        return type(value).__name__
 
 
 def _array(entry: Entry) -> np.ndarray:

@@ -42,6 +42,7 @@ class MaxPool(nnx.Module):
         ceil_mode: bool = False,
     ) -> None:
         self.windows = _windows(kernel_size, stride, padding, ceil_mode)
+        self.kernel_size, self.stride, self.padding = self.windows.kernel, self.windows.stride, self.windows.padding
         if set(per_axis("dilation", dilation, len(self.windows.kernel))) != {1}:
             raise ValueError(f"dilation must be 1, as JAX cannot differentiate a dilated maximum, got {dilation!r}")
 
@@ -80,6 +81,7 @@ class AvgPool(nnx.Module):
         divisor_override: int | None = None,
     ) -> None:
         self.windows = _windows(kernel_size, stride, padding, ceil_mode)
+        self.kernel_size, self.stride, self.padding = self.windows.kernel, self.windows.stride, self.windows.padding
         if divisor_override is not None:
             check_positive(divisor_override=divisor_override)
         self.count_include_pad = count_include_pad

@@ -48,12 +48,17 @@ def equal(left: np.ndarray, right: np.ndarray) -> bool:
 
 
 def activations() -> dict[str, Function]:
-    """PyTorch's activations, as functions of arrays."""
+    """PyTorch's activations, as functions of arrays; NaN where one is not defined, as for complex numbers."""
     import torch
     from torch.nn import functional
 
     def of_arrays(function: Any) -> Function:
-        return lambda array: np.asarray(function(torch.from_numpy(array.copy())))
+        def apply(array: np.ndarray) -> np.ndarray:
+            if np.iscomplexobj(array):
+                return np.full_like(array, np.nan)
+            return np.asarray(function(torch.from_numpy(array.copy())))
+
+        return apply
 
     named = {name: getattr(functional, name) for name in ("relu", "silu", "sigmoid", "tanh", "leaky_relu", "elu")}
     gelus = {"exact gelu": functional.gelu, "approximate gelu": partial(functional.gelu, approximate="tanh")}

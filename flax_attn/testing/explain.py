@@ -65,8 +65,6 @@ def activation(evidence: Evidence) -> Iterator[str]:
     """An activation that one side lacks, or another one in its place."""
     functions = activations()
     for what, left, right in evidence.differing():
-        if not (is_float(left) and is_float(right)):
-            continue
         for name, function in functions.items():
             for side, wanted, instead in (("Flax", right, left), ("PyTorch", left, right)):
                 if fits(function(instead), wanted, instead):

@@ -33,9 +33,7 @@ def side_by_side(module: nnx.Module, state_dict: Mapping[str, Any], rename: Mapp
     theirs = {names[name]: _shape(value) for name, value in state_dict.items()}
     listed, unknown = survey(module)
     ours = {path: entry.shape for path, entry in in_place(listed, theirs).items()}
-    ours |= {
-        path: _shape(value.get_value() if isinstance(value, nnx.Variable) else value) for path, value in unknown.items()
-    }
+    ours |= {path: _shape(value) for path, value in unknown.items()}
     rows = [("torch_module", "flax_module", "")]
     count: Counter[str] = Counter()
     for path in dict.fromkeys([*theirs, *ours]):

@@ -167,6 +167,12 @@ def test_parameters_of_lazy_layers_are_named(layer):
         flax_attn.from_torch(Linear(3, 5, rngs=nnx.Rngs(0)), {"weight": torch.ones(5, 3), **layer.state_dict()})
 
 
+def test_tensors_without_a_shape_are_named():
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    with pytest.raises(ValueError, match=r"weight: .*\n.*extra: expected no such entry, got Tensor"):
+        flax_attn.from_torch(Linear(3, 5, rngs=nnx.Rngs(0)), {"weight": nested, "bias": torch.ones(5), "extra": nested})
+
+
 PLACES = """
 import jax, numpy as np
 from flax import nnx

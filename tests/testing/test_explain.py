@@ -11,7 +11,7 @@ import pytest
 import torch
 from flax import nnx
 
-from flax_attn.layers import BatchNorm, Conv, LayerNorm, Linear
+from flax_attn.layers import AvgPool, BatchNorm, Conv, LayerNorm, Linear, MaxPool
 from flax_attn.testing import compare
 
 from .mistakes import MISTAKES, NoBias
@@ -228,3 +228,17 @@ def test_a_right_port_has_no_explanation():
     assert report.ok
     assert report.explanations == []
     assert replace(report).finding is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "says"),
+    [
+        (MaxPool(3, 2, ceil_mode=True), torch.nn.MaxPool2d(3, 2, 1), "0: padding 0 in Flax, 1 in PyTorch"),
+        (AvgPool(3, 2, ceil_mode=True), torch.nn.AvgPool2d(3, 2, 1), "0: padding 0 in Flax, 1 in PyTorch"),
+    ],
+)
+def test_the_padding_of_a_pooling_layer_is_read(ours, theirs, says):
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 10))
+    maps = "b c h w -> b h w c"
+    pair = nnx.Sequential(ours), torch.nn.Sequential(theirs), x, {"layouts": {"inputs": [maps], "outputs": [maps]}}
+    assert says in told(pair, "eval")

@@ -203,13 +203,17 @@ def test_a_parameter_that_nothing_uses_decays_alike():
 
 
 class Sowing(Wrapped):
+    def __init__(self):
+        super().__init__(jnp.sin)
+        self.settings, self.key = {"scale": 2}, jax.random.key(0)
+
     def __call__(self, x):
         self.sow(nnx.Intermediate, "input", x)
         return super().__call__(x)
 
 
-def test_what_a_module_sows_is_no_matter():
-    assert compare(Sowing(jnp.sin), TorchWrapped(torch.sin), X, **QUICK, steps=2).ok
+def test_what_a_module_sows_or_keeps_is_no_matter():
+    assert compare(Sowing(), TorchWrapped(torch.sin), X, **QUICK, steps=2).ok
 
 
 @pytest.mark.parametrize("value", [0, "text", jnp.ones(3)], ids=["number", "text", "array"])

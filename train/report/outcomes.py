@@ -59,11 +59,11 @@ class Report:
 
 
 def read_report(file: Path) -> Report:
-    """Reads a results.json; raises ``ValueError`` for any other file."""
+    """Reads a results.json; raises ``ValueError`` for any other file, or none."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         return Report(**values | {"outcomes": [Outcome(**outcome) for outcome in values["outcomes"]]})
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"expected the results.json of a report, got {file}: {error}") from error
 
 

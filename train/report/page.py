@@ -98,8 +98,8 @@ def summary(report: Report) -> str:
         "failed": ", ".join(report.failed),
         "images": f"{report.images['images']} of {height}x{width}: {train} training, {test} test",
         "machines": " / ".join(dict.fromkeys(run.where for run in report.outcomes)),
-        UNTRAINED: "the test accuracy of at least one seed cannot be told from chance, from always giving the more "
-        f"frequent answer (binomial bound, {BY_CHANCE:.0%}): such a row does not compare networks",
+        UNTRAINED: "the test accuracy of at least one seed cannot be told from that of always giving the more frequent "
+        f"answer (binomial bound, {BY_CHANCE:.0%}), so the row says nothing about the network",
     }
     if not any(map(is_untrained, report.outcomes)):
         del lines[UNTRAINED]

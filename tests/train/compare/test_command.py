@@ -84,7 +84,7 @@ def test_without_pytorch_one_line_names_the_extra(archive, tmp_path):
 BAD_VALUES = {
     "--steps 0": "--steps must be at least 1, got 0",
     "--steps -1": "--steps must be at least 1, got -1",
-    "--runs -1": "--runs must be at least 0, got -1",
+    "--runs 0": "--runs must be at least 1, got 0",
     "--batch-size 0": "--batch-size must be at least 1, got 0",
     "--batch-size 24": "--batch-size must be at most the number of training images, 23, got 24",
     "--learning-rate nan": "--learning-rate must be a positive number, got nan",

@@ -97,7 +97,7 @@ OUT = "--out must be a file in an existing folder, ending in one of .png .jpg .w
     [
         (["{run}", "none.png"], "IMAGE must be a readable image, got none.png: no such file"),
         (["{tmp}/none", "{photo}"], "there must be a run in {tmp}/none, got no such folder"),
-        (["{run}", "{tmp}/empty"], "IMAGE must be a readable image, got an empty folder"),
+        (["{run}", "{tmp}/empty"], "IMAGE must be a readable image, got {tmp}/empty: an empty folder"),
         (["{photo}", "{photo}"], "RUN must be the folder of a run, got the file {photo}"),
         (["{run}", "{photo}", "--out", "{tmp}/a.txt"], OUT + "{tmp}/a.txt"),
         (["{run}", "{photo}", "--out", "{tmp}/none/a.png"], OUT + "{tmp}/none/a.png"),

@@ -167,7 +167,7 @@ def test_our_runs_are_those_of_the_training_command(finished, small_archive):
     [
         (["--data", "npz:nowhere.npz"], "error: "),
         (["--rows", "resnet"], "error: --rows must be all or rows of the tables, got 'resnet'"),
-        (["--no-train"], "No such file or directory: "),
+        (["--no-train"], "expected the results.json of a report, got "),
         (["--batch-size", "32"], "--batch-size must be at most the number of training images, 31, got 32"),
     ],
 )
@@ -198,7 +198,7 @@ def test_other_images_are_noticed_before_anything_is_trained(begun, capsys, othe
 def test_another_configuration_in_the_folder_is_refused(begun, small_archive, capsys, trainers):
     trainers()
     assert report(small_archive, begun, "--epochs", "2") == 2
-    assert "holds a run with another configuration: --epochs is 1 there, got 2" in capsys.readouterr().err
+    assert "holds a run with another configuration: epochs 1 then, 2 now" in capsys.readouterr().err
 
 
 def test_a_run_that_has_begun_is_resumed(begun, finished, small_archive):
