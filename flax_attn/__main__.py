@@ -75,11 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("target", help="the file to write: .safetensors, .pt or .pth")
     command.add_argument(
         "--rename",
-        nargs="+",
-        action="extend",
+        action="append",
         default=[],
         metavar="NAMES",
-        help="tutorial or official, the names of published code; or OLD=NEW for runs of segments, OLD= to remove one",
+        help="tutorial or official, the names of published code; or OLD=NEW, OLD= to remove a run; may be repeated",
     )
     command.add_argument("--key", help="the entry of a training checkpoint that holds the state_dict")
     return parser

@@ -49,7 +49,7 @@ def _table(rename: Mapping[str, str], invert: bool) -> tuple[Table, Run]:
     """The pairs in the order in which they are tried, and the prefix that saving adds to every path."""
     if not isinstance(rename, Mapping) or not all(isinstance(run, str) for pair in rename.items() for run in pair):
         raise ValueError(f"rename must map strings to strings, got {rename!r}")
-    pairs = [(_run(theirs), _run(ours)) for theirs, ours in rename.items()]
+    pairs = [pair for theirs, ours in rename.items() for pair in _pairs(_run(theirs), _run(ours))]
     if any(not theirs for theirs, _ in pairs):
         raise ValueError(f"rename must map runs of path segments, got an empty one in {dict(rename)}")
     prefix: Run = ()
@@ -61,6 +61,13 @@ def _table(rename: Mapping[str, str], invert: bool) -> tuple[Table, Run]:
         prefix = tuple(segment for theirs, ours in pairs if not ours for segment in theirs)
         pairs = [(ours, theirs) for theirs, ours in pairs if ours]
     return sorted(pairs, key=lambda pair: -len(pair[0])), prefix
+
+
+def _pairs(theirs: Run, ours: Run) -> Table:
+    """The pair, or one for each wrapper that it removes, as wrappers may be there in any order."""
+    if not ours and set(theirs) <= {*WRAPPERS} and set(theirs) & {*INSERTED}:
+        return [((segment,), ()) for segment in theirs]
+    return [(theirs, ours)]
 
 
 def _replace(path: Run, table: Table) -> Run:

@@ -73,3 +73,9 @@ def test_paths_and_tables_may_be_long():
 def test_the_direction_is_given_by_name():
     with pytest.raises(TypeError):
         rename_all(["a.w"], {"a": "b"}, True)
+
+
+@pytest.mark.parametrize("names", ["_orig_mod.module", "module._orig_mod", "_orig_mod.module."])
+def test_wrappers_named_together_are_removed_in_any_order(names):
+    given = ["_orig_mod.module.a.bias", "module._orig_mod.b.bias", "_orig_mod.c.bias"]
+    assert list(rename_all(given, {names: ""}).values()) == ["a.bias", "b.bias", "c.bias"]
