@@ -58,7 +58,8 @@ def _read(path: Path, height: int, width: int) -> np.ndarray:
         if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
             raise ValueError("pixels of unknown range: floating-point, signed, or wider than 16 bits")
         tags = getattr(image, "tag_v2", {})
-        highest = int(np.max(tags.get(HIGHEST, 2 ** np.max(tags.get(BITS, 16)) - 1)))  # of a greyscale image
+        widest = 2 ** int(np.max(tags.get(BITS, 16))) - 1
+        highest = int(np.max(tags.get(HIGHEST, 0))) or widest  # of a greyscale image; some programs write 0
         longest = 2 * max(height, width)
         image.draft(None, (longest, longest))  # decodes a JPEG no larger than needed
         upright = ImageOps.exif_transpose(image)

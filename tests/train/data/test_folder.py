@@ -126,7 +126,7 @@ def tiff(values, bits):
     return struct.pack("<2sHI", b"II", 42, 8 + len(strip)) + strip + directory
 
 
-@pytest.mark.parametrize("name", ["tag", "twelve bits", "nothing"])
+@pytest.mark.parametrize("name", ["tag", "twelve bits", "nothing", "a tag of 0"])
 def test_the_range_of_16_bits_is_what_the_file_says(tmp_path, name):
     values = np.full((20, 20), 2048, np.uint16)
     values[:10] = 4095
@@ -134,8 +134,9 @@ def test_the_range_of_16_bits_is_what_the_file_says(tmp_path, name):
     if name == "twelve bits":
         path.write_bytes(tiff(values, 12))
     else:
-        Image.fromarray(values).save(path, tiffinfo={281: 4095} if name == "tag" else {})
-    expected = (15, 8) if name == "nothing" else (255, 128)  # of 65,535 or of 4,095
+        tags = {"tag": {281: 4095}, "a tag of 0": {281: 0}}
+        Image.fromarray(values).save(path, tiffinfo=tags.get(name, {}))
+    expected = (15, 8) if name in ("nothing", "a tag of 0") else (255, 128)  # of 65,535 or of 4,095
     picture = read_picture(path)
     assert (picture[0].max(), picture[-1].max()) == expected
 
