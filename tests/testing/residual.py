@@ -56,6 +56,7 @@ class Choices:
     flatten: Callable[..., Any] = flatten
     project: Callable[..., Any] = Linear  # a square layer
     swap: bool = False  # query and key
+    square: Callable[..., Any] = Conv  # the one convolution of a ResNet with a 1x1 kernel and equal sizes
 
 
 def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -129,7 +130,8 @@ def max_pool(x, padding):
 class FlaxBottleneck(nnx.Module):
     def __init__(self, planes_in, planes, stride, choices, rngs):
         def conv(*args, **options):
-            return Conv(*args, bias=False, rngs=rngs, **options)
+            kind = choices.square if args[0] == args[1] and args[2] == (1, 1) else Conv
+            return kind(*args, bias=False, rngs=rngs, **options)
 
         self.conv1 = conv(planes_in, planes, (1, 1))
         self.bn1 = choices.norm(planes, rngs=rngs)
@@ -167,7 +169,7 @@ class FlaxResNet(nnx.Module):
                 blocks.append(FlaxBottleneck(planes_in, planes, 2 if i and not j else 1, self.choices, rngs))
                 planes_in = 4 * planes
             setattr(self, f"layer{i + 1}", nnx.Sequential(*blocks))
-        self.fc = Linear(planes_in, classes, rngs=rngs)
+        self.fc = self.choices.project(planes_in, classes, rngs=rngs)
         self.layers = len(depths)
 
     def __call__(self, x):

@@ -51,7 +51,13 @@ def test_a_missing_bias_is_the_only_entry_shown():
     assert len(str(error.value).splitlines()) <= MOST_LINES
 
 
+class UntransposedConv(Conv):
+    def __call__(self, x):
+        return jnp.einsum("bhwi,oi->bhwo", x, self.kernel[0, 0])
+
+
 IN_RESNET = {
+    "square kernel not transposed": ("eval", Choices(square=UntransposedConv)),
     "eps of a norm": ("eval", Choices(norm=partial(BatchNorm, eps=1e-6))),
     **{
         name: MISTAKES[name]
@@ -72,6 +78,15 @@ IN_RESNET = {
 def test_a_mistake_in_resnet50_is_explained(mistake):
     mode, choices = IN_RESNET[mistake]
     assert SAYS[mistake].partition(": ")[2] in told(resnet(choices=choices), mode)
+
+
+@pytest.mark.nightly
+def test_a_missing_bias_in_resnet50_is_the_only_entry_shown():
+    ours, theirs, x, layouts = resnet(choices=Choices(project=NoBias))
+    with pytest.raises(ValueError, match="cannot be paired") as error:
+        compare(ours, theirs, x, **layouts)
+    assert "fc.bias (10,) only in torch_module" in " ".join(str(error.value).split())
+    assert len(str(error.value).splitlines()) <= MOST_LINES
 
 
 # More of each kind, in single layers.
