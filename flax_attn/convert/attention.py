@@ -36,13 +36,8 @@ def _multi_head_attention(layer: nnx.MultiHeadAttention) -> Iterator[Entry]:
     separate = [
         flat_weight(f"{letter}_proj_weight", projection) for letter, projection in zip("qkv", projections, strict=True)
     ]
-    if len({projection.kernel.shape for projection in projections}) == 1:
-        yield _stacked("in_proj_weight", separate)
-    else:
-        yield from separate
-    biases = [_flat(projection.bias) for projection in projections if projection.bias is not None]
-    if biases:
-        yield _stacked("in_proj_bias", biases)
+    packed = len({projection.kernel.shape for projection in projections}) == 1
+    yield from _projections(separate, [projection.bias for projection in projections], packed=packed)
     yield flat_weight("out_proj.weight", layer.out)
     if layer.out.bias is not None:
         yield Entry("out_proj.bias", layer.out.bias)
@@ -56,13 +51,19 @@ def _multihead_attention(layer: MultiheadAttention) -> Iterator[Entry]:
         Entry(f"{letter}_proj_weight", of_rank(2, projection.kernel), np.transpose, np.transpose)
         for letter, projection in zip("qkv", projections, strict=True)
     ]
-    if layer.kdim == layer.vdim == layer.embed_dim:
-        yield _stacked("in_proj_weight", separate)
+    packed = layer.kdim == layer.vdim == layer.embed_dim
+    yield from _projections(separate, [projection.bias for projection in projections], packed=packed)
+
+
+def _projections(weights: list[Entry], biases: list[nnx.Param[Any] | None], *, packed: bool) -> Iterator[Entry]:
+    """The weights of query, key and value, in one array where PyTorch packs them, and their biases, always in one."""
+    if packed:
+        yield _stacked("in_proj_weight", weights)
     else:
-        yield from separate
-    biases = [_flat(projection.bias) for projection in projections if projection.bias is not None]
-    if biases:
-        yield _stacked("in_proj_bias", biases)
+        yield from weights
+    flat = [_flat(bias) for bias in biases if bias is not None]
+    if flat:
+        yield _stacked("in_proj_bias", flat)
 
 
 def _flat(bias: nnx.Param[Any]) -> Entry:
