@@ -31,7 +31,6 @@ class Config:
         data: The images, arrays or windows: synthetic, generated from a seed; npz:PATH, an archive. Images also:
             folder:PATH, photos; stl10 or stl10:FOLDER; stl10-unlabelled or stl10-unlabelled:FOLDER, for its 100,000
             images (docs/data.md). The first 80 % train.
-        workers: Processes that decode the images of a set too large for the device; 0 for threads of this one.
         epochs: Passes over the training set.
         batch_size: Images, arrays or windows per step. Each training epoch drops the last, incomplete batch.
         shuffle: Whether each training epoch has its own random order, or file order.
@@ -49,7 +48,6 @@ class Config:
     preset: Literal["quick", "article"] = "quick"
     task: TaskName = "patch"
     data: Annotated[str, tyro.conf.arg(metavar="KIND[:PATH]")] = "synthetic"
-    workers: Annotated[int | None, told_default("all cores but one, at most 4")] = None
     epochs: int = 3
     batch_size: int = 32
     shuffle: bool = True
@@ -63,7 +61,7 @@ class Config:
     run_dir: Annotated[str | None, told_default("runs/TIME-NETWORK, or runs/TIME-TASK", "DIR")] = None
 
     # May change when a run is resumed, as they change no number; data in another place have to be the same.
-    FREE: ClassVar = ("data", "workers", "save_steps", "keep", "tensorboard")
+    FREE: ClassVar = ("data", "save_steps", "keep", "tensorboard")
 
     @property
     def title(self) -> str:
@@ -147,7 +145,7 @@ def flag(name: str) -> str:
 
 def check(config: Config) -> None:
     """Raises ``ValueError`` where a value is out of range, or the network lacks an option that is set."""
-    for name, least in (("epochs", 1), ("batch_size", 1), ("save_steps", 0), ("keep", 1), ("workers", 0), ("ratio", 1)):
+    for name, least in (("epochs", 1), ("batch_size", 1), ("save_steps", 0), ("keep", 1), ("ratio", 1)):
         value = getattr(config, name, None)
         if value is not None and value < least:
             raise ValueError(f"{flag(name)} must be at least {least}, got {value}")

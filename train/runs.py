@@ -189,6 +189,7 @@ def read_config(path: Path) -> Config:
     if not file.is_file():
         raise FileNotFoundError(f"there must be a run in {path}, got no {CONFIG if path.is_dir() else 'such folder'}")
     values = read_json(file)
+    values.pop("workers", None)  # of an earlier version
     try:
         config = type(PRESETS[values.get("task", "patch")]["quick"])(**values)
         check(config)

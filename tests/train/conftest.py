@@ -43,22 +43,6 @@ def results(folder: Path) -> tuple[object, str, bytes]:
     return lines, (folder / "steps.jsonl").read_text(), (folder / "model.safetensors").read_bytes()
 
 
-def wait_until_gone(processes, seconds=60.0):
-    """Waits until none of these process ids is in use any more, but by what waits to be collected."""
-    deadline = time.monotonic() + seconds
-    while left := {pid for pid in processes if is_running(pid)}:
-        assert time.monotonic() < deadline, f"{len(left)} of {len(processes)} processes are still there"
-        time.sleep(0.02)
-
-
-def is_running(pid):
-    """Whether there is such a process, and it has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.fixture
 def console():
     """Where nothing is a terminal; what was printed is in its file."""

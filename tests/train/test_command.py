@@ -149,7 +149,6 @@ def test_the_presets_are_the_tutorials():
 BAD_VALUES = {
     "--epochs 0": "--epochs must be at least 1, got 0",
     "--batch-size 0": "--batch-size must be at least 1, got 0",
-    "--workers -1": "--workers must be at least 0, got -1",
     "--batch-size 33": "--batch-size must be at most the number of training images, 32, got 33",
     "--learning-rate nan": "--learning-rate must be a positive number, got nan",
     "--learning-rate -1": "--learning-rate must be a positive number, got -1.0",
@@ -224,7 +223,6 @@ def test_the_help_of_a_task_has_its_own_options(task, capsys, monkeypatch):
             assert (f"--{option.replace('_', '-')} " in shown) == (owner == task)
     assert "--data KIND[:PATH]" in shown
     assert "--resume DIR" in shown
-    assert "threads of this one. (default: all cores but one, at most 4)" in shown
     assert "(default: None)" not in shown
 
 

@@ -209,13 +209,11 @@ def test_other_options_are_refused_one_by_one(stopped, capsys):
 def test_what_changes_no_number_may_change(stopped, whole, archive, tmp_path):
     began = read_config(stopped)
     moved = f"npz:{shutil.copy(archive, tmp_path / 'moved.npz')}"
-    assert resume(stopped, "--keep", "1", "--save-steps", "0", "--workers", "0", "--data", moved) == 0
+    assert resume(stopped, "--keep", "1", "--save-steps", "0", "--data", moved) == 0
     assert results(stopped) == results(whole)
     assert len(steps_in(stopped / "checkpoints")) <= 2
     # The next resume begins with these.
-    assert read_config(stopped) == dataclasses.replace(
-        began, keep=1, save_steps=0, workers=0, data=moved, run_dir=str(stopped)
-    )
+    assert read_config(stopped) == dataclasses.replace(began, keep=1, save_steps=0, data=moved, run_dir=str(stopped))
 
 
 def test_a_folder_of_an_earlier_version_continues_to_the_bit(stopped, whole):

@@ -6,12 +6,7 @@ step depend on its number alone: a run resumes anywhere, with any number of work
 
 import contextlib
 import functools
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterator
-from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 import jax
@@ -19,14 +14,12 @@ import numpy as np
 
 from ..config import Config
 from ..devices import Layout, usable_cores
-from ..signals import SIGNALS
 from . import Source
 from .source import DataError as DataError
 from .source import as_data_errors
 
 STEPS = 2**40  # endless, for grain, which wants an end
-THREADS = 4  # per process, for decoding
-AHEAD = 4  # batches that each process decodes ahead
+MOST_THREADS = 16  # that decode, each a batch ahead
 
 
 class Fed(NamedTuple):
@@ -80,7 +73,7 @@ class Feed:
     """The batches of a source.
 
     A resident one has all records on each device, and a batch is a list of indices. With ``streamed`` each batch
-    brings its own records, which worker processes decode during the steps before it.
+    brings its own records, which threads decode during the steps before it: decoders release the GIL.
     """
 
     def __init__(self, source: Source, config: Config, layout: Layout, *, streamed: bool) -> None:
@@ -97,10 +90,9 @@ class Feed:
         config, steps = self._config, len(self._source.train) // self._config.batch_size
         indices = functools.partial(train_indices, self._source.train, config)
         start, real = epoch * steps + first, np.ones(config.batch_size, np.bool_)
-        if self._streamed and (self._batches is None or self._next != start):  # else the workers go on
+        if self._streamed and (self._batches is None or self._next != start):  # else the threads go on
             self.close()
-            workers = default_workers() if config.workers is None else config.workers
-            self._next, self._batches = start, decode(self._source.records, indices, range(start, STEPS), workers)
+            self._next, self._batches = start, decode(self._source.records, indices, range(start, STEPS))
         for step in range(start, start + steps - first):
             inputs = next(self._batches) if self._batches else None
             self._next += 1
@@ -118,7 +110,7 @@ class Feed:
                 yield self._fed(inputs, *batch)
 
     def close(self) -> None:
-        """Ends the workers, if there are any."""
+        """Ends the threads, if there are any."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
@@ -137,77 +129,28 @@ def open_feed(source: Source, config: Config, layout: Layout) -> Feed:
     return Feed(source, config, layout, streamed=not source.resident or source.size > layout.most)
 
 
-def decode(
-    records: Any, indices: Callable[[int], np.ndarray], steps: range, workers: int = 0
-) -> Generator[np.ndarray, None, None]:
-    """Yields the records with the ``indices`` of each of the steps, decoded ahead; close it when done.
+def decode(records: Any, indices: Callable[[int], np.ndarray], steps: range) -> Generator[np.ndarray, None, None]:
+    """Yields the records with the ``indices`` (b,) of each of the steps, decoded ahead; close it when done."""
+    threads = min(usable_cores(), MOST_THREADS)
 
-    Args:
-        records: as in `Source`; arrays stay in this process, everything else is pickled to the workers.
-        indices: those of a step, (b,).
-        steps: the numbers of the steps.
-        workers: processes that decode; 0 for threads of this one.
-    """
+    def read(step: int) -> np.ndarray:
+        if isinstance(records, np.ndarray):
+            return np.asarray(records[indices(step)])
+        return np.stack([records[index] for index in indices(step).tolist()])
+
     grain = _import_grain()
-    data = grain.MapDataset.range(steps.start, steps.stop).map(functools.partial(_read, records, indices))
-    data = data.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))
-    if workers and not isinstance(records, np.ndarray):
-        data = data.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_end_with_the_run)
-    batches = iter(data)
+    data = grain.MapDataset.range(steps.start, steps.stop).map(read)
+    batches = iter(data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)))
     try:
         with as_data_errors():
-            batch = _start(batches)
-            while batch is not None:
-                yield np.array(batch)  # a copy: workers hand over shared memory, which must not outlive them
-                batch = next(batches, None)
+            yield from batches
     finally:
         batches.close()
-
-
-def _read(records: Any, indices: Callable[[int], np.ndarray], step: int) -> np.ndarray:
-    if isinstance(records, np.ndarray):
-        return np.asarray(records[indices(step)])
-    return np.stack([records[index] for index in indices(step).tolist()])
-
-
-def default_workers() -> int:
-    """All cores but one, which the loop takes, but 1 to 4."""
-    return min(max(usable_cores() - 1, 1), 4)
-
-
-def _start(batches: Iterator[Any]) -> Any:
-    """The first batch, or None, for which processes start: with all signals blocked, which they inherit.
-
-    Ctrl-C in a terminal, SLURM, systemd and timeout signal all processes of a job, and the run has to save before its
-    workers end.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        return next(batches, None)
-    resource_tracker.ensure_running()  # starting it later would unblock some of them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        return next(batches, None)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_the_run(index: int, count: int) -> None:
-    """Makes a worker exit when the run is gone, also when that was killed."""
-    run: Any = multiprocessing.parent_process()
-
-    def wait() -> None:
-        run.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _import_grain() -> Any:
     try:
         import grain
-        from absl import flags
     except ImportError as error:
         raise ValueError("streaming needs grain, got none; install it with: pip install -e '.[train]'") from error
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # grain's workers read them, and only absl programs parse them
     return grain

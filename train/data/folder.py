@@ -25,14 +25,14 @@ class Photos:
     """Images decoded from their files on demand."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = [os.fspath(path) for path in paths]  # pickled for workers: strings take half of Path's bytes
+        self.paths = list(paths)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
         try:
-            return read_picture(Path(self.paths[index]))
+            return read_picture(self.paths[index])
         except ValueError as error:
             path = printable(self.paths[index])
             raise ValueError(f"{path} could be read at first, but no longer: {error}") from error

@@ -22,7 +22,7 @@ SAMPLED = 16  # images of a large source that are hashed; adding or removing a f
 
 
 class DataError(ValueError):
-    """A record that cannot be read any more, or a worker that was killed."""
+    """A record that cannot be read any more."""
 
 
 @contextlib.contextmanager

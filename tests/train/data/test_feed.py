@@ -1,16 +1,10 @@
-"""Streamed batches are those of a resident source, from any step on, however many processes read them."""
+"""Streamed batches are those of a resident source, from any step on, however they are read."""
 
-import contextlib
 import itertools
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
-import threading
-import time
-from multiprocessing import resource_tracker
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,26 +20,22 @@ from train.data.feed import (
     DataError,
     Feed,
     check_batch_size,
-    default_workers,
     eval_batches,
     open_feed,
     train_indices,
 )
 from train.devices import Layout
 from train.loop import Run
-from train.signals import SIGNALS
 
-from ..conftest import small_images, wait_for, wait_until_gone
-from ..peak_memory import family, peak_rss
+from ..conftest import small_images
 
 ROOT = Path(__file__).parents[3]
-needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="finds processes in Linux's /proc")
 COUNT, BATCH = 53, 6  # 42 images for training, 7 batches
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 17, 19, 3), np.uint8)
 
 
 class Decoded:
-    """Images that worker processes can read, one of which is damaged as soon as a file exists."""
+    """Images that are read one by one, one of which is damaged as soon as a file exists."""
 
     def __init__(self, damaged=None, damage=Path("/")):
         self.damaged, self.damage = damaged, damage
@@ -60,7 +50,7 @@ class Decoded:
 
 
 def config(**options):
-    return Config(**{"batch_size": BATCH, "seed": 3, "workers": 0, **options})
+    return Config(**{"batch_size": BATCH, "seed": 3, **options})
 
 
 def feed_of(records, *, streamed=True, **options):
@@ -139,48 +129,11 @@ def test_a_stream_gives_the_batches_of_a_resident_source_from_any_step_on(record
     feed.close()
 
 
-@needs_proc
-def test_workers_survive_signals_for_the_run_continue_across_epochs_and_report_errors(tmp_path):
-    """Ctrl-C and the end of a job signal all processes, also those that have only just been started."""
-    resource_tracker.ensure_running()  # multiprocessing's own process, which stays
-    known, signalled, over = family(os.getpid()), set(), threading.Event()
-
-    def signal_all():
-        while not over.wait(0.001):
-            for pid in family(os.getpid()) - known:
-                signalled.add(pid)
-                for number in SIGNALS:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, number)
-
-    thread = threading.Thread(target=signal_all)
-    thread.start()
-    feed = feed_of(Decoded(30, tmp_path / "damage"), workers=2)
-    try:
-        check(feed, [(0, 5), (1, 0), (2, 0)])
-        assert len(signalled) == 2  # none started again
-        (tmp_path / "damage").touch()
-        with pytest.raises(DataError, match=r"photo.jpg could be read at first, but no longer: it was cut off$"):
-            list(itertools.chain.from_iterable(feed.train(epoch, 0) for epoch in range(3, 10)))
-    finally:
-        over.set()
-        thread.join()
-        feed.close()
-    wait_until_gone(signalled)
-
-
-@needs_proc
-def test_a_hundred_thousand_images_stream_in_two_gibibytes_and_no_worker_outlives_a_killed_run(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
-    with open(tmp_path / "out", "w") as out:
-        peak, status = peak_rss(
-            [sys.executable, "-m", "tests.train.data.stream_program"], env=environment, stdout=out, cwd=ROOT
-        )
-    assert status == -signal.SIGKILL
-    seen, *workers = map(int, (tmp_path / "out").read_text().split())
-    assert (seen, len(workers)) == (24 * 64, 2)
-    wait_until_gone(workers)
-    assert 2**27 < peak < 2**31  # of all processes; the images have 2.6 GiB
+def test_a_hundred_thousand_images_stream_in_two_gibibytes():
+    program = [sys.executable, "-m", "tests.train.data.stream_program"]
+    seen, peak = map(int, subprocess.run(program, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout.split())
+    assert seen == 24 * 64
+    assert 2**27 < peak < 2**31  # the images have 2.6 GiB
 
 
 @pytest.mark.parametrize(("damaged", "split"), [(30, "train"), (50, "test")])
@@ -189,12 +142,6 @@ def test_an_image_that_can_no_longer_be_read_stops_the_stream_and_is_named(damag
     with pytest.raises(DataError, match=r"^photo.jpg could be read at first, but no longer: it was cut off$"):
         list(feed.train(0, 0) if split == "train" else feed.test())
     feed.close()
-
-
-def test_the_default_leaves_a_core_to_the_loop(monkeypatch):
-    for cores, workers in {1: 1, 2: 1, 3: 2, 64: 4}.items():
-        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: range(cores), raising=False)
-        assert default_workers() == workers
 
 
 def test_several_processes_are_refused(monkeypatch):
@@ -213,33 +160,6 @@ def test_a_streamed_run_is_the_resident_run_to_the_bit(archive, tmp_path, monkey
         assert (streamed / name).read_bytes() == (resident / name).read_bytes()
     errors = [json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1]) for folder in (streamed, resident)]
     assert errors[0]["test_error"] == errors[1]["test_error"]
-
-
-@needs_proc
-def test_the_end_of_a_job_which_signals_all_processes_lets_a_streamed_run_save(tmp_path):
-    """As SLURM, systemd and timeout do."""
-    folder, steps = tmp_path / "run", tmp_path / "run" / "steps.jsonl"
-    options = ["--network", "cnn", "--batch-size", "8", "--epochs", "4000", "--workers", "1", "--run-dir", str(folder)]
-    words = [sys.executable, "-m", "tests.train.streamed_run", *options]
-    run = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_for(run, lambda: waits_for_images(steps))
-    processes = family(run.pid)
-    assert len(processes) >= 2
-    os.killpg(run.pid, signal.SIGTERM)
-    _, told = run.communicate(timeout=120)
-    assert run.returncode == 128 + signal.SIGTERM, told
-    assert "the last good checkpoint is" in told
-    assert list((folder / "checkpoints").iterdir())
-    wait_until_gone(processes)
-
-
-def waits_for_images(log):
-    """Whether a run has used up the images that were ready when it began."""
-    if not log.exists():
-        return False
-    steps = log.read_text().count("\n")
-    time.sleep(0.15)
-    return steps > 30 and log.read_text().count("\n") == steps
 
 
 class Broken:
@@ -266,7 +186,7 @@ def test_an_image_that_breaks_ends_the_run_with_one_line(index, times, good, tmp
     monkeypatch.setattr(source, "RESIDENT_BYTES", 0)
     monkeypatch.setattr("train.tasks.patch.open_source", lambda *_: Source("broken", Broken(index, times)))
     folder = tmp_path / "run"
-    options = ["--data", "npz:any", "--batch-size", "8", "--save-steps", "1", "--no-shuffle", "--workers", "0"]
+    options = ["--data", "npz:any", "--batch-size", "8", "--save-steps", "1", "--no-shuffle"]
     assert main([*options, "--epochs", "1", "--run-dir", str(folder)]) == 1
     told = capsys.readouterr().err
     assert told.startswith("error: photo.jpg could be read at first, but no longer; ")

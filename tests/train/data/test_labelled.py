@@ -169,7 +169,7 @@ def test_another_label_or_number_is_another_set():
 
 
 def test_labels_come_with_their_records_resident_or_streamed(monkeypatch):
-    opened, config = Labelled("a", WINDOWS, WINDOWS_OF, LABELS), Config(task="sensor", batch_size=5, workers=0)
+    opened, config = Labelled("a", WINDOWS, WINDOWS_OF, LABELS), Config(task="sensor", batch_size=5)
     assert opened.resident
     monkeypatch.setattr(source, "RESIDENT_BYTES", opened.records.nbytes - 1)
     assert not opened.resident

@@ -63,8 +63,8 @@ def test_a_configuration_that_is_none(run, values, message):
         load_run(run)
 
 
-def test_options_that_a_run_does_not_know_yet_have_their_defaults(run):
-    change(run, keep=GONE, workers=GONE)
+def test_options_that_a_run_does_not_know_yet_have_their_defaults_and_those_that_are_gone_say_nothing(run):
+    change(run, keep=GONE, workers=2)
     assert load_run(run).config.keep == PatchConfig().keep
 
 
