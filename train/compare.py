@@ -30,7 +30,7 @@ from .data import Source, open_source
 from .data.feed import check_batch_size
 from .loop import Run
 from .runs import check_run_dir, machine, write_whole
-from .show import looking, say
+from .show import say
 from .step import network_of
 from .tasks.patch import build_network
 from .text import data_title, printable
@@ -92,8 +92,7 @@ def main(argv: Sequence[str]) -> int:
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
     folder, console = check_run_dir(options.config), Console()
-    with looking(console) as progress:
-        source = open_source(options.data, progress)
+    source = open_source(options.data)
     check_batch_size(options.batch_size, source.train)
     try:
         folder.mkdir(parents=True, exist_ok=True)

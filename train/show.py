@@ -1,7 +1,6 @@
 """What a run prints: a progress bar, and lines between."""
 
 import contextlib
-from collections.abc import Callable, Iterator
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,15 +33,6 @@ def say(console: Console, what: RenderableType) -> None:
     """Prints a line as it is, or a table; a terminal that is gone or a full disk must not end a run."""
     with contextlib.suppress(OSError):
         console.print(what, soft_wrap=True, highlight=False, markup=False)
-
-
-@contextlib.contextmanager
-def looking(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar for `train.data.open_source`, which reports how many of how many files it has read."""
-    with Bar(0, console) as bar:
-        yield lambda done, total: bar.update(
-            bar.task_ids[0], completed=done, total=total, description="reading the files"
-        )
 
 
 def epoch_line(metrics: EpochMetrics, epochs: int, unit: str) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +20,12 @@ import flax_attn
 
 from .checkpoints import Checkpoints
 from .config import PRESETS, Config, check, read_options, told_default
-from .data import Source
 from .data.feed import DataError
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, fit
 from .plots import save_curves
 from .runs import CONFIG, RunFolder, check_run_dir, differences, read_config
-from .show import Bar, looking, say
+from .show import Bar, say
 from .signals import INTERRUPTED, Stop, status
 from .step import network_of
 from .tasks import task_of
@@ -118,13 +117,13 @@ def prepare(arguments: Arguments, stack: contextlib.ExitStack) -> tuple[Run, Run
         raise ValueError("--tensorboard needs tensorboardX, got none; install it with: pip install -e '.[tensorboard]'")
     if arguments.resume is None:
         check_run_dir(config)
-        run = stack.enter_context(contextlib.closing(Run(config, open_data(config))))
+        run = stack.enter_context(contextlib.closing(Run(config, task_of(config).open(config.data))))
         folder = stack.enter_context(contextlib.closing(RunFolder.create(config, run.source)))
         return run, folder, Checkpoints(folder.path / "checkpoints", config.keep), run.source.notes
     folder = stack.enter_context(contextlib.closing(RunFolder(Path(arguments.resume))))
     folder.hold()
     elsewhere = folder.check_machine(config)
-    run = stack.enter_context(contextlib.closing(Run(config, open_data(config))))
+    run = stack.enter_context(contextlib.closing(Run(config, task_of(config).open(config.data))))
     folder.check_data(run.source)
     checkpoints = Checkpoints(folder.path / "checkpoints", config.keep)
     step, where = checkpoints.newest(), "there is no checkpoint yet: starting over"
@@ -134,14 +133,6 @@ def prepare(arguments: Arguments, stack: contextlib.ExitStack) -> tuple[Run, Run
     folder.go_back_to(run.place.epochs, run.place.step)
     folder.write_json(CONFIG, vars(config))
     return run, folder, checkpoints, [*run.source.notes, where, *elsewhere]
-
-
-def open_data(config: Config) -> Source:
-    """The data of a task, with a bar while a folder of files is read."""
-    with looking(Console()) as progress:
-        task: Any = task_of(config)
-        source: Source = task.open(config.data, progress)
-        return source
 
 
 def train(run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence[str], stop: Stop) -> None:

@@ -13,7 +13,7 @@ from train.look.classes import draw_confusion, draw_gates
 from train.look.grid import Caption, Column, draw
 from train.plots import save, save_curves
 from train.runs import EpochMetrics
-from train.show import Bar, looking, say
+from train.show import Bar, say
 from train.text import printable
 
 METRICS = EpochMetrics(1, 0.5, 0.5, 0.5, 0.5, 13.0)
@@ -33,16 +33,6 @@ def test_a_bar_is_drawn_on_a_terminal_alone(console):
         assert "[/b] a note\n" in shown
         assert [part in shown for part in ("epoch 2/2", "7/7")] == [drawn] * 2
         assert shown.endswith("\x1b[2K") == drawn  # gone
-
-
-def test_files_are_read_with_a_bar(console):
-    for where, drawn in ((terminal(), True), (console, False)):
-        with looking(where) as progress:
-            progress(0, 7)
-            progress(3, 7)
-            progress(7, 7)
-        shown = where.file.getvalue()
-        assert ("reading the files" in shown, "7/7" in shown) == (drawn, drawn)
 
 
 @pytest.mark.parametrize("name", [r"$\nothing$", "[/b]", os.fsdecode(b"caf\xe9"), "two\nlines"])

@@ -1,7 +1,5 @@
 """Images to train on. A new kind of source gets a file of its own and a line in `open_source`."""
 
-from collections.abc import Callable
-
 from .folder import read_folder
 from .npz import read_npz
 from .source import Source as Source
@@ -11,12 +9,8 @@ from .synthetic import synthetic_images
 KINDS = "synthetic, npz:PATH, folder:PATH, stl10, stl10:FOLDER, stl10-unlabelled or stl10-unlabelled:FOLDER"
 
 
-def open_source(data: str, progress: Callable[[int, int], None] | None = None) -> Source:
-    """Opens the images that ``--data`` names.
-
-    Args:
-        data: one of `KINDS`; docs/data.md describes them.
-        progress: called with the number of files of a folder read so far, and of all.
+def open_source(data: str) -> Source:
+    """Opens the images that ``--data`` names, one of `KINDS`; docs/data.md describes them.
 
     Raises:
         ValueError: an unknown kind, unusable data, or a missing extra.
@@ -26,7 +20,7 @@ def open_source(data: str, progress: Callable[[int, int], None] | None = None) -
     if kind == "npz" and path:
         return read_npz(path)
     if kind == "folder" and path:
-        return read_folder(path, progress)
+        return read_folder(path)
     if kind in ("stl10", "stl10-unlabelled") and bool(colon) == bool(path):
         return open_stl10(data, path or None, unlabelled=kind == "stl10-unlabelled")
     if data == "synthetic":

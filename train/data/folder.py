@@ -8,11 +8,13 @@ memory; a large one keeps the paths and decodes on demand.
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
+from rich import get_console
+from rich.progress import track
 
 from ..text import printable
 from .picture import SIZE, read_picture
@@ -38,8 +40,8 @@ class Photos:
             raise ValueError(f"{path} could be read at first, but no longer: {error}") from error
 
 
-def read_folder(path: str, progress: Callable[[int, int], None] | None = None) -> Source:
-    """Opens a folder of photos, calling ``progress`` with the numbers of files read so far and in all."""
+def read_folder(path: str) -> Source:
+    """Opens a folder of photos; a terminal gets a progress bar meanwhile."""
     name, folder = printable(f"folder:{path}"), Path(os.path.expanduser(path))
     if not folder.exists():
         raise FileNotFoundError(f"{name}: no such folder")
@@ -50,9 +52,10 @@ def read_folder(path: str, progress: Callable[[int, int], None] | None = None) -
     good: list[Path] = []
     images: list[np.ndarray] = []
     with ThreadPool() as threads:  # decoders release the GIL
-        for done, (file, result) in enumerate(zip(files, threads.imap(_read, files), strict=True), 1):
-            if progress:
-                progress(done, len(files))
+        read, console = threads.imap(_read, files), get_console()
+        hidden = not console.is_terminal
+        results = track(read, "reading the files", len(files), console=console, transient=True, disable=hidden)
+        for file, result in zip(files, results, strict=True):
             if isinstance(result, ValueError):
                 left_out.append(f"{printable(file.relative_to(folder))} ({result})")
             else:

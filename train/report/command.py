@@ -20,9 +20,10 @@ from ..loop import NonFiniteError, StoppedError
 from ..runs import CONFIG, RunFolder
 from ..show import epoch_line, say
 from ..signals import Stop, status
+from ..tasks import task_of
 from ..text import first_line
 from ..training import main as train
-from ..training import open_data, parse
+from ..training import parse
 from .outcomes import Report, begin, outcome_of, read_report
 from .page import NUMBERS, write_report
 from .plan import PROGRAM, Options, Planned, Side, plan
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     console, out = Console(), Path(options.out)
     if options.train:
         runs = plan(options)
-        source = open_data(runs[0].config)
+        source = task_of(runs[0].config).open(runs[0].config.data)
         report = begin(options, runs, source, out / NUMBERS)
         kept = {outcome.key for outcome in report.outcomes}
         missing = [each for each in runs if each.key not in kept]

@@ -45,7 +45,7 @@ class ChannelTask:
     error = staticmethod(cross_entropy)
     is_right = staticmethod(is_largest)
 
-    def open(self, data: str, progress: Any = None) -> Labelled:
+    def open(self, data: str) -> Labelled:
         return open_labelled(data, ARRAYS, synthetic_arrays)
 
     def build(self, config: Any, source: Any) -> ChannelAttentionClassifier:
@@ -70,7 +70,7 @@ class SensorTask:
     error = staticmethod(cross_entropy)
     is_right = staticmethod(is_largest)
 
-    def open(self, data: str, progress: Any = None) -> Labelled:
+    def open(self, data: str) -> Labelled:
         return open_labelled(data, WINDOWS, synthetic_windows)
 
     def build(self, config: Any, source: Any) -> SpatialAttentionNeuralNetwork:

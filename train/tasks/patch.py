@@ -5,7 +5,6 @@ or the device; or, by the tutorial's rule, from the place in the batch alone. Th
 that are stored as uint8.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -157,8 +156,8 @@ class PatchTask:
     error = staticmethod(mean_error)
     is_right = staticmethod(is_right)
 
-    def open(self, data: str, progress: Callable[[int, int], None] | None = None) -> Source:
-        return open_source(data, progress)
+    def open(self, data: str) -> Source:
+        return open_source(data)
 
     def build(self, config: Any, source: Any) -> PatchNetwork:
         return build_network(config, *source.shape)

@@ -1,5 +1,6 @@
 """Photos of every kind become squares; what cannot be read is left out and named."""
 
+import io
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from train.data import folder as folder_module
 from train.data import open_source
@@ -57,6 +59,14 @@ def test_images_stand_in_natural_order_of_their_names_and_folders(photos):
     assert source.read(slice(None)).shape == (7, 96, 96, 3)
     assert source.read(slice(None))[:, 0, 0, 0].tolist() == [0, 30, 1, 2, 3, 10, 20]
     assert (source.shape, source.notes, source.train) == ((96, 96), (), range(5))
+
+
+def test_a_terminal_gets_a_bar_while_files_are_read(photos, monkeypatch):
+    for terminal in (True, False):
+        console = Console(file=io.StringIO(), width=97, force_terminal=terminal)
+        monkeypatch.setattr("train.data.folder.get_console", lambda console=console: console)
+        read_folder(str(photos))
+        assert ("reading the files" in console.file.getvalue()) == terminal
 
 
 def test_hidden_files_and_folders_are_passed_over(photos):
