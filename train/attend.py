@@ -24,7 +24,7 @@ FORMATS = (".png", ".jpg", ".webp", ".pdf", ".svg")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draws the pictures and prints the predictions; returns 0, or 2 for bad input."""
+    """Draws the pictures and prints the predictions."""
     parser = argparse.ArgumentParser(
         prog="python -m train attend",
         description="Draws images beside the maps of a trained network: the class activation map, the attended map "
@@ -36,12 +36,7 @@ def main(argv: Sequence[str]) -> int:
     add("--patch", metavar=("ROW", "COLUMN"), nargs=2, type=int, help="paint a white patch with this upper left corner")
     add("--out", metavar="FILE", help=f"the picture (default: RUN/{PICTURE}), numbered if there are several")
     options = parser.parse_args(argv)
-    try:
-        lines = attend(options.run, options.image, options.out, options.patch)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("\n".join(lines))
+    print("\n".join(attend(options.run, options.image, options.out, options.patch)))
     return 0
 
 

@@ -26,7 +26,7 @@ from .loop import NonFiniteError, Run, StoppedError, fit
 from .plots import save_curves
 from .runs import CONFIG, RunFolder, check_run_dir, differences, read_config
 from .show import Bar, say
-from .signals import INTERRUPTED, Stop, status
+from .signals import Stop, status
 from .step import network_of
 from .tasks import task_of
 from .text import EXHAUSTED, first_line, printable
@@ -41,14 +41,7 @@ def main(words: Sequence[str]) -> int:
     signal's number where the run was stopped.
     """
     with contextlib.ExitStack() as stack:
-        try:
-            run, folder, checkpoints, notes = prepare(parse(words), stack)
-        except (ValueError, OSError) as error:
-            return fail(2, f"error: {error}")
-        except EXHAUSTED as error:
-            return fail(1, f"error: {first_line(error)}")
-        except KeyboardInterrupt:
-            return fail(INTERRUPTED, "stopped before the first step")
+        run, folder, checkpoints, notes = prepare(parse(words), stack)
         stop = stack.enter_context(Stop())
         try:
             train(run, folder, checkpoints, notes, stop)

@@ -14,6 +14,7 @@ begins anywhere in the stride. Some windows of sitting and standing, and of walk
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 HEIGHT, WIDTH, CHANNELS, CLASSES = 11, 13, 64, 6
 OWN = 16  # channels per class; classes share some
@@ -102,21 +103,6 @@ def _window(rng: np.random.Generator, activity: Activity, shares: np.ndarray) ->
     turned = motion * strength
     turned[:, 3:] *= 3  # radians per second for each g, roughly a leg's
     turned[:, :3] += gravity
-    turn = rotation(*rng.normal(0, TILT, 3))
+    turn = Rotation.from_euler("xyz", rng.normal(0, TILT, 3)).as_matrix()
     turned = np.concatenate([turned[:, :3] @ turn, turned[:, 3:] @ turn], axis=1)
     return np.asarray(turned + rng.standard_normal(turned.shape) * np.repeat(SENSOR_NOISE, 3))
-
-
-def rotation(x: float, y: float, z: float) -> np.ndarray:
-    """The matrix (3, 3) that rotates about the three axes in turn.
-
-    Example:
-        >>> rotation(0, 0, np.pi / 2).round(9) + 0
-        array([[ 0., -1.,  0.],
-               [ 1.,  0.,  0.],
-               [ 0.,  0.,  1.]])
-    """
-    (a, b, c), (d, e, f) = np.cos((x, y, z)), np.sin((x, y, z))
-    first, second = np.array([[1, 0, 0], [0, a, -d], [0, d, a]]), np.array([[b, 0, -e], [0, 1, 0], [e, 0, b]])
-    third = np.array([[c, -f, 0], [f, c, 0], [0, 0, 1]])
-    return np.asarray(third @ second @ first)

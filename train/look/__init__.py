@@ -34,7 +34,7 @@ def finish(folder: Path, config: Config, task: Task, network: Any, source: Any) 
         return finish_classes(folder, config, task, network, source)
     height, width = source.shape
     patches = fixed_patches(config, source)
-    scores = localise(network, source, patches, batch_size=config.batch_size)
+    scores = localise(network, source, patches)
     save_scores(folder / SCORES, scores, height, width)
     save_attention(folder / ATTENTION, config, network, source, patches)
     found = scores[ACTIVATION]

@@ -18,9 +18,6 @@ from ..devices import Layout
 from ..runs import DATA, read_config, read_json
 from ..tasks.patch import build_network
 
-# Token weights grow with the fourth power of an image's side: those of one 256x256 image in 4 heads take 256 MiB.
-MOST_BYTES = 2**29
-
 Named = dict[str, jax.Array]
 Split = tuple[nnx.GraphDef[Any], nnx.State[Any, Any]]  # of a network
 Call = Callable[[Split, np.ndarray, Layout], Mapping[str, Any]]
@@ -70,14 +67,6 @@ def call_recorded(network: nnx.Module, call: Callable[[Any], Any]) -> tuple[Any,
     return jax.tree.map(lambda array: array.astype(jnp.float32), results[0]), recorded
 
 
-def at_once(network: PatchNetwork, height: int, width: int, most: int, most_bytes: int) -> int:
-    """How many images of a size, from 1 to ``most``, can be observed together with their records in so much memory."""
-    image = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-    recorded: Named = jax.eval_shape(observe_split, nnx.split(network), image).recorded
-    each = sum(array.size * array.dtype.itemsize for array in recorded.values())
-    return max(1, min(most, most_bytes // max(each, 1)))
-
-
 def over_batches(network: nnx.Module, records: range, batch_size: int, call: Call) -> dict[str, np.ndarray]:
     """The arrays (n, ...) of all records by name, from ``call(model, indices, layout)`` for each batch."""
     layout = Layout(batch_size)
@@ -100,10 +89,10 @@ class TrainedRun(NamedTuple):
 
 
 def load_run(folder: str | Path) -> TrainedRun:
-    """Loads a run; raises OSError or ValueError where there is none, or none that has finished."""
+    """Loads a run; raises ValueError or FileNotFoundError where there is none, or none that has finished."""
     folder = Path(folder)
     if folder.is_file():
-        raise NotADirectoryError(f"RUN must be the folder of a run, got the file {folder}")
+        raise ValueError(f"RUN must be the folder of a run, got the file {folder}")
     config = read_config(folder)
     if not isinstance(config, PatchConfig):
         raise ValueError(f"{folder} must hold a run of --task patch, got one of --task {config.task}")

@@ -15,10 +15,11 @@ from ..data import Source
 from ..devices import Layout
 from ..tasks.patch import TEST, WHITE, Patches, article_patches, paint, painted, per_image_patches, split_key
 from .maps import detector_maps
-from .observe import MOST_BYTES, Named, Split, at_once, observe_split, over_batches
+from .observe import Named, Split, observe_split, over_batches
 
 CELL = 4  # pixels along a side of a map's cell: the attended map lies behind two poolings
 CENTRES = np.s_[:, CELL // 2 :: CELL, CELL // 2 :: CELL]  # of cells, in pixels (n, h, w)
+AT_ONCE = 8  # images: the token weights of a single one of 256x256 in 4 heads take 256 MiB
 ACTIVATION, MEAN = "class_activation", "attended_mean"  # maps that every network has
 
 
@@ -33,13 +34,10 @@ class Localisation:
     images: int
 
 
-def localise(
-    network: PatchNetwork, source: Source, patches: Patches, *, batch_size: int = 32, most_bytes: int = MOST_BYTES
-) -> dict[str, Localisation]:
+def localise(network: PatchNetwork, source: Source, patches: Patches) -> dict[str, Localisation]:
     """Scores every map of ``network``: class activation, the attended map's mean over channels, and recorded maps.
 
-    ``patches`` are those of the test images of ``source``. Batches are smaller than ``batch_size`` where their records
-    would take more than ``most_bytes``.
+    ``patches`` are those of the test images of ``source``.
     """
 
     def score_batch(model: Split, indices: np.ndarray, layout: Layout) -> dict[str, np.ndarray]:
@@ -47,8 +45,7 @@ def localise(
         maps = _maps(model, layout.cut(source.read(indices)), jax.tree.map(layout.cut, here), network.token_order)
         return {name: score(np.asarray(values), here) for name, values in maps.items()}
 
-    batch_size = at_once(network, *source.shape, batch_size, most_bytes)
-    scores = over_batches(network, source.test, batch_size, score_batch)
+    scores = over_batches(network, source.test, AT_ONCE, score_batch)
     return {name: combine(each, patches.label) for name, each in scores.items()}
 
 

@@ -12,7 +12,7 @@ from flax_attn.testing import relative_error, tolerance
 from train.config import PatchConfig
 from train.data import Source
 from train.look import finish, save_scores
-from train.look.observe import at_once, observe
+from train.look.observe import observe
 from train.look.scores import Localisation, combine, fixed_patches, localise, score
 from train.tasks import task_of
 from train.tasks.patch import TEST, WHITE, Patches, build_network, draw_batch, painted, split_key
@@ -20,13 +20,14 @@ from train.tasks.patch import TEST, WHITE, Patches, build_network, draw_batch, p
 HEIGHT, WIDTH = 20, 28  # of the images; maps have 5 by 7 places
 
 
-def test_batches_leave_no_image_out_and_count_none_twice(images):
+def test_batches_leave_no_image_out_and_count_none_twice(images, monkeypatch):
     network = build_network(PatchConfig(network="cnn"), HEIGHT, WIDTH)
     seven, patches = (
         images(7),
         Patches(*np.array([[1, 0, 1, 1, 0, 1, 1], [0, 0, 3, 1, 2, 2, 3], [5, 0, 9, 11, 3, 0, 7]])),
     )
-    scores = localise(network, source_of(seven), patches, batch_size=3)
+    monkeypatch.setattr("train.look.scores.AT_ONCE", 3)
+    scores = localise(network, source_of(seven), patches)
     seen = observe(network, painted(seven, patches))
     for name, maps in (("attended_mean", seen.attended.mean(-1)), ("class_activation", seen.activation)):
         expected = combine(score(np.asarray(maps), patches), patches.label)
@@ -37,30 +38,6 @@ def test_batches_leave_no_image_out_and_count_none_twice(images):
 def source_of(images):
     """A source that tests on all images."""
     return Source("all", images, test=range(len(images)))
-
-
-BYTES = 4 * 35 * 35 * 4  # the weights of one image: 4 heads, 5 by 7 tokens, float32
-
-
-def test_what_is_recorded_at_a_time_has_a_limit_which_changes_no_score(images):
-    """Token weights of large images: training never has them all, and would have to start anew to end otherwise."""
-    network = build_network(PatchConfig(network="multi_head"), HEIGHT, WIDTH)
-    network.train()  # the scores are those of eval mode all the same
-    seven, patches = (
-        images(7),
-        Patches(*np.array([[1, 0, 1, 1, 0, 1, 1], [0, 0, 3, 1, 2, 2, 3], [5, 0, 9, 1, 3, 0, 7]])),
-    )
-    whole = localise(network, source_of(seven), patches, batch_size=7)
-    parts = localise(network, source_of(seven), patches, batch_size=7, most_bytes=2 * BYTES + 1)
-    assert parts.keys() == whole.keys() > {"attn1.attention.weights"}
-    for name in parts.keys() - {"attended_mean"}:  # rounding alone, behind a LayerNorm
-        assert relative_error(vector(parts[name]), vector(whole[name])) <= tolerance("output", "float32")
-
-
-@pytest.mark.parametrize(("limit", "fit"), [(0, 1), (BYTES, 1), (5 * BYTES, 5), (2**29, 11)])
-def test_at_least_one_image_and_no_more_than_are_wanted(limit, fit):
-    for name, expected in {"multi_head": fit, "cnn": 11 if limit else 1}.items():
-        assert at_once(build_network(PatchConfig(network=name), HEIGHT, WIDTH), HEIGHT, WIDTH, 11, limit) == expected
 
 
 def vector(scores):

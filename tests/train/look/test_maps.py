@@ -120,7 +120,7 @@ class Ring(nnx.Module):
 def test_a_new_block_gets_its_scores_for_nothing(images):
     network = PatchNetwork(Ring(), rngs=nnx.Rngs(0))
     patches = Patches(*np.array([[1, 1, 0], [0, 2, 0], [0, 6, 0]]))
-    scores = localise(network, Source("some", images(5), test=range(2, 5)), patches, batch_size=2)
+    scores = localise(network, Source("some", images(5), test=range(2, 5)), patches)
     assert scores.keys() == {"class_activation", "attended_mean", "attn1.gate"}
     # The first patch lies on 4 by 4 places of 5 by 7, from the corner: 7 of the 20 on the border. The second, at
     # (2, 6), has the centres of rows 0 to 3 and columns 1 to 4: 4 of them.
