@@ -19,7 +19,7 @@ from ..runs import write_whole
 from ..tasks import Task
 from ..text import data_title
 from .grid import ATTENTION, MOST_NAMES, Caption, Column, draw, in_turn
-from .observe import Named, Split, call_recorded, over_batches
+from .observe import Named, Split, over_batches, recorded_of
 
 CONFUSION, NORMALISATION = "confusion.json", "normalisation.json"
 MATRIX = "confusion.png"
@@ -52,7 +52,9 @@ def predict(model: Split, inputs: jax.Array, *, task: Task) -> tuple[jax.Array, 
     """The logits (b, classes) of records in eval mode, and what blocks record, by path, in float32."""
     nothing = jnp.zeros(len(inputs), jnp.int32)
     x, _ = task.draw(inputs, nothing, nothing, jax.random.key(0))
-    return call_recorded(nnx.merge(*model, copy=True), lambda network: task.answer(network, x))
+    network = nnx.merge(*model, copy=True)
+    network.eval()
+    return task.answer(network, x).astype(jnp.float32), recorded_of(network, x)
 
 
 def predict_all(task: Task, network: nnx.Module, source: Labelled, batch_size: int) -> tuple[np.ndarray, Arrays]:

@@ -42,29 +42,16 @@ def observe(network: PatchNetwork, x: jax.Array) -> Observed:
 def observe_split(model: Split, x: jax.Array) -> Observed:
     """`observe` for a network from `nnx.split`."""
     network: Any = nnx.merge(*model, copy=True)
-    (p, attended), recorded = call_recorded(network, lambda network: network(x))
+    network.eval()
+    p, attended = (array.astype(jnp.float32) for array in network(x))
     # Not a matrix product: some devices round those.
     activation = jnp.sum(attended * network.final.kernel[:, 0], axis=-1) + network.final.bias[0]
-    return Observed(p, attended, activation, recorded)
+    return Observed(p, attended, activation, recorded_of(network, x))
 
 
-class _Caller(nnx.Module):
-    """Lets `attention_maps` run any call of a network."""
-
-    def __init__(self, network: nnx.Module) -> None:
-        self.network = network
-
-    def __call__(self, call: Callable[[Any], None]) -> None:
-        call(self.network)
-
-
-def call_recorded(network: nnx.Module, call: Callable[[Any], Any]) -> tuple[Any, Named]:
-    """The result of ``call(network)`` in eval mode and what blocks record meanwhile, by path; all in float32."""
-    network.eval()
-    results: list[Any] = []
-    maps = flax_attn.attention_maps(_Caller(network), lambda network: results.append(call(network)))
-    recorded = {path.removeprefix("network."): array.astype(jnp.float32) for path, array in maps.items()}
-    return jax.tree.map(lambda array: array.astype(jnp.float32), results[0]), recorded
+def recorded_of(network: nnx.Module, x: jax.Array) -> Named:
+    """What blocks record when a network is applied, by path, in float32; XLA merges the call with one for its result."""
+    return {path: array.astype(jnp.float32) for path, array in flax_attn.attention_maps(network, x).items()}
 
 
 def over_batches(network: nnx.Module, records: range, batch_size: int, call: Call) -> dict[str, np.ndarray]:

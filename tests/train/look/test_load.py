@@ -38,7 +38,7 @@ def test_what_is_no_run(tmp_path):
 
 
 def test_a_file_is_no_run(run):
-    with pytest.raises(NotADirectoryError, match=r"RUN must be the folder of a run, got the file .*model.safetensors"):
+    with pytest.raises(ValueError, match=r"RUN must be the folder of a run, got the file .*model.safetensors"):
         load_run(run / "model.safetensors")
 
 
