@@ -19,6 +19,7 @@ from .tasks.patch import Patches, painted
 from .text import printable
 
 PAGE = 12  # images in one picture
+LONGEST = 26  # letters of a name in it, the last ones
 PICTURE = "attend.png"
 FORMATS = (".png", ".jpg", ".webp", ".pdf", ".svg")
 
@@ -55,7 +56,7 @@ def attend(run: str, images: Sequence[str], out: str | None = None, corner: Sequ
     for start in range(0, len(x), PAGE):
         looked = look(trained.network, x[start : start + PAGE])
         here = [(name, f"{p:.4f}") for name, p in zip(names[start : start + PAGE], looked.p, strict=True)]
-        captions = [Caption(f"{_short(Path(name).name)}\np = {p}") for name, p in here]
+        captions = [Caption(f"{Path(name).name[-LONGEST:]}\np = {p}") for name, p in here]
         page = path if len(x) <= PAGE else path.with_stem(f"{path.stem}-{start // PAGE + 1}")
         title = f"{trained.config.network} of {run}"
         save(draw_images(title, x[start : start + PAGE], captions, looked), page)
@@ -94,7 +95,3 @@ def _patches(corner: Sequence[int] | None, photos: np.ndarray) -> Patches:
     if not (0 <= row <= last_row and 0 <= column <= last_column):
         raise ValueError(f"--patch must have its corner between 0 0 and {last_row} {last_column}, got {row} {column}")
     return Patches(*np.full((len(photos), 3), [1, row, column], np.int32).T)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 26 else f"{name[:13]}…{name[-13:]}"

@@ -1,7 +1,6 @@
 """The devices of a run: batches are cut into equal parts, one for each."""
 
 import contextlib
-import math
 import os
 from typing import Any, TypeVar
 
@@ -9,7 +8,6 @@ import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 SMALLEST_SHARE = 4  # images: with fewer, devices spend more time waiting for one another than computing
-COPIES_BYTES = 2**31  # 2 GiB, for all devices' copies together, where their memory is the host's
 
 Tree = TypeVar("Tree")
 
@@ -35,12 +33,6 @@ class Layout:
         mesh = jax.make_mesh((self.devices,), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
         self._parts = NamedSharding(mesh, PartitionSpec("batch"))
         self._copies = NamedSharding(mesh, PartitionSpec())
-
-    @property
-    def most(self) -> float:
-        """The number of bytes that may be copied to each device; CPU devices share the host's memory."""
-        device: Any = next(iter(self._copies.device_set))
-        return COPIES_BYTES / self.devices if device.platform == "cpu" else math.inf
 
     def cut(self, tree: Any) -> Any:
         """Puts an equal part of each array (b, ...) of a pytree on each device."""

@@ -3,7 +3,6 @@
 import time
 from typing import Any
 
-import numpy as np
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -15,11 +14,11 @@ class Events:
     """Writes event files, over the number of training steps; all methods raise ``OSError`` on a full disk.
 
     It begins with what the folder's logs hold, in place of older event files: a resumed run has each step once, also if
-    it was killed or had no event files before. ``rates`` has the learning rate of each step, ``steps`` are per epoch.
+    it was killed or had no event files before. ``steps`` are per epoch.
     """
 
-    def __init__(self, folder: RunFolder, rates: np.ndarray, steps: int) -> None:
-        self._path, self._rates, self._steps = folder.path, rates, steps
+    def __init__(self, folder: RunFolder, steps: int) -> None:
+        self._steps = steps
         files = folder.path / "tensorboard"
         files.mkdir(exist_ok=True)
         for old in files.glob("events.out.tfevents.*"):
@@ -36,8 +35,7 @@ class Events:
 
     def add_step(self, step: int, error: float) -> None:
         """Adds a training step, counted from 1."""
-        for name, value in (("train_error", error), ("learning_rate", self._rates[step - 1])):
-            self._write(step, summary=summary.scalar(f"step/{name}", value))
+        self._write(step, summary=summary.scalar("step/train_error", error))
 
     def add_epoch(self, metrics: EpochMetrics) -> None:
         for name, value in vars(metrics).items():

@@ -51,17 +51,9 @@ class Tally:
         self.images += images
 
     @property
-    def error(self) -> float:
-        return self.errors / self.images
-
-    @property
-    def accuracy(self) -> float:
-        return self.right / self.images
-
-    @property
-    def speed(self) -> float:
-        """Images per second."""
-        return self.timed / max(self.seconds, 1e-9)
+    def means(self) -> tuple[float, float]:
+        """The error and the accuracy."""
+        return self.errors / self.images, self.right / self.images
 
 
 class Run:
@@ -144,7 +136,7 @@ def fit(
             run.place = Place(step, epoch, dataclasses.astuple(train))
             for log in logs:
                 log.add_step(step, error)
-            bar.count(f"{name}/{config.epochs}", scores=f"train error {train.error:.4f}")
+            bar.count(f"{name}/{config.epochs}", scores=f"train error {train.means[0]:.4f}")
             due = config.save_steps and (step - epoch * run.steps) % config.save_steps == 0
             if step < end and (stop or due):  # else the test comes first
                 save()
@@ -152,10 +144,10 @@ def fit(
             if stop:  # saves the state before the test, which starts over
                 save()
             test.add(float(scores.error), float(scores.accuracy), int(fed.real.sum()))
-            bar.count(f"{name}/{config.epochs}", scores=f"test error {test.error:.4f}")
-        if not math.isfinite(test.error):
-            raise NonFiniteError(f"non-finite loss ({test.error}) in the test after {name}, {run.at_rate(end - 1)}")
-        metrics = EpochMetrics(epoch + 1, train.error, train.accuracy, test.error, test.accuracy, train.speed)
+            bar.count(f"{name}/{config.epochs}", scores=f"test error {test.means[0]:.4f}")
+        if not math.isfinite(test.errors):
+            raise NonFiniteError(f"non-finite loss ({test.errors}) in the test after {name}, {run.at_rate(end - 1)}")
+        metrics = EpochMetrics(epoch + 1, *train.means, *test.means, train.timed / max(train.seconds, 1e-9))
         for log in logs:
             log.add_epoch(metrics)
         bar.note(epoch_line(metrics, config.epochs, run.source.unit))

@@ -1,13 +1,10 @@
 """The curves of a run folder, and what all pictures have in common."""
 
-import re
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
@@ -17,22 +14,12 @@ from .runs import EpochMetrics
 from .text import data_title, printable
 
 COLOURS = {"train": "tab:blue", "test": "tab:orange"}
-# Matplotlib takes a letter from the first font that has it; where one of these is installed, it has more than DejaVu.
-SCRIPTS = """Noto Sans CJK JP, Noto Sans CJK SC, Yu Gothic, Hiragino Sans, Microsoft YaHei, PingFang SC, Malgun Gothic,
-WenQuanYi Zen Hei, Arial Unicode MS, Noto Sans, Noto Sans Arabic, Noto Sans Devanagari, Nirmala UI, Unifont"""
-
-
-@cache
-def fonts() -> list[str]:
-    """The installed fonts to take letters of file names from, by preference."""
-    installed = set(font_manager.get_font_names())
-    return ["DejaVu Sans", *(name for name in re.split(r",\s", SCRIPTS) if name in installed)]
 
 
 def new_figure(title: str, width: float, height: float) -> Figure:
     """An empty figure with a title, whose dollars are no formula."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(printable(title), parse_math=False, family=fonts())
+    figure.suptitle(printable(title), parse_math=False)
     return figure
 
 

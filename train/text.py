@@ -1,12 +1,10 @@
 """Text to show: file names, and errors of other libraries."""
 
 import os
-import unicodedata
 from pathlib import Path
 
 from jax.errors import JaxRuntimeError
 
-SHOWN_AS_ESCAPES = ("Cc", "Cs")  # control characters, and surrogates, which stand for undecodable bytes
 EXHAUSTED = (JaxRuntimeError, MemoryError)  # out of memory: the device's (in most cases), or the host's
 
 
@@ -28,8 +26,8 @@ def printable(name: str | os.PathLike[str]) -> str:
         >>> printable("été.jpg"), printable("a\nb"), printable(os.fsdecode(b"\xe9t\xe9.jpg"))
         ('été.jpg', 'a\\nb', '\\udce9t\\udce9.jpg')
     """
-    letters = [(letter, unicodedata.category(letter) in SHOWN_AS_ESCAPES) for letter in os.fspath(name)]
-    return "".join(letter.encode("unicode_escape").decode() if escaped else letter for letter, escaped in letters)
+    # Surrogates, which stand for undecodable bytes, cannot be printed either.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(name))
 
 
 def first_line(error: BaseException) -> str:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import tyro
 from rich.console import Console
 
@@ -143,8 +141,7 @@ def train(run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence
         if config.tensorboard:
             from .events import Events  # tensorboardX
 
-            rates = np.asarray(jax.vmap(run.rate)(jnp.arange(config.epochs * run.steps)))
-            events = stack.enter_context(contextlib.closing(Events(folder, rates, run.steps)))
+            events = stack.enter_context(contextlib.closing(Events(folder, run.steps)))
         tests = -(-len(source.test) // config.batch_size)
         done = run.place.step + run.place.epochs * tests
         with Bar(config.epochs * (run.steps + tests), console, done) as bar:

@@ -8,11 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from flax_attn.testing import relative_error, tolerance
 from train.__main__ import main
 from train.events import Events
 from train.runs import RunFolder
-from train.step import learning_rate
 
 from .test_resume import stop_at
 
@@ -47,10 +45,6 @@ def check(folder):
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     f32 = np.float32
     assert scalars["step/train_error"] == [(line["step"], f32(line["error"])) for line in steps]
-    assert [step for step, _ in scalars["step/learning_rate"]] == list(range(1, 9))
-    rate, rates = learning_rate("one_cycle", 0.01, 8), [value for _, value in scalars["step/learning_rate"]]
-    expected = np.array([rate(step) for step in range(8)])
-    assert relative_error(np.array(rates), expected) <= tolerance("output", "float32")
     for name in ("train_error", "train_accuracy", "test_error", "test_accuracy", "images_per_second"):
         assert scalars[f"epoch/{name}"] == [(4 * line["epoch"], f32(line[name])) for line in epochs]
 
@@ -74,7 +68,7 @@ def fill(events):
 
 def test_a_full_disk_is_an_error_at_once(tmp_path):
     resource = pytest.importorskip("resource")
-    events = Events(RunFolder(tmp_path), np.full(1 << 20, 0.1), 4)
+    events = Events(RunFolder(tmp_path), 4)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from train import plots
 from train.config import PatchConfig
 from train.look.classes import draw_confusion, draw_gates
 from train.look.grid import Caption, Column, draw
@@ -47,14 +46,6 @@ def test_any_name_can_be_shown_and_drawn(tmp_path, name):
 @pytest.mark.filterwarnings("error")
 def test_letters_that_pictures_lack_give_no_warning(tmp_path):
     draw_all(tmp_path, "\N{HIRAGANA LETTER A}")
-
-
-def test_letters_come_from_all_fonts_that_are_installed(monkeypatch):
-    monkeypatch.setattr(plots, "SCRIPTS", "No Such Font, STIXGeneral")
-    plots.fonts.cache_clear()
-    figure = plots.new_figure("title", 2, 2)
-    plots.fonts.cache_clear()
-    assert figure.texts[0].get_fontfamily() == ["DejaVu Sans", "STIXGeneral"]
 
 
 def draw_all(folder, name):

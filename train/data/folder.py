@@ -18,8 +18,9 @@ from rich.progress import track
 
 from ..text import printable
 from .picture import SIZE, read_picture
-from .source import FEWEST, RESIDENT_BYTES, Source
+from .source import FEWEST, Source
 
+KEPT_BYTES = 2**29  # of images that stay in memory, 19,418 of them
 NAMED = 20  # files that a note names; it counts the others
 
 
@@ -48,7 +49,7 @@ def read_folder(path: str) -> Source:
     if not folder.is_dir():
         raise ValueError(f"{name}: must be a folder, got a file")
     files, left_out = find_files(folder)
-    keep_images = len(files) * SIZE * SIZE * 3 <= RESIDENT_BYTES
+    keep_images = len(files) * SIZE * SIZE * 3 <= KEPT_BYTES
     good: list[Path] = []
     images: list[np.ndarray] = []
     with ThreadPool() as threads:  # decoders release the GIL

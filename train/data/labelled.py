@@ -59,18 +59,13 @@ class Labelled(Source):
         self.name, self.unit, count = name, kind.unit, len(inputs)
         inputs = _as_inputs(name, kind, inputs)
         labels = np.char.decode(labels) if labels.dtype.kind == "S" else labels
-        if labels.shape != (count,) or count < FEWEST:
-            raise ValueError(
-                f"{name}: {LABELS} must be one for each of the {count} {self.unit}, at least {FEWEST}, "
-                f"got {labels.dtype} {labels.shape}"
-            )
         values, numbers = np.unique(labels, return_inverse=True)
         named = labels.dtype.kind == "U" or np.array_equal(values, np.arange(len(values)))
-        if not named or len(values) < 2:
+        if labels.shape != (count,) or count < FEWEST or len(values) < 2 or not named:
             shown = ", ".join(map(str, values[:8])) + ", ..." * (len(values) > 8)
             raise ValueError(
-                f"{name}: {LABELS} must be whole numbers from 0 without gaps, or names, of at least 2 classes, "
-                f"got {labels.dtype}: {shown}"
+                f"{name}: {LABELS} must be one for each of the {count} {self.unit}, at least {FEWEST}: whole numbers "
+                f"from 0 without gaps, or names, of at least 2 classes, got {labels.dtype} {labels.shape} of {shown}"
             )
         self.labels: np.ndarray = numbers.astype(np.int32)
         values = values.astype(int) if labels.dtype.kind == "f" else values

@@ -1,7 +1,6 @@
 """Numbered images, split into training and test images.
 
-A small source is `resident`: it fits on the device whole. A larger one is streamed (train/data/feed.py), its images
-decoded when they are needed.
+A small source stays on the devices whole. A larger one is streamed (train/data/feed.py), and decoded when needed.
 """
 
 import contextlib
@@ -17,7 +16,6 @@ from ..text import first_line
 
 PATCH = 16  # pixels along each side of a patch, the smallest image
 FEWEST = 5  # images, so that the last fifth is not empty
-RESIDENT_BYTES = 2**29  # 512 MiB, some 19,000 images of 96x96
 SAMPLED = 16  # images of a large source that are hashed; adding or removing a file changes most of them
 
 
@@ -50,8 +48,8 @@ class Source:
 
     Example:
         >>> source = Source("mine", np.zeros((5000, 96, 96, 3), np.uint8))
-        >>> source.train, source.test, source.shape, source.resident
-        (range(0, 4000), range(4000, 5000), (96, 96), True)
+        >>> source.train, source.test, source.shape, source.size
+        (range(0, 4000), range(4000, 5000), (96, 96), 138240000)
     """
 
     labels: np.ndarray | None = None  # the patch task makes its own
@@ -95,11 +93,6 @@ class Source:
     def size(self) -> int:
         """The bytes of all records."""
         return len(self.records) * int(self.records[0].nbytes)
-
-    @property
-    def resident(self) -> bool:
-        """Whether the records are few enough to stay on the device."""
-        return self.size <= RESIDENT_BYTES
 
     @property
     def described(self) -> str:

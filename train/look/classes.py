@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ..config import Config
 from ..data.labelled import Labelled
 from ..devices import Layout
-from ..plots import fonts, save
+from ..plots import save
 from ..runs import write_whole
 from ..tasks import Task
 from ..text import data_title
@@ -88,7 +88,7 @@ def draw_confusion(title: str, table: np.ndarray, names: Sequence[str]) -> Figur
     figure = draw(title, [Caption("share of each class")], [shown], (side + 1, side))
     ax = figure.axes[0]
     if len(names) <= MOST_NAMES:
-        ax.set_xticks(range(len(names)), names, rotation=90, family=fonts(), parse_math=False)
+        ax.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
     if len(names) <= MOST_NUMBERS:
         for (row, column), count in np.ndenumerate(table):
             colour = "black" if shares[row, column] > 0.6 else "white"

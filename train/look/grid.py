@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..plots import fonts, new_figure
+from ..plots import new_figure
 
 ATTENTION = "attention.png"  # in the folder of a run
 ROWS = 6  # of that picture
@@ -75,7 +75,7 @@ def draw(title: str, captions: Sequence[Caption], columns: Sequence[Column], siz
         axes[-1].set_xlabel(column.axes[0] if column.axes else "")
     for ax, caption in zip(grid[:, 0], captions, strict=True):
         colour = "tab:red" if caption.wrong else "black"
-        ax.set_title(caption.text, fontsize=10, parse_math=False, family=fonts(), color=colour)
+        ax.set_title(caption.text, fontsize=10, parse_math=False, color=colour)
     return figure
 
 
@@ -106,7 +106,7 @@ def _draw_map(figure: Figure, ax: Axes, column: Column, row: int) -> None:
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(8, integer=True))
     if 0 < len(column.names) <= MOST_NAMES:
-        ax.set_yticks(range(len(column.names)), column.names, family=fonts(), parse_math=False)
+        ax.set_yticks(range(len(column.names)), column.names, parse_math=False)
     bar = figure.colorbar(shown, ax=ax, pad=0.02, aspect=15, shrink=0.85, ticks=MaxNLocator(4))
     bar.ax.tick_params(labelsize=6, length=2, pad=1)
 

@@ -50,7 +50,7 @@ def observe_split(model: Split, x: jax.Array) -> Observed:
 
 
 def recorded_of(network: nnx.Module, x: jax.Array) -> Named:
-    """What blocks record when a network is applied, by path, in float32; XLA merges the call with one for its result."""
+    """What blocks record when a network is applied, by path, in float32; XLA merges this with another call."""
     return {path: array.astype(jnp.float32) for path, array in flax_attn.attention_maps(network, x).items()}
 
 

@@ -19,7 +19,6 @@ from .observe import Named, observe
 from .scores import CELL, CENTRES, white_pixels
 
 CHANNELS = 3  # of the attended map that are shown
-ROUNDING = 100 * float(np.finfo(np.float32).eps)
 PANEL = (2.1, 1.8)  # inches
 
 _detector_maps = jax.jit(detector_maps, static_argnames=("size", "token_order"))
@@ -52,17 +51,14 @@ def columns(
     x: np.ndarray, attended: np.ndarray, activation: np.ndarray, kernel: np.ndarray, recorded: dict[str, np.ndarray]
 ) -> list[Column]:
     """The columns for images (b, h, w, 3), of the channels those that contribute most to the class activation."""
-    (_, height, width, _), (_, rows, cells, c) = x.shape, attended.shape
+    (_, height, width, _), (_, rows, cells, _) = x.shape, attended.shape
     images = np.clip(x * 0.5 + 0.5, 0, 1)
     most = np.argsort(-np.abs(attended * kernel).mean((0, 1, 2)), kind="stable")[:CHANNELS]
-    mean = attended.mean(-1)
-    mean[np.abs(mean) < ROUNDING * np.abs(attended).max()] = 0  # behind a LayerNorm there is nothing but rounding
     on_image = partial(Column, extent=(0, cells * CELL, rows * CELL, 0))
     return [
         Column("", images, "image", extent=(0, width, height, 0)),
         on_image("class activation\n(its mean is the logit)", activation, signed=True, under=images),
         *(on_image(f"attended map\nchannel {channel}", attended[..., channel], signed=True) for channel in most),
-        on_image(f"attended map\nmean of {c}", mean, signed=True),
         *(
             on_image(title, values) if values.ndim == 3 else Column(title, values, "bars", axes=("channel", "gate"))
             for title, values in recorded.items()

@@ -62,7 +62,7 @@ def test_a_comparison_in_float32(archive, tmp_path, capsys):
 
 
 def test_the_default_is_float64_also_for_images_that_are_streamed(archive, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("train.devices.COPIES_BYTES", 1 << 10)
+    monkeypatch.setattr("train.data.feed.RESIDENT_BYTES", 1 << 10)
     assert compare(archive, tmp_path / "run") == 0
     found = read(tmp_path / "run")
     assert found["options"]["dtype"] == "float64"

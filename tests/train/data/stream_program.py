@@ -25,7 +25,6 @@ class Drawn:
 
 if __name__ == "__main__":
     source = Source("drawn", Drawn())
-    assert not source.resident
     feed = Feed(source, Config(batch_size=BATCH), Layout(BATCH), streamed=True)
     seen = {int(index) for fed in itertools.islice(feed.train(0, 0), BATCHES) for index in fed.indices}
     feed.close()

@@ -2,20 +2,17 @@
 
 import itertools
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from train import devices
 from train.__main__ import main
 from train.config import Config
-from train.data import Source, source
+from train.data import Source, feed
 from train.data.feed import (
     DataError,
     Feed,
@@ -100,25 +97,16 @@ def test_a_batch_larger_than_the_training_set_is_an_error():
 
 
 def test_large_sources_stream(monkeypatch):
-    for limit, streamed in ((IMAGES.nbytes, False), (IMAGES.nbytes - 1, True)):
-        monkeypatch.setattr(source, "RESIDENT_BYTES", limit)
-        assert is_streamed(open_feed(Source("a", IMAGES), config(), Layout(BATCH))) == streamed
+    monkeypatch.setattr(feed, "RESIDENT_BYTES", 7 * IMAGES.nbytes)
+    layout = Layout(BATCH)
+    for layout.devices, streamed in ((1, False), (7, False), (8, True)):
+        assert is_streamed(open_feed(Source("a", IMAGES), config(), layout)) == streamed
 
 
 def is_streamed(feed):
     """Whether batches bring their own records."""
     (batch,) = itertools.islice(feed.test(), 1)
     return len(batch.inputs) == BATCH
-
-
-def test_copies_for_all_cpu_devices_have_to_fit_into_the_host_s_memory(monkeypatch):
-    images, layout = Source("a", IMAGES), Layout(BATCH)
-    monkeypatch.setattr(devices, "COPIES_BYTES", 7 * IMAGES.nbytes)
-    for count, streamed in ((1, False), (7, False), (8, True)):
-        layout.devices = count
-        assert is_streamed(open_feed(images, config(), layout)) == streamed
-    monkeypatch.setattr(layout, "_copies", SimpleNamespace(device_set=[SimpleNamespace(platform="gpu")]))
-    assert layout.most == math.inf  # GPUs have their own memory
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -154,7 +142,7 @@ def test_a_streamed_run_is_the_resident_run_to_the_bit(archive, tmp_path, monkey
     options = ["--data", f"npz:{archive}", "--batch-size", "8", "--epochs", "2"]
     streamed, resident = (tmp_path / name for name in ("streamed", "resident"))
     assert main([*options, "--run-dir", str(resident)]) == 0
-    monkeypatch.setattr(source, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(feed, "RESIDENT_BYTES", 0)
     assert main([*options, "--run-dir", str(streamed)]) == 0
     for name in ("steps.jsonl", "model.safetensors"):
         assert (streamed / name).read_bytes() == (resident / name).read_bytes()
@@ -183,7 +171,7 @@ class Broken:
     ("index", "times", "good"), [(30, 0, 3), (37, 0, 3), (37, 1, 4)], ids=["training", "the test", "the finish"]
 )
 def test_an_image_that_breaks_ends_the_run_with_one_line(index, times, good, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(source, "RESIDENT_BYTES", 0)
+    monkeypatch.setattr(feed, "RESIDENT_BYTES", 0)
     monkeypatch.setattr("train.tasks.patch.open_source", lambda *_: Source("broken", Broken(index, times)))
     folder = tmp_path / "run"
     options = ["--data", "npz:any", "--batch-size", "8", "--save-steps", "1", "--no-shuffle"]

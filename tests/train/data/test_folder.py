@@ -268,7 +268,7 @@ def test_of_many_files_the_first_are_named_and_the_others_counted(photos):
 def test_a_large_folder_keeps_paths_and_decodes_when_asked(photos, monkeypatch):
     damage(photos)
     small = read_folder(str(photos))
-    monkeypatch.setattr(folder_module, "RESIDENT_BYTES", 11 * 96 * 96 * 3 - 1)
+    monkeypatch.setattr(folder_module, "KEPT_BYTES", 11 * 96 * 96 * 3 - 1)
     large = read_folder(str(photos))
     assert not isinstance(large.records, np.ndarray)
     assert np.array_equal(np.stack(list(map(large.records.__getitem__, range(5)))), small.records)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from train.data import KINDS, Source, open_source, source
+from train.data import KINDS, Source, open_source
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 17, 19, 3), np.uint8)
 
@@ -29,18 +29,8 @@ class Decoded:
 def test_images_are_the_same_whether_they_lie_in_memory_or_are_decoded(records):
     opened = Source("mine", records)
     assert (opened.train, opened.test, opened.shape) == (range(8), range(8, 11), (17, 19))
-    assert opened.resident
     assert np.array_equal(opened.read(slice(None)), IMAGES)
     assert np.array_equal(opened.read(np.array([7, 2, 5])), IMAGES[[7, 2, 5]])
-
-
-def test_the_limit_for_living_on_the_device_is_in_bytes(monkeypatch):
-    monkeypatch.setattr(source, "RESIDENT_BYTES", IMAGES.nbytes)
-    assert Source("mine", Decoded()).resident
-    monkeypatch.setattr(source, "RESIDENT_BYTES", IMAGES.nbytes - 1)
-    large = Source("mine", Decoded())
-    assert not large.resident
-    assert np.array_equal(large.read(np.array([3])), IMAGES[[3]])
 
 
 def test_a_source_may_be_cut_anywhere():
@@ -89,7 +79,7 @@ from train.data.feed import Feed
 from train.devices import Layout
 np.savez("a.npz", images=np.zeros((7, 17, 19, 3), np.uint8))
 source = open_source("npz:a.npz")
-assert source.resident and source.records.shape == (7, 17, 19, 3)
+assert source.records.shape == (7, 17, 19, 3)
 for use in (lambda: Feed(source, Config(batch_size=2), Layout(2), streamed=True), lambda: open_source("stl10")):
     try:
         use()

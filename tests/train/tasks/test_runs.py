@@ -15,7 +15,6 @@ from torch_ref.networks.channel import ChannelAttentionClassifier
 from torch_ref.networks.sensor import SpatialAttentionNeuralNetwork
 from train.__main__ import main
 from train.config import ChannelConfig, SensorConfig
-from train.data import source
 from train.data.synthetic_labelled import synthetic_arrays, synthetic_windows
 from train.look.observe import load_run
 from train.runs import read_config
@@ -119,7 +118,7 @@ def test_the_twin_loads_the_weights_and_agrees_with_the_confusion(run):
 def test_a_stopped_run_continues_to_the_bit(run, tmp_path, monkeypatch):
     task, archive, folder, _ = run
     if task == "channel":  # and where the records stream
-        monkeypatch.setattr(source, "RESIDENT_BYTES", 0)
+        monkeypatch.setattr("train.data.feed.RESIDENT_BYTES", 0)
     stop_at(8, words(task, archive, tmp_path / "run"))
     assert main(["--resume", str(tmp_path / "run")]) == 0
     assert results(tmp_path / "run") == results(folder)
