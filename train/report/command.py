@@ -14,13 +14,11 @@ from torch_ref.report.run import cpu_name, hardware
 
 from ..config import read_options
 from ..data import Source
-from ..data.feed import DataError, check_batch_size
+from ..data.feed import check_batch_size
 from ..look import SCORES
-from ..loop import NonFiniteError, StoppedError
 from ..runs import CONFIG, RunFolder
-from ..show import epoch_line, say
+from ..show import say
 from ..signals import Stop, status
-from ..text import first_line
 from ..training import main as train
 from ..training import open_data, parse
 from .outcomes import Report, begin, outcome_of, read_report
@@ -38,19 +36,11 @@ def train_ours(run: Planned) -> int:
     return train([*to_resume(run), *run.words])
 
 
-def train_twin(run: Planned, source: Source, stop: Stop) -> int:
+def train_twin(run: Planned) -> int:
     """Trains a PyTorch twin, and returns the exit status."""
-    from .. import twin  # PyTorch
+    from ..twin import Twin  # PyTorch
 
-    try:
-        for metrics in twin.train(run.config, source, stop):
-            say(Console(), f"PyTorch, {epoch_line(metrics, run.config.epochs, source.unit)}")
-    except StoppedError:
-        return status(stop.signal or 0)
-    except (NonFiniteError, DataError, OSError, ValueError, RuntimeError, MemoryError) as error:
-        print(f"error: {first_line(error)}", file=sys.stderr)
-        return 1
-    return 0
+    return train([*to_resume(run), *run.words], Twin)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         kept = {outcome.key for outcome in report.outcomes}
         missing = [each for each in runs if each.key not in kept]
         prepare(missing, source)
-        if code := work(missing, source, report, out, console):
+        if code := work(missing, report, out, console):
             print("stopped; the same command continues", file=sys.stderr)
             return code
     else:
@@ -90,14 +80,14 @@ def prepare(missing: Sequence[Planned], source: Source) -> None:
             RunFolder(each.path).check_data(source)
 
 
-def work(missing: Sequence[Planned], source: Source, report: Report, out: Path, console: Console) -> int:
+def work(missing: Sequence[Planned], report: Report, out: Path, console: Console) -> int:
     """Trains the runs, adding each to the report; returns the exit status of the signal that stopped it, or 0."""
     with Stop() as stop:  # also catches a signal that came too late for a run
         for number, each in enumerate(missing, start=1):
             say(console, Rule(f"{number} of {len(missing)}: {each.key.name}"))
             code = 0
             if not (each.path / SCORES).is_file():  # else only its results are missing
-                code = train_ours(each) if each.key.side == "ours" else train_twin(each, source, stop)
+                code = train_ours(each) if each.key.side == "ours" else train_twin(each)
             if code == 0:
                 report.outcomes.append(outcome_of(each, where(each.key.side)))
                 write_report(report, out)
