@@ -3,44 +3,23 @@
 import gc
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 from rich.console import Console
 from rich.rule import Rule
 
-from torch_ref.report.run import cpu_name, hardware
-
 from ..config import read_options
-from ..data import Source
 from ..data.feed import check_batch_size
 from ..look import SCORES
-from ..runs import CONFIG, RunFolder
+from ..loop import Run
+from ..runs import CONFIG
 from ..show import say
 from ..signals import Stop, status
 from ..training import main as train
-from ..training import open_data, parse
-from .outcomes import Report, begin, outcome_of, read_report
+from ..training import open_data
 from .page import NUMBERS, write_report
-from .plan import PROGRAM, Options, Planned, Side, plan
-
-
-def to_resume(run: Planned) -> list[str]:
-    """The arguments that continue a run, none where it has not begun."""
-    return ["--resume", str(run.path)] if (run.path / CONFIG).is_file() else []
-
-
-def train_ours(run: Planned) -> int:
-    """Trains one of our runs with ``python -m train``, and returns the exit status."""
-    return train([*to_resume(run), *run.words])
-
-
-def train_twin(run: Planned) -> int:
-    """Trains a PyTorch twin, and returns the exit status."""
-    from ..twin import Twin  # PyTorch
-
-    return train([*to_resume(run), *run.words], Twin)
+from .runs import PROGRAM, Options, Planned, Report, begin, outcome_of, plan, read_report
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,62 +28,47 @@ def main(argv: Sequence[str]) -> int:
     Returns the exit status: 1 where a run failed, 128 and the signal's number where it was stopped.
     """
     options = read_options(Options, PROGRAM, argv)
-    console, out = Console(), Path(options.out)
-    if options.train:
-        runs = plan(options)
-        source = open_data(runs[0].config)
-        report = begin(options, runs, source, out / NUMBERS)
-        kept = {outcome.key for outcome in report.outcomes}
-        missing = [each for each in runs if each.key not in kept]
-        prepare(missing, source)
-        if code := work(missing, report, out, console):
-            print("stopped; the same command continues", file=sys.stderr)
-            return code
-    else:
-        report = read_report(out / NUMBERS)
-    for path in write_report(report, out) if report.outcomes else []:
-        say(console, f"written: {path}")
-    if report.failed:
-        print(f"error: these runs failed: {', '.join(report.failed)}", file=sys.stderr)
-    return int(bool(report.failed))
-
-
-def prepare(missing: Sequence[Planned], source: Source) -> None:
-    """Validates everything before the first run."""
+    out = Path(options.out)
+    report, missing = prepare(options, out / NUMBERS) if options.train else (read_report(out / NUMBERS), [])
+    kinds: dict[str, type[Run]] = {"ours": Run}
     if any(each.key.side == "pytorch" for each in missing):
-        from .. import twin  # noqa: F401  # PyTorch
-    for each in missing:
-        check_batch_size(each.config.batch_size, source.train)
-        if resumed := to_resume(each):
-            parse([*resumed, *each.words])
-            RunFolder(each.path).check_data(source)
+        from ..twin import Twin  # PyTorch
 
-
-def work(missing: Sequence[Planned], report: Report, out: Path, console: Console) -> int:
-    """Trains the runs, adding each to the report; returns the exit status of the signal that stopped it, or 0."""
+        kinds["pytorch"] = Twin
+    failed = []
     with Stop() as stop:  # also catches a signal that came too late for a run
         for number, each in enumerate(missing, start=1):
-            say(console, Rule(f"{number} of {len(missing)}: {each.key.name}"))
-            code = 0
-            if not (each.path / SCORES).is_file():  # else only its results are missing
-                code = train_ours(each) if each.key.side == "ours" else train_twin(each)
-            if code == 0:
-                report.outcomes.append(outcome_of(each, where(each.key.side)))
+            say(Console(), Rule(f"{number} of {len(missing)}: {each.key.name}"))
+            # Of a run with scores nothing is missing but its place in the results.
+            if (each.path / SCORES).is_file() or train_one(each, kinds[each.key.side]) == 0:
+                report.outcomes.append(outcome_of(each))
                 write_report(report, out)
-            if stop.signal is not None:
-                return status(stop.signal)
-            if code:
-                report.failed.append(each.key.name)
+            else:
+                failed.append(each.key.name)
+            if stop:
+                print("stopped; the same command continues", file=sys.stderr)
+                return status(stop.signal or 0)
             jax.clear_caches()  # the next network shares no program with this one
             gc.collect()
-    return 0
+    for path in write_report(report, out) if report.outcomes else []:
+        say(Console(), f"written: {path}")
+    if failed:
+        print(f"error: these runs failed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
 
 
-def where(side: Side) -> str:
-    """The device and the versions of one side."""
-    if side == "ours":
-        return f"{hardware()}; {', '.join(f'{name} {version(name)}' for name in ('jax', 'flax', 'optax'))}"
-    import torch
+def prepare(options: Options, file: Path) -> tuple[Report, list[Planned]]:
+    """The report with the results in ``file``, if there is one, and the runs that it lacks."""
+    runs = plan(options)
+    source = open_data(runs[0].config)
+    report = begin(options, source, file)
+    kept = {outcome.key for outcome in report.outcomes}
+    for each in runs:
+        check_batch_size(each.config.batch_size, source.train)
+    return report, [each for each in runs if each.key not in kept]
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
-    return f"{device}; torch {version('torch')}"
+
+def train_one(run: Planned, kind: type[Run]) -> int:
+    """Begins or resumes a run, as ``python -m train`` does, and returns the exit status."""
+    resume = ["--resume", str(run.path)] if (run.path / CONFIG).is_file() else []
+    return train([*resume, *run.words], kind)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from train.data import Source
-from train.report.outcomes import Outcome, Report
+from train.report.runs import Outcome, Report
 from train.signals import Stop
 
 from ..conftest import small_images
@@ -44,7 +44,6 @@ def outcome(row, error, *, protocol="per_image", side="ours", seed=0, pointing=0
         test_accuracy=accuracy,
         images_per_second=123.4,
         maps={"class_activation": scores, **{name: {**scores, "pointing": value} for name, value in maps.items()}},
-        seconds=61.0,
         where="a processor; jax 1.2.3",
     )
 
@@ -61,7 +60,7 @@ class StopAfter(Stop):
         return self.steps < 0
 
 
-def report(*outcomes, planned=None, failed=()):
+def report(*outcomes):
     options = {"data": "npz:photos.npz", "epochs": 2, "batch_size": 10, "learning_rate": 1e-3, "seeds": [0, 1]}
     images = {"images": 50, "train": [0, 40], "test": [40, 50], "image_size": [32, 36]}
-    return Report(options, images, len(outcomes) if planned is None else planned, list(failed), list(outcomes))
+    return Report(options, images, list(outcomes))
