@@ -9,8 +9,7 @@ import dataclasses
 import itertools
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -19,7 +18,6 @@ from typing import Annotated, Any, Literal
 import jax
 import numpy as np
 import tyro
-from flax import nnx
 from rich.console import Console
 from rich.progress import track
 
@@ -92,12 +90,9 @@ def main(argv: Sequence[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     title = f"{options.network} in {options.dtype}: ours against PyTorch"
     say(console, f"{title}, {options.steps} steps of batches of {options.batch_size}")
-    with settings(options.dtype):
-        ours = train("ours", Run, options, source)
-        theirs = [
-            train(f"PyTorch, order {order}", partial(Twin, order=order), options, source)
-            for order in range(1 + OTHERS * (options.dtype == "float32"))
-        ]
+    ours = train("ours", Run, options, source)
+    orders = range(1 + OTHERS * (options.dtype == "float32"))
+    theirs = [train(f"PyTorch, order {n}", partial(Twin, order=n), options, source) for n in orders]
     found = judge(options.dtype, ours, *theirs)
     found |= {"options": dataclasses.asdict(options)}
     found |= {"machine": machine(jax.local_device_count()) | {"torch": version("torch")}}
@@ -111,30 +106,14 @@ def main(argv: Sequence[str]) -> int:
     return 1
 
 
-@contextlib.contextmanager
-def settings(dtype: str) -> Iterator[None]:
-    """JAX's settings for a comparison in ``dtype``; off the CPU its default precision would round factors."""
-    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
-        yield
-
-
-def first_network(options: Options, source: Source) -> nnx.Module:
-    """Our network before the first step; to be used within `settings`."""
+def train(name: str, kind: Callable[..., Run], options: Options, source: Source) -> Trajectory:
+    """Trains one side, all of it in the dtype of ``options``."""
     with jax.enable_x64(False):  # the weights of a training run, also where they are then float64
         built = build_network(options.config, *source.shape)
-    network = cast(built, options.dtype)
-    network.train()
-    return network
-
-
-def train(name: str, kind: Callable[..., Run], options: Options, source: Source) -> Trajectory:
-    """Trains one side; to be used within `settings`."""
-    network, taken = first_network(options, source), []
-    with contextlib.closing(kind(options.config, source, total_steps=options.steps, network=network)) as run:
-        steps = (step for epoch in itertools.count() for step in run.train_epoch(epoch))
-        began = time.perf_counter()
-        for _, scores in track(itertools.islice(steps, options.steps), name, options.steps):
-            taken.append((float(scores.error), time.perf_counter() - began))
-            began = time.perf_counter()
-        losses, seconds = np.transpose(taken)
-        return Trajectory(losses, to_torch(run.network), float(np.median(seconds)))
+    # Off the CPU, JAX's default precision would round factors.
+    with jax.enable_x64(options.dtype == "float64"), jax.default_matmul_precision("highest"):
+        network = cast(built, options.dtype)
+        with contextlib.closing(kind(options.config, source, total_steps=options.steps, network=network)) as run:
+            steps = (scores for epoch in itertools.count() for _, scores in run.train_epoch(epoch))
+            taken = track(itertools.islice(steps, options.steps), name, options.steps)
+            return Trajectory(np.array([float(scores.error) for scores in taken]), to_torch(run.network))

@@ -41,24 +41,6 @@ def error_of(p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return -torch.mean(y * torch.log(p + TINY) + (1 - y) * torch.log(1 - p + TINY))
 
 
-class OurMasks:
-    """Gives the twin's dropouts the masks that ours draw in the same step.
-
-    A mask follows from the seed and from how often the layer has been called, so a copy of our network draws, call by
-    call, what the one in training does.
-    """
-
-    def __init__(self, network: nnx.Module) -> None:
-        modules = nnx.iter_modules(nnx.clone(network))
-        self._layers = {".".join(map(str, path)): module for path, module in modules if isinstance(module, Dropout)}
-        self.places: np.ndarray | None = None  # (b,), of the images in their batch
-
-    def draw(self, path: str, rate: float, shape: tuple[int, ...]) -> np.ndarray:
-        """The mask for the next call of one of the twin's dropouts."""
-        layer: Any = self._layers[path]
-        return np.asarray(layer.keep_mask(layer.rngs(), layer.rate, shape))[self.places]
-
-
 class Twin(Run):
     """A run whose steps PyTorch takes, from the same weights, on the same batches, at the same learning rates.
 
@@ -68,7 +50,6 @@ class Twin(Run):
     their batch and on that of a convolution's own sums: PyTorch has other kernels for each memory format.
     """
 
-    masks = OurMasks
     error_of = staticmethod(error_of)
 
     def __init__(self, config: PatchConfig, source: Source, *, order: int | None = None, **options: Any) -> None:
@@ -80,9 +61,10 @@ class Twin(Run):
         self.module = twin_of(super().network, config, *source.shape)
         self.module.to(self.device, memory_format=self.memory_format)
         self.dtype = self.module.final.weight.dtype
-        self.shared = self.masks(super().network)
+        modules = nnx.iter_modules(super().network)
+        self.dropouts = {".".join(map(str, path)): module for path, module in modules if isinstance(module, Dropout)}
         if order is not None:
-            share_dropout(self.module, self.shared, None)
+            share_dropout(self.module, self, None)
         self.optimizer = torch.optim.Adam(self.module.parameters())
 
     @property
@@ -98,15 +80,24 @@ class Twin(Run):
         steps = np.arange(first, self.steps, dtype=np.int32) + epoch * self.steps
         rates = np.asarray(jax.vmap(self.rate)(steps), np.float64)  # each alone rounds otherwise
         for step, rate, fed in zip(steps.tolist(), rates.tolist(), self.feed.train(epoch, first), strict=True):
-            self.shared.places = self.places(step)
-            loss, scores = self.score(fed, TRAIN, epoch, self.shared.places)
+            self.places = self.order_of(step)
+            loss, scores = self.score(fed, TRAIN, epoch, self.places)
             self.take_step(loss, rate)
             yield fed, scores
 
-    def places(self, step: int) -> np.ndarray:
-        """The order of the images in the batch of a step, (b,)."""
+    def order_of(self, step: int) -> np.ndarray:
+        """The places of the images in the batch of a step, (b,)."""
         places = np.arange(self.config.batch_size)
         return np.random.default_rng([self.config.seed, self.order, step]).permutation(places) if self.order else places
+
+    def draw(self, path: str, rate: float, shape: tuple[int, ...]) -> np.ndarray:
+        """The mask that our network draws in this step, for a call of one of the twin's dropouts.
+
+        It follows from the seed and from how often the layer has been called, so a copy of ours draws the same.
+        """
+        layer: Any = self.dropouts[path]
+        mask: np.ndarray = np.asarray(layer.keep_mask(layer.rngs(), layer.rate, shape))[self.places]
+        return mask
 
     def take_step(self, loss: torch.Tensor, rate: float) -> None:
         """Takes an optimizer step down the gradient of a loss."""

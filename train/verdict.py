@@ -30,7 +30,6 @@ class Trajectory(NamedTuple):
 
     losses: np.ndarray  # (steps,), of each batch before its step
     state_dict: Mapping[str, np.ndarray]  # the network at the end, under PyTorch's names
-    seconds: float = 0.0  # of a step, the median
 
     def buffers(self, reference: "Trajectory") -> np.ndarray:
         """The relative error of the running statistics, (buffers,)."""
@@ -55,7 +54,6 @@ def judge(dtype: str, ours: Trajectory, reference: Trajectory, *others: Trajecto
         "holds": losses["agree"] and buffers["agree"],
         "losses": {"ours": ours.losses, "pytorch": reference.losses, **losses},
         "buffers": buffers,
-        "seconds": {"ours": ours.seconds, "pytorch": reference.seconds},
     }
 
 
@@ -76,8 +74,7 @@ def findings(found: dict[str, Any]) -> list[str]:
         agree = "agree" if found[name]["agree"] else "do not agree"
         apart = f"they differ by {difference[worst]:.2g}{at.format(worst + 1)}"
         lines.append(f"{name} {agree}: {apart}, allowed are {allowed[worst]:.2g}")
-    ours, theirs = (1e3 * found["seconds"][side] for side in ("ours", "pytorch"))
-    return [*lines, f"median time of a step: ours {ours:,.1f} ms, PyTorch {theirs:,.1f} ms"]
+    return lines
 
 
 def save_picture(path: Path, title: str, found: dict[str, Any]) -> None:

@@ -10,11 +10,11 @@ import torch
 
 from flax_attn import to_torch
 from flax_attn.testing import relative_error, tolerance
-from train.compare import Options, first_network, settings, train
+from train.compare import Options, train
 from train.data import Source
 from train.loop import Run
-from train.tasks.patch import mean_error
-from train.twin import OurMasks, Twin, error_of
+from train.tasks.patch import build_network, mean_error
+from train.twin import Twin, error_of
 from train.verdict import judge
 
 from .conftest import small_images
@@ -31,13 +31,11 @@ def source():
 
 @pytest.fixture(scope="module")
 def ours(source):
-    with settings("float64"):
-        return train("", Run, OPTIONS, source)
+    return train("", Run, OPTIONS, source)
 
 
 def trained(source, kind=Twin, order=0, options=OPTIONS):
-    with settings(options.dtype):
-        return train("", partial(kind, order=order), options, source)
+    return train("", partial(kind, order=order), options, source)
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +61,13 @@ def test_losses_parameters_and_buffers_agree_in_float64(ours, reference):
 def test_two_hundred_steps_agree_in_float64():
     options = Options(network="cbam", batch_size=5, steps=200, dtype="float64")
     source = Source("small", small_images(23, 16, 20))
-    with settings("float64"):
-        ours = train("", Run, options, source)
+    ours = train("", Run, options, source)
     assert len(np.unique(ours.losses)) == 200
     assert agree(ours, trained(source, options=options))
 
 
 def test_every_parameter_has_been_trained(source, ours):
-    with settings("float64"):
-        before = to_torch(first_network(OPTIONS, source))
+    before = to_torch(build_network(OPTIONS.config, *source.shape))
     moved = [not np.array_equal(before[name], array) for name, array in ours.state_dict.items() if "num_" not in name]
     assert all(moved)
 
@@ -87,7 +83,7 @@ def test_each_order_and_step_places_the_images_in_its_own_way(source):
     places = {}
     for order in range(3):
         with contextlib.closing(Twin(IN_FLOAT32.config, source, order=order)) as twin:
-            places |= {(order, step): twin.places(step).tolist() for step in range(4)}
+            places |= {(order, step): twin.order_of(step).tolist() for step in range(4)}
     assert places[0, 0] == places[0, 3] == list(range(7))
     assert all(sorted(each) == list(range(7)) for each in places.values())
     assert len(set(map(tuple, places.values()))) == 9
@@ -101,12 +97,12 @@ def test_the_losses_are_one_formula():
     assert abs(ours - theirs) < tolerance("output", "float64") * theirs
 
 
-class OtherMasks(OurMasks):
+class OtherMasks(Twin):
     def draw(self, path, rate, shape):
         return super().draw(path, rate, shape)[::-1].copy()
 
 
-class NoDropout(OurMasks):
+class NoDropout(Twin):
     def draw(self, path, rate, shape):
         return np.ones(shape, bool)
 
@@ -136,7 +132,7 @@ class WeightDecay(OtherAdam):
 
 @pytest.mark.parametrize("kind", [OtherMasks, NoDropout])
 def test_other_masks_show(source, ours, kind):
-    assert not agree(ours, trained(source, type("", (Twin,), {"masks": kind})))
+    assert not agree(ours, trained(source, kind))
 
 
 class OtherEps(Twin):
@@ -177,8 +173,7 @@ class OtherBetas(OtherAdam):
 
 @pytest.fixture(scope="module")
 def in_float32(source):
-    with settings("float32"):
-        return train("", Run, IN_FLOAT32, source)
+    return train("", Run, IN_FLOAT32, source)
 
 
 @pytest.mark.parametrize(
