@@ -1,6 +1,7 @@
 """The PyTorch twin of a network in training: the batches, patches and learning rates of a run of ours, in PyTorch."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,7 +23,8 @@ from .data import Source
 from .data.feed import Fed
 from .loop import Run
 from .step import Scores
-from .tasks.patch import TEST, TINY, TRAIN, PatchTask, draw_fed
+from .tasks import TEST, TRAIN, Task, split_key
+from .tasks.patch import TINY
 
 
 def twin_of(network: PatchNetwork, config: PatchConfig, height: int, width: int) -> torch.nn.Module:
@@ -39,6 +41,12 @@ def twin_of(network: PatchNetwork, config: PatchConfig, height: int, width: int)
 def error_of(p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """The tutorial's loss, as it writes it."""
     return -torch.mean(y * torch.log(p + TINY) + (1 - y) * torch.log(1 - p + TINY))
+
+
+@partial(jax.jit, static_argnames=("split", "task"))
+def draw(fed: Fed, epoch: int, key: jax.Array, *, split: int, task: Task) -> tuple[jax.Array, jax.Array]:
+    """The batch that our steps draw."""
+    return task.draw(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, split, epoch))
 
 
 class Twin(Run):
@@ -115,8 +123,7 @@ class Twin(Run):
 
     def score(self, fed: Fed, split: int, epoch: int, places: np.ndarray) -> tuple[torch.Tensor, Scores]:
         """The loss of the images of a batch in these places."""
-        assert isinstance(self.task, PatchTask)
-        x, y = draw_fed(fed.inputs, fed.places, fed.indices, epoch, self.key, split=split, rule=self.task.patches)
+        x, y = draw(fed, epoch, self.key, split=split, task=self.task)
         images = torch.tensor(np.asarray(x)[places], dtype=self.dtype).permute(0, 3, 1, 2)
         labels = torch.tensor(np.asarray(y)[places], dtype=self.dtype).to(self.device)
         p, _ = self.module(images.contiguous(memory_format=self.memory_format).to(self.device))

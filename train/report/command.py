@@ -1,6 +1,5 @@
 """The command: trains the runs that are missing, one after the other, and writes the tables after each."""
 
-import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +12,14 @@ from ..config import read_options
 from ..data.feed import check_batch_size
 from ..look import SCORES
 from ..loop import Run
-from ..runs import CONFIG
+from ..runs import CONFIG, differences
 from ..show import say
 from ..signals import Stop, status
+from ..text import data_title
 from ..training import main as train
 from ..training import open_data
 from .page import NUMBERS, write_report
-from .runs import PROGRAM, Options, Planned, Report, begin, outcome_of, plan, read_report
+from .runs import PROGRAM, SAME, Options, Planned, Report, outcome_of, plan, read_report
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,7 +49,6 @@ def main(argv: Sequence[str]) -> int:
                 print("stopped; the same command continues", file=sys.stderr)
                 return status(stop.signal or 0)
             jax.clear_caches()  # the next network shares no program with this one
-            gc.collect()
     for path in write_report(report, out) if report.outcomes else []:
         say(Console(), f"written: {path}")
     if failed:
@@ -58,14 +57,23 @@ def main(argv: Sequence[str]) -> int:
 
 
 def prepare(options: Options, file: Path) -> tuple[Report, list[Planned]]:
-    """The report with the results in ``file``, if there is one, and the runs that it lacks."""
+    """A report with the results in ``file``, if there are some, and the runs that it lacks.
+
+    Raises ``ValueError`` for results of other options or images.
+    """
     runs = plan(options)
     source = open_data(runs[0].config)
-    report = begin(options, source, file)
-    kept = {outcome.key for outcome in report.outcomes}
     for each in runs:
         check_batch_size(each.config.batch_size, source.train)
-    return report, [each for each in runs if each.key not in kept]
+    same = {name: getattr(options, name) for name in SAME}
+    report = Report({"data": data_title(options.data), **same}, source.identity, [])
+    if file.is_file():
+        kept = read_report(file)
+        if differing := differences(kept.options | kept.images, report.options | report.images):
+            raise ValueError(f"--out must have no results of other options or images, got {file}: {differing}")
+        report.outcomes.extend(kept.outcomes)
+    keys = {outcome.key for outcome in report.outcomes}
+    return report, [each for each in runs if each.key not in keys]
 
 
 def train_one(run: Planned, kind: type[Run]) -> int:

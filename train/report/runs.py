@@ -16,11 +16,9 @@ from flax_attn.registry import BLOCKS
 from torch_ref.report.run import hardware
 
 from ..config import PRESETS, PatchConfig, check, flag
-from ..data import Source
 from ..look import SCORES
-from ..runs import DATA, RunFolder, differences, read_json
+from ..runs import DATA, RunFolder, read_json
 from ..tasks.patch import build_network
-from ..text import data_title
 
 PROGRAM = "python -m train report"
 Protocol = Literal["per_image", "article"]
@@ -98,13 +96,9 @@ class Planned(NamedTuple):
     """A run of a report."""
 
     key: Key
+    path: Path  # of its run folder
     config: PatchConfig
     words: list[str]  # the arguments of ``python -m train`` for it
-
-    @property
-    def path(self) -> Path:
-        """Its run folder."""
-        return Path(str(self.config.run_dir))
 
 
 def plan(options: Options) -> list[Planned]:
@@ -128,16 +122,15 @@ def plan(options: Options) -> list[Planned]:
 
 
 def _planned(options: Options, key: Key) -> Planned:
+    path, preset = Path(options.runs, key.name), "article" if key.protocol == "article" else "quick"
     changes: dict[str, Any] = {**ROWS[key.row], "data": options.data, "seed": key.seed, "keep": 1}
-    changes |= {"run_dir": str(Path(options.runs, key.name)), "epochs": options.epochs}
-    preset = "article"
+    changes |= {"run_dir": str(path), "epochs": options.epochs}
     if key.protocol == "per_image":
-        preset = "quick"
         changes |= {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
     config = dataclasses.replace(cast(PatchConfig, PRESETS["patch"][preset]), **changes)
     check(config)
     given = [word for name, value in changes.items() for word in (flag(name), str(value))]
-    return Planned(key, config, ["--preset", preset, *given])
+    return Planned(key, path, config, ["--preset", preset, *given])
 
 
 @dataclass(frozen=True)
@@ -181,18 +174,6 @@ def read_report(file: Path) -> Report:
     names = [field.name for field in dataclasses.fields(Outcome)]
     outcomes = [Outcome(**{name: each[name] for name in names}) for each in values["outcomes"]]
     return Report(values["options"], values["images"], outcomes)
-
-
-def begin(options: Options, source: Source, file: Path) -> Report:
-    """A report with the results in ``file``, if there is one, which must be of the same options and images."""
-    same = {name: getattr(options, name) for name in SAME}
-    report = Report({"data": data_title(options.data), **same}, source.identity, [])
-    if file.is_file():
-        kept = read_report(file)
-        if differing := differences(kept.options | kept.images, report.options | report.images):
-            raise ValueError(f"--out must have no results of other options or images, got {file}: {differing}")
-        report.outcomes.extend(kept.outcomes)
-    return report
 
 
 def outcome_of(run: Planned) -> Outcome:
