@@ -1,24 +1,35 @@
-"""Two trainings of one network: what they share, and that what they would not share shows."""
+"""Two trainings of one network: what they share, that what they would not share shows, and the twin's run folder."""
 
 import contextlib
+import dataclasses
+import shutil
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from flax_attn import to_torch
 from flax_attn.testing import relative_error, tolerance
+from torch_ref.networks import patch as pt
 from train.compare import Options, train
+from train.config import PatchConfig
 from train.data import Source
-from train.loop import Run
+from train.loop import NonFiniteError, Run, StoppedError, Tally
+from train.runs import RunFolder
+from train.signals import Stop
 from train.tasks.patch import build_network, mean_error
+from train.training import Arguments, main, prepare
+from train.training import train as fit_and_finish
 from train.twin import Twin, error_of
 from train.verdict import judge
 
 from .conftest import small_images
 
+SAME_ERROR = tolerance("training error", "float32")
 STEPS = 6  # of 3 in an epoch
 OPTIONS = Options(network="multi_head", position="learned", batch_size=7, steps=STEPS, dtype="float64")
 IN_FLOAT32 = Options(network="cbam", batch_size=7, steps=12, dtype="float32")
@@ -184,3 +195,116 @@ def test_in_float32_the_same_agrees_and_what_exceeds_the_band_shows(in_float32, 
     """The fault is on PyTorch's side, so its runs in other orders have it too."""
     theirs = [trained(source, kind, order, IN_FLOAT32) for order in range(5)]
     assert judge("float32", in_float32, *theirs)["holds"] == agrees
+
+
+class StopAfter(Stop):
+    """Asks a run to leave after it has looked so many times."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.looks = looks
+
+    def __bool__(self):
+        self.looks -= 1
+        return self.looks < 0
+
+
+@pytest.fixture(scope="module")
+def photos(source, tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "small.npz"
+    np.savez(path, images=source.records)
+    return path
+
+
+def train_run(config, archive, looks=10**9):
+    """Trains a twin, until it has looked so often whether to leave, and returns its folder."""
+    begun = config.run_dir if (Path(config.run_dir) / "config.json").exists() else None
+    arguments = Arguments(dataclasses.replace(config, data=f"npz:{archive}"), begun)
+    with contextlib.ExitStack() as stack:
+        fit_and_finish(*prepare(arguments, stack, Twin), StopAfter(looks))
+    return RunFolder(Path(config.run_dir))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("twin") / "run"
+    return PatchConfig(network="cnn", batch_size=6, epochs=2, learning_rate=1e-3, seed=5, run_dir=str(folder))
+
+
+@pytest.fixture(scope="module")
+def finished(config, photos):
+    return train_run(config, photos)
+
+
+def test_the_folder_holds_what_ours_does(finished):
+    names = {path.name for path in finished.path.iterdir()}
+    assert names == {
+        ".lock",
+        "attention.png",
+        "config.json",
+        "curves.png",
+        "data.json",
+        "localisation.json",
+        "machine.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "steps.jsonl",
+    }
+    assert len(finished.history()) == 2
+    assert len(finished.step_errors()) == 2 * (23 // 6)
+
+
+def test_it_is_the_training_of_ours(finished, config, source):
+    run, steps, tests = Run(dataclasses.replace(config, run_dir=None), source), [], []
+    for epoch in range(config.epochs):
+        steps += [float(scores.error) for _, scores in run.train_epoch(epoch)]
+        tests.append(Tally())
+        for fed, scores in run.test():
+            tests[-1].add(float(scores.error), float(scores.accuracy), int(fed.real.sum()))
+    np.testing.assert_allclose(finished.step_errors(), steps, rtol=SAME_ERROR)
+    for theirs, ours in zip(finished.history(), tests, strict=True):
+        np.testing.assert_allclose(theirs.test_error, ours.error, rtol=SAME_ERROR)
+        assert theirs.test_accuracy == ours.accuracy
+
+
+def test_the_weights_are_those_of_a_network(finished):
+    written = load_file(finished.path / "model.safetensors")
+    pt.Net().load_state_dict(written)
+    assert all(torch.isfinite(tensor).all() for tensor in written.values())
+
+
+def test_a_stopped_run_starts_over_with_its_masks(config, photos, tmp_path):
+    config = dataclasses.replace(config, network="multi_head", position="learned")
+    whole, parts = (dataclasses.replace(config, run_dir=str(tmp_path / name)) for name in ("whole", "parts"))
+    expected = train_run(whole, photos)
+    with pytest.raises(StoppedError):
+        train_run(parts, photos, looks=4)  # in the second epoch
+    folder = RunFolder(tmp_path / "parts")
+    assert (len(folder.history()), len(folder.step_errors())) == (1, 4)
+    torch.manual_seed(99)
+    again = train_run(parts, photos)
+    assert again.step_errors() == expected.step_errors()
+    errors = [[metrics.test_error for metrics in run.history()] for run in (again, expected)]
+    assert errors[0] == errors[1]
+
+
+def test_two_processes_do_not_train_in_one_folder(config, finished, photos, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.path, folder)
+    with contextlib.closing(RunFolder(folder)) as other:
+        other.hold()
+        with pytest.raises(ValueError, match="in which no other process trains"):
+            train_run(dataclasses.replace(config, run_dir=str(folder)), photos)
+
+
+def test_a_non_finite_loss_stops_it(config, photos, tmp_path):
+    config = dataclasses.replace(config, learning_rate=1e30, run_dir=str(tmp_path / "run"))
+    with pytest.raises(NonFiniteError, match=r"non-finite loss \(.*\) in epoch 1, step \d, at learning rate"):
+        train_run(config, photos)
+
+
+def test_the_command_for_ours_is_not_offered_to_continue_a_twin(photos, tmp_path, capsys, monkeypatch):
+    words = ["--network", "cnn", "--data", f"npz:{photos}", "--batch-size", "6", "--run-dir", str(tmp_path / "run")]
+    monkeypatch.setattr("train.training.Stop", lambda: StopAfter(1))
+    main(words, Twin)
+    assert capsys.readouterr().err == "stopped after step 2; there is no checkpoint yet\n"
