@@ -19,7 +19,7 @@ from .devices import Layout
 from .runs import EpochMetrics, RunFolder
 from .show import Bar, epoch_line
 from .signals import Stop
-from .step import Scores, adam, create_state, eval_step, learning_rate, train_step
+from .step import Scores, adam, create_state, eval_step, learning_rate, network_of, train_step
 from .tasks import task_of
 
 if TYPE_CHECKING:
@@ -81,6 +81,14 @@ class Run:
         self.close = self.feed.close  # ends whatever reads ahead
         self.key = self.layout.copy(jax.random.key(config.seed))  # of what tasks draw at random
 
+    @property
+    def network(self) -> Any:
+        """A copy of the network as it is now."""
+        return network_of(self.state)
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        checkpoints.save(self.state, self.place)
+
     def train_epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Fed, Scores]]:
         """Takes the training steps of an epoch, counted from 0, beginning with step ``first`` of it."""
         for fed in self.feed.train(epoch, first):
@@ -111,7 +119,7 @@ def fit(
             raise NonFiniteError(f"non-finite state after step {run.place.step}, {run.at_rate(run.place.step - 1)}")
         folder.sync()  # a checkpoint relies on the logs' lines
         try:
-            checkpoints.save(run.state, run.place)
+            run.save(checkpoints)
         except SaveError as error:
             bar.note(f"a checkpoint could not be written ({error}); {checkpoints.last_good()}")
         if stop:

@@ -25,27 +25,27 @@ from .plots import save_curves
 from .runs import CONFIG, RunFolder, check_run_dir, differences, read_config
 from .show import Bar, say
 from .signals import Stop, status
-from .step import network_of
 from .tasks import task_of
 from .text import EXHAUSTED, first_line, printable
 
 PROGRAM = "python -m train"
 
 
-def main(words: Sequence[str]) -> int:
-    """Trains, and returns the exit status.
+def main(words: Sequence[str], kind: type[Run] = Run) -> int:
+    """Trains a run of this kind, and returns the exit status.
 
     0; 1 for a non-finite loss, a record that cannot be read, a full disk or memory; 2 for bad input; 128 and the
     signal's number where the run was stopped.
     """
     with contextlib.ExitStack() as stack:
-        run, folder, checkpoints, notes = prepare(parse(words), stack)
+        run, folder, checkpoints, notes = prepare(parse(words), stack, kind)
         stop = stack.enter_context(Stop())
         try:
             train(run, folder, checkpoints, notes, stop)
         except StoppedError:
-            to_continue = f"to continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}"
-            lines = f"stopped after step {run.place.step}; {checkpoints.last_good()}\n{to_continue}"
+            lines = f"stopped after step {run.place.step}; {checkpoints.last_good()}"
+            if kind is Run:
+                lines += f"\nto continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}"
             return fail(status(stop.signal or 0), lines)
         except (NonFiniteError, DataError, OSError, *EXHAUSTED) as error:
             return fail(1, f"error: {first_line(error)}; {checkpoints.last_good()}")
@@ -97,7 +97,9 @@ def parse(argv: Sequence[str]) -> Arguments:
     return arguments
 
 
-def prepare(arguments: Arguments, stack: contextlib.ExitStack) -> tuple[Run, RunFolder, Checkpoints, Sequence[str]]:
+def prepare(
+    arguments: Arguments, stack: contextlib.ExitStack, kind: type[Run] = Run
+) -> tuple[Run, RunFolder, Checkpoints, Sequence[str]]:
     """Validates everything before it creates the run folder, or with ``--resume`` opens it; ``stack`` closes it all.
 
     Returns the run at its beginning, or where it resumes, and notes for the user.
@@ -108,13 +110,13 @@ def prepare(arguments: Arguments, stack: contextlib.ExitStack) -> tuple[Run, Run
         raise ValueError("--tensorboard needs tensorboardX, got none; install it with: pip install -e '.[tensorboard]'")
     if arguments.resume is None:
         check_run_dir(config)
-        run = stack.enter_context(contextlib.closing(Run(config, task_of(config).open(config.data))))
+        run = stack.enter_context(contextlib.closing(kind(config, task_of(config).open(config.data))))
         folder = stack.enter_context(contextlib.closing(RunFolder.create(config, run.source)))
         return run, folder, Checkpoints(folder.path / "checkpoints", config.keep), run.source.notes
     folder = stack.enter_context(contextlib.closing(RunFolder(Path(arguments.resume))))
     folder.hold()
     elsewhere = folder.check_machine(config)
-    run = stack.enter_context(contextlib.closing(Run(config, task_of(config).open(config.data))))
+    run = stack.enter_context(contextlib.closing(kind(config, task_of(config).open(config.data))))
     folder.check_data(run.source)
     checkpoints = Checkpoints(folder.path / "checkpoints", config.keep)
     step, where = checkpoints.newest(), "there is no checkpoint yet: starting over"
@@ -148,8 +150,8 @@ def train(run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence
             fit(run, folder, checkpoints, bar, stop, events)
         if stop:  # a finished run, whose folder is being filled
             raise StoppedError
-        flax_attn.to_torch(network_of(run.state), path / "model.safetensors")
+        flax_attn.to_torch(run.network, path / "model.safetensors")
         save_curves(path / "curves.png", config, folder.history(), folder.step_errors())
-        scores = finish(path, config, run.task, network_of(run.state), source)
+        scores = finish(path, config, run.task, run.network, source)
     for line in (*scores, f"run folder: {printable(path)}"):
         say(console, line)

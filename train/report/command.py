@@ -1,57 +1,25 @@
 """The command: trains the runs that are missing, one after the other, and writes the tables after each."""
 
-import gc
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 from rich.console import Console
 from rich.rule import Rule
 
-from torch_ref.report.run import cpu_name, hardware
-
 from ..config import read_options
-from ..data import Source
-from ..data.feed import DataError, check_batch_size
+from ..data.feed import check_batch_size
 from ..look import SCORES
-from ..loop import NonFiniteError, StoppedError
-from ..runs import CONFIG, RunFolder
-from ..show import epoch_line, say
+from ..loop import Run
+from ..runs import CONFIG, differences
+from ..show import say
 from ..signals import Stop, status
 from ..tasks import task_of
-from ..text import first_line
+from ..text import data_title
 from ..training import main as train
-from ..training import parse
-from .outcomes import Report, begin, outcome_of, read_report
 from .page import NUMBERS, write_report
-from .plan import PROGRAM, Options, Planned, Side, plan
-
-
-def to_resume(run: Planned) -> list[str]:
-    """The arguments that continue a run, none where it has not begun."""
-    return ["--resume", str(run.path)] if (run.path / CONFIG).is_file() else []
-
-
-def train_ours(run: Planned) -> int:
-    """Trains one of our runs with ``python -m train``, and returns the exit status."""
-    return train([*to_resume(run), *run.words])
-
-
-def train_twin(run: Planned, source: Source, stop: Stop) -> int:
-    """Trains a PyTorch twin, and returns the exit status."""
-    from .. import twin  # PyTorch
-
-    try:
-        for metrics in twin.train(run.config, source, stop):
-            say(Console(), f"PyTorch, {epoch_line(metrics, run.config.epochs, source.unit)}")
-    except StoppedError:
-        return status(stop.signal or 0)
-    except (NonFiniteError, DataError, OSError, ValueError, RuntimeError, MemoryError) as error:
-        print(f"error: {first_line(error)}", file=sys.stderr)
-        return 1
-    return 0
+from .runs import PROGRAM, SAME, Options, Planned, Report, outcome_of, plan, read_report
 
 
 def main(argv: Sequence[str]) -> int:
@@ -60,62 +28,55 @@ def main(argv: Sequence[str]) -> int:
     Returns the exit status: 1 where a run failed, 128 and the signal's number where it was stopped.
     """
     options = read_options(Options, PROGRAM, argv)
-    console, out = Console(), Path(options.out)
-    if options.train:
-        runs = plan(options)
-        source = task_of(runs[0].config).open(runs[0].config.data)
-        report = begin(options, runs, source, out / NUMBERS)
-        kept = {outcome.key for outcome in report.outcomes}
-        missing = [each for each in runs if each.key not in kept]
-        prepare(missing, source)
-        if code := work(missing, source, report, out, console):
-            print("stopped; the same command continues", file=sys.stderr)
-            return code
-    else:
-        report = read_report(out / NUMBERS)
-    for path in write_report(report, out) if report.outcomes else []:
-        say(console, f"written: {path}")
-    if report.failed:
-        print(f"error: these runs failed: {', '.join(report.failed)}", file=sys.stderr)
-    return int(bool(report.failed))
-
-
-def prepare(missing: Sequence[Planned], source: Source) -> None:
-    """Validates everything before the first run."""
+    out = Path(options.out)
+    report, missing = prepare(options, out / NUMBERS) if options.train else (read_report(out / NUMBERS), [])
+    kinds: dict[str, type[Run]] = {"ours": Run}
     if any(each.key.side == "pytorch" for each in missing):
-        from .. import twin  # noqa: F401  # PyTorch
-    for each in missing:
-        check_batch_size(each.config.batch_size, source.train)
-        if resumed := to_resume(each):
-            parse([*resumed, *each.words])
-            RunFolder(each.path).check_data(source)
+        from ..twin import Twin  # PyTorch
 
-
-def work(missing: Sequence[Planned], source: Source, report: Report, out: Path, console: Console) -> int:
-    """Trains the runs, adding each to the report; returns the exit status of the signal that stopped it, or 0."""
+        kinds["pytorch"] = Twin
+    failed = []
     with Stop() as stop:  # also catches a signal that came too late for a run
         for number, each in enumerate(missing, start=1):
-            say(console, Rule(f"{number} of {len(missing)}: {each.key.name}"))
-            code = 0
-            if not (each.path / SCORES).is_file():  # else only its results are missing
-                code = train_ours(each) if each.key.side == "ours" else train_twin(each, source, stop)
-            if code == 0:
-                report.outcomes.append(outcome_of(each, where(each.key.side)))
+            say(Console(), Rule(f"{number} of {len(missing)}: {each.key.name}"))
+            # Of a run with scores nothing is missing but its place in the results.
+            if (each.path / SCORES).is_file() or train_one(each, kinds[each.key.side]) == 0:
+                report.outcomes.append(outcome_of(each))
                 write_report(report, out)
-            if stop.signal is not None:
-                return status(stop.signal)
-            if code:
-                report.failed.append(each.key.name)
+            else:
+                failed.append(each.key.name)
+            if stop:
+                print("stopped; the same command continues", file=sys.stderr)
+                return status(stop.signal or 0)
             jax.clear_caches()  # the next network shares no program with this one
-            gc.collect()
-    return 0
+    for path in write_report(report, out) if report.outcomes else []:
+        say(Console(), f"written: {path}")
+    if failed:
+        print(f"error: these runs failed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
 
 
-def where(side: Side) -> str:
-    """The device and the versions of one side."""
-    if side == "ours":
-        return f"{hardware()}; {', '.join(f'{name} {version(name)}' for name in ('jax', 'flax', 'optax'))}"
-    import torch
+def prepare(options: Options, file: Path) -> tuple[Report, list[Planned]]:
+    """A report with the results in ``file``, if there are some, and the runs that it lacks.
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
-    return f"{device}; torch {version('torch')}"
+    Raises ``ValueError`` for results of other options or images.
+    """
+    runs = plan(options)
+    source = task_of(runs[0].config).open(runs[0].config.data)
+    for each in runs:
+        check_batch_size(each.config.batch_size, source.train)
+    same = {name: getattr(options, name) for name in SAME}
+    report = Report({"data": data_title(options.data), **same}, source.identity, [])
+    if file.is_file():
+        kept = read_report(file)
+        if differing := differences(kept.options | kept.images, report.options | report.images):
+            raise ValueError(f"--out must have no results of other options or images, got {file}: {differing}")
+        report.outcomes.extend(kept.outcomes)
+    keys = {outcome.key for outcome in report.outcomes}
+    return report, [each for each in runs if each.key not in keys]
+
+
+def train_one(run: Planned, kind: type[Run]) -> int:
+    """Begins or resumes a run, as ``python -m train`` does, and returns the exit status."""
+    resume = ["--resume", str(run.path)] if (run.path / CONFIG).is_file() else []
+    return train([*resume, *run.words], kind)

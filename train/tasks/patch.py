@@ -6,7 +6,6 @@ that are stored as uint8.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -120,14 +119,6 @@ def draw_batch(images: Array, indices: Array, key: Array, rule: str) -> tuple[Ar
     else:
         patches = per_image_patches(key, indices, height, width)
     return paint(images, patches), patches.label.astype(jnp.float32)
-
-
-@partial(jax.jit, static_argnames=("split", "rule"))
-def draw_fed(
-    images: Array, places: Array, indices: Array, epoch: Array | int, key: Array, *, split: int, rule: str
-) -> tuple[Array, Array]:
-    """`draw_batch` for other trainers on the batches of a run; arguments as `train.step.train_step`'s."""
-    return draw_batch(images[places], indices, split_key(key, split, epoch), rule)
 
 
 def mean_error(p: Array, y: Array, where: Array | None = None) -> Array:

@@ -1,22 +1,16 @@
-"""Images for whole trainings, and made-up outcomes for tables."""
+"""Images, and made-up outcomes for tables."""
 
 import numpy as np
 import pytest
 
 from train.data import Source
-from train.report.outcomes import Outcome, Report
-from train.signals import Stop
+from train.report.runs import Outcome, Report
 
 from ..conftest import small_images
 
 
 def coloured_noise(seed):
     return small_images(39, height=20, width=24, seed=seed)
-
-
-@pytest.fixture(scope="session")
-def small_source():
-    return Source("small", coloured_noise(0))
 
 
 @pytest.fixture(scope="session")
@@ -44,24 +38,11 @@ def outcome(row, error, *, protocol="per_image", side="ours", seed=0, pointing=0
         test_accuracy=accuracy,
         images_per_second=123.4,
         maps={"class_activation": scores, **{name: {**scores, "pointing": value} for name, value in maps.items()}},
-        seconds=61.0,
         where="a processor; jax 1.2.3",
     )
 
 
-class StopAfter(Stop):
-    """Asks a run to leave after so many training steps."""
-
-    def __init__(self, steps=10**9):
-        super().__init__()
-        self.steps = steps
-
-    def __bool__(self):
-        self.steps -= 1
-        return self.steps < 0
-
-
-def report(*outcomes, planned=None, failed=()):
+def report(*outcomes):
     options = {"data": "npz:photos.npz", "epochs": 2, "batch_size": 10, "learning_rate": 1e-3, "seeds": [0, 1]}
     images = {"images": 50, "train": [0, 40], "test": [40, 50], "image_size": [32, 36]}
-    return Report(options, images, len(outcomes) if planned is None else planned, list(failed), list(outcomes))
+    return Report(options, images, list(outcomes))
