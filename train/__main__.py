@@ -5,7 +5,6 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 
-from .data.feed import DataError
 from .devices import use_all_cores
 from .signals import INTERRUPTED
 from .text import EXHAUSTED, first_line
@@ -27,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         needs = f"{name} needs PyTorch: pip install -e '.[torch]'"
         status, line = 2, f"error: {needs if name in COMMANDS else error}"
-    except (OSError, DataError, *EXHAUSTED) as error:
+    except (OSError, *EXHAUSTED) as error:
         status, line = 1, f"error: {first_line(error)}"
     except KeyboardInterrupt:
         status, line = INTERRUPTED, "stopped before the end"

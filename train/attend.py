@@ -48,17 +48,17 @@ def attend(run: str, images: Sequence[str], out: str | None = None, corner: Sequ
         raise ValueError(
             f"--out must be a file in an existing folder, ending in one of {' '.join(FORMATS)}, got {path}"
         )
-    trained = load_run(run)
-    names, photos = read_photos(images, trained.height, trained.width)
+    config, network, size = load_run(run)
+    names, photos = read_photos(images, *size)
     x = np.asarray(painted(photos, _patches(corner, photos)))
     predictions: list[tuple[str, str]] = []
     written = []
     for start in range(0, len(x), PAGE):
-        looked = look(trained.network, x[start : start + PAGE])
+        looked = look(network, x[start : start + PAGE])
         here = [(name, f"{p:.4f}") for name, p in zip(names[start : start + PAGE], looked.p, strict=True)]
         captions = [Caption(f"{Path(name).name[-LONGEST:]}\np = {p}") for name, p in here]
         page = path if len(x) <= PAGE else path.with_stem(f"{path.stem}-{start // PAGE + 1}")
-        title = f"{trained.config.network} of {run}"
+        title = f"{config.network} of {run}"
         save(draw_images(title, x[start : start + PAGE], captions, looked), page)
         predictions += here
         written.append(page)

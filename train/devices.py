@@ -2,14 +2,12 @@
 
 import contextlib
 import os
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 SMALLEST_SHARE = 4  # images: with fewer, devices spend more time waiting for one another than computing
-
-Tree = TypeVar("Tree")
 
 
 def usable_cores() -> int:
@@ -38,9 +36,8 @@ class Layout:
         """Puts an equal part of each array (b, ...) of a pytree on each device."""
         return jax.device_put(tree, self._parts)
 
-    def copy(self, tree: Tree) -> Tree:
-        copied: Tree = jax.device_put(tree, self._copies)
-        return copied
+    def copy(self, tree: Any) -> Any:
+        return jax.device_put(tree, self._copies)
 
 
 def share_out(batch_size: int, available: int) -> int:

@@ -17,7 +17,7 @@ from .data import Source
 from .data.feed import Fed, check_batch_size, open_feed
 from .devices import Layout
 from .runs import EpochMetrics, RunFolder
-from .show import Bar, epoch_line
+from .show import Bar, epoch_line, say
 from .signals import Stop
 from .step import Scores, adam, create_state, eval_step, learning_rate, network_of, train_step
 from .tasks import task_of
@@ -121,7 +121,7 @@ def fit(
         try:
             run.save(checkpoints)
         except SaveError as error:
-            bar.note(f"a checkpoint could not be written ({error}); {checkpoints.last_good()}")
+            say(bar.console, f"a checkpoint could not be written ({error}); {checkpoints.last_good()}")
         if stop:
             raise StoppedError
 
@@ -158,6 +158,6 @@ def fit(
         metrics = EpochMetrics(epoch + 1, *train.means, *test.means, train.timed / max(train.seconds, 1e-9))
         for log in logs:
             log.add_epoch(metrics)
-        bar.note(epoch_line(metrics, config.epochs, run.source.unit))
+        say(bar.console, epoch_line(metrics, config.epochs, run.source.unit))
         run.place = Place(end, epoch + 1)
         save()

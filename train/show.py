@@ -25,9 +25,6 @@ class Bar(Progress):
         """Counts what was done, and shows what is being done and how it goes."""
         self.update(self.task_ids[0], advance=done, description=description, scores=scores)
 
-    def note(self, line: str) -> None:
-        say(self.console, line)
-
 
 def say(console: Console, what: RenderableType) -> None:
     """Prints a line as it is, or a table; a terminal that is gone or a full disk must not end a run."""

@@ -18,7 +18,6 @@ import flax_attn
 
 from .checkpoints import Checkpoints
 from .config import PRESETS, Config, check, read_options, told_default
-from .data.feed import DataError
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, fit
 from .plots import save_curves
@@ -47,7 +46,7 @@ def main(words: Sequence[str], kind: type[Run] = Run) -> int:
             if kind is Run:
                 lines += f"\nto continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}"
             return fail(status(stop.signal or 0), lines)
-        except (NonFiniteError, DataError, OSError, *EXHAUSTED) as error:
+        except (NonFiniteError, OSError, *EXHAUSTED) as error:
             return fail(1, f"error: {first_line(error)}; {checkpoints.last_good()}")
     return 0
 

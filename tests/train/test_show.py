@@ -26,7 +26,7 @@ def test_a_bar_is_drawn_on_a_terminal_alone(console):
     for where, drawn in ((terminal(), True), (console, False)):
         with Bar(7, where, done=2) as bar:
             bar.count("epoch 1/2", scores="train error 0.5")
-            bar.note("[/b] a note")
+            say(bar.console, "[/b] a note")
             bar.count("epoch 2/2", done=4)
         shown = where.file.getvalue()
         assert "[/b] a note\n" in shown

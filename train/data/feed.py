@@ -15,8 +15,6 @@ import numpy as np
 from ..config import Config
 from ..devices import Layout, usable_cores
 from . import Source
-from .source import DataError as DataError
-from .source import as_data_errors
 
 STEPS = 2**40  # endless, for grain, which wants an end
 RESIDENT_BYTES = 2**30  # of all copies together: those of 5,000 images of 96x96 on 7 devices
@@ -143,8 +141,7 @@ def decode(records: Any, indices: Callable[[int], np.ndarray], steps: range) -> 
     data = grain.MapDataset.range(steps.start, steps.stop).map(read)
     batches = iter(data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)))
     try:
-        with as_data_errors():
-            yield from batches
+        yield from batches
     finally:
         batches.close()
 

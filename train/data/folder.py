@@ -8,7 +8,7 @@ memory; a large one keeps the paths and decodes on demand.
 
 import os
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -24,11 +24,11 @@ KEPT_BYTES = 2**29  # of images that stay in memory, 19,418 of them
 NAMED = 20  # files that a note names; it counts the others
 
 
+@dataclass
 class Photos:
     """Images decoded from their files on demand."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = list(paths)
+    paths: list[Path]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -38,7 +38,7 @@ class Photos:
             return read_picture(self.paths[index])
         except ValueError as error:
             path = printable(self.paths[index])
-            raise ValueError(f"{path} could be read at first, but no longer: {error}") from error
+            raise OSError(f"{path} could be read at first, but no longer: {error}") from error
 
 
 def read_folder(path: str) -> Source:

@@ -3,33 +3,17 @@
 A small source stays on the devices whole. A larger one is streamed (train/data/feed.py), and decoded when needed.
 """
 
-import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ..text import first_line
-
 PATCH = 16  # pixels along each side of a patch, the smallest image
 FEWEST = 5  # images, so that the last fifth is not empty
 SAMPLED = 16  # images of a large source that are hashed; adding or removing a file changes most of them
-
-
-class DataError(ValueError):
-    """A record that cannot be read any more."""
-
-
-@contextlib.contextmanager
-def as_data_errors() -> Iterator[None]:
-    """Turns errors from reading records into a `DataError` of one line."""
-    try:
-        yield
-    except (ValueError, RuntimeError, OSError) as error:
-        raise DataError(first_line(error)) from error
 
 
 class Source:
@@ -100,9 +84,9 @@ class Source:
         return f"{self.unit} of {self.shape[0]}x{self.shape[1]}"
 
     def read(self, indices: np.ndarray | slice) -> np.ndarray:
-        """The records with these indices, (b, ...); raises `DataError` where one cannot be read any more."""
+        """The records with these indices, (b, ...); raises ``OSError`` where one cannot be read any more."""
         if isinstance(self.records, np.ndarray):
             return np.asarray(self.records[indices])
         wanted = np.arange(len(self.records))[indices].tolist()
-        with as_data_errors(), ThreadPoolExecutor() as threads:  # decoders release the GIL
+        with ThreadPoolExecutor() as threads:  # decoders release the GIL
             return np.stack(list(threads.map(self.records.__getitem__, wanted)))

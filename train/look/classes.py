@@ -24,7 +24,6 @@ from .observe import Named, Split, over_batches, recorded_of
 CONFUSION, NORMALISATION = "confusion.json", "normalisation.json"
 MATRIX = "confusion.png"
 MOST_LINES = 12  # sensors in a legend
-MOST_NUMBERS = 20  # classes whose confusions are written into their cells
 
 Arrays = dict[str, np.ndarray]  # of all test records, by path
 
@@ -89,10 +88,6 @@ def draw_confusion(title: str, table: np.ndarray, names: Sequence[str]) -> Figur
     ax = figure.axes[0]
     if len(names) <= MOST_NAMES:
         ax.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
-    if len(names) <= MOST_NUMBERS:
-        for (row, column), count in np.ndenumerate(table):
-            colour = "black" if shares[row, column] > 0.6 else "white"
-            ax.text(column, row, str(count), color=colour, ha="center", va="center", fontsize=7)
     return figure
 
 
@@ -124,7 +119,7 @@ def draw_windows(title: str, source: Labelled, recorded: Arrays, predicted: np.n
         captions.append(Caption(f"class {source.names[label]}{wrong}", bool(wrong)))
     windows = source.records[source.test.start + chosen]
     _, series, sensors = windows.shape
-    shown = [Column("", windows, "lines", axes=("time step", "signal"), width=1.5)]
+    shown = [Column("", windows, "lines", axes=("time step", "signal"))]
     paths = sorted(recorded, key=lambda path: [int(part) for part in path.split(".") if part.isdecimal()])
     extent = (0, series, sensors - 0.5, -0.5)
     for stage, path in enumerate(paths, 1):

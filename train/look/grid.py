@@ -30,7 +30,6 @@ class Column:
         axes: the names of the two axes, which have no ticks without.
         under: images (rows, h, w, 3) that the maps are laid over.
         names: of a map's rows.
-        width: relative to other columns.
     """
 
     title: str
@@ -41,7 +40,6 @@ class Column:
     axes: tuple[str, str] | None = None
     under: np.ndarray | None = None
     names: Sequence[str] = ()
-    width: float = 1.0
 
 
 class Caption(NamedTuple):
@@ -61,9 +59,8 @@ def in_turn(labels: np.ndarray) -> np.ndarray:
 
 def draw(title: str, captions: Sequence[Caption], columns: Sequence[Column], size: tuple[float, float]) -> Figure:
     """Draws the columns side by side, with panels of a ``size`` in inches; a caption stands above its row."""
-    rows, widths = len(captions), [column.width for column in columns]
-    figure = new_figure(title, size[0] * sum(widths), size[1] * rows + 0.8)
-    grid = figure.subplots(rows, len(columns), squeeze=False, width_ratios=widths)
+    figure = new_figure(title, size[0] * len(columns), size[1] * len(captions) + 0.8)
+    grid = figure.subplots(len(captions), len(columns), squeeze=False)
     for axes, column in zip(grid.T, columns, strict=True):
         for row, ax in enumerate(axes):
             _draw_panel(figure, ax, column, row)

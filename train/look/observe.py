@@ -32,15 +32,9 @@ class Observed(NamedTuple):
     recorded: Named  # by path, see `flax_attn.attention_maps`
 
 
-def observe(network: PatchNetwork, x: jax.Array) -> Observed:
-    """Applies ``network`` in eval mode to images (b, h, w, 3); the network itself is left unchanged."""
-    seen: Observed = observe_split(nnx.split(network), x)
-    return seen
-
-
 @jax.jit
-def observe_split(model: Split, x: jax.Array) -> Observed:
-    """`observe` for a network from `nnx.split`."""
+def observe(model: Split, x: jax.Array) -> Observed:
+    """Applies a network, taken apart by `nnx.split`, in eval mode to images (b, h, w, 3)."""
     network: Any = nnx.merge(*model, copy=True)
     network.eval()
     p, attended = (array.astype(jnp.float32) for array in network(x))
@@ -66,17 +60,11 @@ def over_batches(network: nnx.Module, records: range, batch_size: int, call: Cal
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
-class TrainedRun(NamedTuple):
-    """A finished run of the patch task: its network is in eval mode, height and width are the images'."""
+def load_run(folder: str | Path) -> tuple[PatchConfig, PatchNetwork, tuple[int, int]]:
+    """Loads the options of a run of the patch task, the network in eval mode, and the images' height and width.
 
-    config: PatchConfig
-    network: PatchNetwork
-    height: int
-    width: int
-
-
-def load_run(folder: str | Path) -> TrainedRun:
-    """Loads a run; raises ValueError or FileNotFoundError where there is none, or none that has finished."""
+    Raises ``ValueError`` or ``FileNotFoundError`` where there is none, or none that has finished.
+    """
     folder = Path(folder)
     if folder.is_file():
         raise ValueError(f"RUN must be the folder of a run, got the file {folder}")
@@ -93,4 +81,4 @@ def load_run(folder: str | Path) -> TrainedRun:
     except (ValueError, OSError) as error:
         raise ValueError(f"{weights} must hold the weights of the network in config.json: {error}") from None
     network.eval()
-    return TrainedRun(config, network, height, width)
+    return config, network, (height, width)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -36,7 +37,7 @@ def look(network: PatchNetwork, x: np.ndarray) -> Looked:
     """Applies a network to images (b, h, w, 3), one at a time: what blocks record of large ones takes much memory."""
     parts: list[dict[str, np.ndarray]] = []
     for image in x[:, None]:
-        seen = observe(network, jnp.asarray(image))
+        seen = observe(nnx.split(network), jnp.asarray(image))
         places = query_cells(image, np.asarray(seen.activation))
         always = {"p": seen.p, "places": places, "attended": seen.attended, "activation": seen.activation}
         recorded = recorded_maps(seen.recorded, seen.attended.shape, places, network.token_order)

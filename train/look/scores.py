@@ -15,7 +15,7 @@ from ..data import Source
 from ..devices import Layout
 from ..tasks.patch import TEST, WHITE, Patches, article_patches, paint, painted, per_image_patches, split_key
 from .maps import detector_maps
-from .observe import Named, Split, observe_split, over_batches
+from .observe import Named, Split, observe, over_batches
 
 CELL = 4  # pixels along a side of a map's cell: the attended map lies behind two poolings
 CENTRES = np.s_[:, CELL // 2 :: CELL, CELL // 2 :: CELL]  # of cells, in pixels (n, h, w)
@@ -51,7 +51,7 @@ def localise(network: PatchNetwork, source: Source, patches: Patches) -> dict[st
 
 @partial(jax.jit, static_argnames="token_order")
 def _maps(model: Split, images: jax.Array, patches: Patches, token_order: str) -> Named:
-    seen = observe_split(model, paint(images, patches))
+    seen = observe(model, paint(images, patches))
     maps = {ACTIVATION: seen.activation, MEAN: seen.attended.mean(-1)}
     return maps | detector_maps(seen.recorded, seen.attended.shape, token_order)
 

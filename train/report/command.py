@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.rule import Rule
 
 from ..config import read_options
-from ..data.feed import check_batch_size
 from ..look import SCORES
 from ..loop import Run
 from ..runs import CONFIG, differences
@@ -63,8 +62,6 @@ def prepare(options: Options, file: Path) -> tuple[Report, list[Planned]]:
     """
     runs = plan(options)
     source = task_of(runs[0].config).open(runs[0].config.data)
-    for each in runs:
-        check_batch_size(each.config.batch_size, source.train)
     same = {name: getattr(options, name) for name in SAME}
     report = Report({"data": data_title(options.data), **same}, source.identity, [])
     if file.is_file():

@@ -14,7 +14,6 @@ from train.__main__ import main
 from train.config import Config
 from train.data import Source, feed
 from train.data.feed import (
-    DataError,
     Feed,
     check_batch_size,
     eval_batches,
@@ -42,7 +41,7 @@ class Decoded:
 
     def __getitem__(self, index):
         if index == self.damaged and self.damage.exists():
-            raise ValueError("photo.jpg could be read at first, but no longer: it was cut off\nand more")
+            raise OSError("photo.jpg could be read at first, but no longer: it was cut off")
         return IMAGES[index]
 
 
@@ -127,7 +126,7 @@ def test_a_hundred_thousand_images_stream_in_two_gibibytes():
 @pytest.mark.parametrize(("damaged", "split"), [(30, "train"), (50, "test")])
 def test_an_image_that_can_no_longer_be_read_stops_the_stream_and_is_named(damaged, split):
     feed = feed_of(Decoded(damaged))
-    with pytest.raises(DataError, match=r"^photo.jpg could be read at first, but no longer: it was cut off$"):
+    with pytest.raises(OSError, match=r"^photo.jpg could be read at first, but no longer: it was cut off$"):
         list(feed.train(0, 0) if split == "train" else feed.test())
     feed.close()
 
@@ -163,7 +162,7 @@ class Broken:
         if index == self.index:
             self.times -= 1
             if self.times < 0:
-                raise ValueError("photo.jpg could be read at first, but no longer")
+                raise OSError("photo.jpg could be read at first, but no longer")
         return self.images[index]
 
 

@@ -274,7 +274,7 @@ def test_a_large_folder_keeps_paths_and_decodes_when_asked(photos, monkeypatch):
     assert np.array_equal(np.stack(list(map(large.records.__getitem__, range(5)))), small.records)
     assert large.notes == small.notes
     shutil.rmtree(photos)
-    with pytest.raises(ValueError, match=r"photo1.png could be read at first, but no longer: no such file$"):
+    with pytest.raises(OSError, match=r"photo1.png could be read at first, but no longer: no such file$"):
         large.records[0]
 
 

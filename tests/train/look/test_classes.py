@@ -117,16 +117,8 @@ def test_the_class_that_is_known_least_is_told_with_its_share(tmp_path):
     assert found["accuracy_of_class"] == [0.5, 1.0, 1.0]
 
 
-def test_the_confusion_is_drawn_with_its_counts_coloured_by_their_share():
+def test_the_confusion_is_drawn_by_shares():
     (ax, _) = draw_confusion("title", np.array([[3, 1, 0], [0, 0, 0], [2, 0, 2]]), NAMES).axes
     assert ax.images[0].get_array().tolist() == [[0.75, 0.25, 0], [0, 0, 0], [0.5, 0, 0.5]]
-    counts = {text.get_position(): text.get_text() for text in ax.texts}
-    assert (counts[0, 0], counts[1, 0]) == ("3", "1")
-    assert (len(counts), counts[2, 2], counts[0, 2]) == (9, "2", "2")
     for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
         assert [label.get_text() for label in labels] == list(NAMES)
-
-
-def test_many_classes_are_drawn_without_numbers():
-    (ax, _) = draw_confusion("title", np.eye(41, dtype=int), [str(number) for number in range(41)]).axes
-    assert not ax.texts

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from flax_attn.testing import relative_error, tolerance
 from train.config import PatchConfig
@@ -66,7 +67,7 @@ def test_every_network_shows_its_class_activation_on_the_image_and_the_channels_
 
 def test_tokens_show_a_row_a_column_and_what_is_received():
     weights = RNG.uniform(size=(B, 3, H * W, H * W)).astype(np.float32)
-    found = by_title(shown(attn1__weights=weights)[5:])
+    found = by_title(shown(attn1__weights=weights)[4:])
     assert len(found) == 3
     mean = weights.mean(1) * H * W
     looks, looked_at = (
@@ -83,19 +84,19 @@ def test_tokens_show_a_row_a_column_and_what_is_received():
 def test_gates_show_their_values():
     channel = RNG.uniform(size=(B, 1, 1, C)).astype(np.float32)
     spatial = RNG.uniform(size=(B, H, W, 1)).astype(np.float32)
-    bars, gate = shown(a__gate=channel, b__gate=spatial)[5:]
+    bars, gate = shown(a__gate=channel, b__gate=spatial)[4:]
     assert [bars.title, gate.title] == ["a.gate\ngate of 11 channels", "b.gate\nspatial gate"]
     assert (bars.kind, bars.axes, gate.kind) == ("bars", ("channel", "gate"), "map")
     assert np.array_equal(bars.values, channel[:, 0, 0])
     assert np.array_equal(gate.values, spatial[..., 0])
-    (alone,) = shown(gate=np.concatenate([spatial, 1 - spatial], -1).repeat(6, -1)[..., :C])[5:]
+    (alone,) = shown(gate=np.concatenate([spatial, 1 - spatial], -1).repeat(6, -1)[..., :C])[4:]
     assert alone.title == "spatial gate\nmean over channels"
 
 
 def test_images_are_looked_at_one_by_one_and_shown_together(images):
     network, x = build_network(PatchConfig(network="multi_head"), 20, 28), (images(5) / 128 - 1).astype(np.float32)
     x[1, 3:19, 2:18] = 1
-    seen, looked = observe(network, jnp.asarray(x)), look(network, x)
+    seen, looked = observe(nnx.split(network), jnp.asarray(x)), look(network, x)
     assert relative_error(looked.p, np.asarray(seen.p)) <= CLOSE
     assert relative_error(looked.columns[1].values, np.asarray(seen.activation)) <= CLOSE
     contribution = np.abs(np.asarray(seen.attended) * np.asarray(network.final.kernel)[:, 0]).mean((0, 1, 2))

@@ -22,7 +22,7 @@ def change(folder, name="config.json", **values):
 def test_a_network_comes_back_as_it_was_trained(make_run, tmp_path):
     options = {"network": "multi_head", "token_order": "article", "position": "learned", "seed": 11}
     expected = make_run(tmp_path, **options)
-    config, network, height, width = load_run(tmp_path)
+    config, network, (height, width) = load_run(tmp_path)
     assert (height, width, config.seed, network.token_order) == (20, 28, 11, "article")
     assert network.conv.bn1a.use_running_average
     weights, wanted = (jax.tree.leaves(nnx.state(each, (nnx.Param, nnx.BatchStat))) for each in (network, expected))
@@ -65,7 +65,7 @@ def test_a_configuration_that_is_none(run, values, message):
 
 def test_options_that_a_run_does_not_know_yet_have_their_defaults_and_those_that_are_gone_say_nothing(run):
     change(run, keep=GONE, workers=2)
-    assert load_run(run).config.keep == PatchConfig().keep
+    assert load_run(run)[0].keep == PatchConfig().keep
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\x00"])

@@ -7,6 +7,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from flax_attn.testing import relative_error, tolerance
 from train.config import PatchConfig
@@ -28,7 +29,7 @@ def test_batches_leave_no_image_out_and_count_none_twice(images, monkeypatch):
     )
     monkeypatch.setattr("train.look.scores.AT_ONCE", 3)
     scores = localise(network, source_of(seven), patches)
-    seen = observe(network, painted(seven, patches))
+    seen = observe(nnx.split(network), painted(seven, patches))
     for name, maps in (("attended_mean", seen.attended.mean(-1)), ("class_activation", seen.activation)):
         expected = combine(score(np.asarray(maps), patches), patches.label)
         assert (expected.patched, expected.images) == (5, 7)

@@ -32,12 +32,12 @@ def article_pixels(token, h, w, c):
 def test_the_mean_of_the_class_activation_is_the_logit(name, images):
     network = build_network(PatchConfig(network=name), HEIGHT, WIDTH)
     x = jnp.asarray((images(2) / 128 - 1).astype(np.float32))
-    seen = observe(network, x)
+    seen = observe(nnx.split(network), x)
     assert seen.activation.shape == (2, 5, 7)
     assert np.ptp(seen.activation) > 0
     assert relative_error(np.asarray(seen.p), expit(np.asarray(seen.activation).mean((1, 2)))) <= CLOSE
     # In eval mode one image is nothing to another, though the network itself is still in training and stays so.
-    other = observe(network, x.at[1].set(0))
+    other = observe(nnx.split(network), x.at[1].set(0))
     assert other.p[0] == seen.p[0]
     assert other.p[1] != seen.p[1]
     assert not network.conv.bn1a.use_running_average

@@ -184,14 +184,14 @@ def begun(finished, tmp_path):
     return tmp_path
 
 
-def test_a_run_with_other_images_fails(begun, capsys, other_source):
+def test_a_run_with_other_images_is_bad_input(begun, capsys, other_source):
     np.savez(begun / "small.npz", images=other_source.records)
-    assert report(begun / "small.npz", begun, "--rows", "cnn", "--twins") == 1
+    assert report(begun / "small.npz", begun, "--rows", "cnn", "--twins") == 2
     assert "is not what the run in" in capsys.readouterr().err
 
 
-def test_a_run_with_another_configuration_fails(begun, small_archive, capsys):
-    assert report(small_archive, begun, "--epochs", "2", "--rows", "cnn", "--twins") == 1
+def test_a_run_with_another_configuration_is_bad_input(begun, small_archive, capsys):
+    assert report(small_archive, begun, "--epochs", "2", "--rows", "cnn", "--twins") == 2
     assert "holds a run with another configuration: epochs 1 then, 2 now" in capsys.readouterr().err
 
 
