@@ -35,6 +35,11 @@ OPTIONS = Options(network="multi_head", position="learned", batch_size=7, steps=
 IN_FLOAT32 = Options(network="cbam", batch_size=7, steps=12, dtype="float32")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Two hundred steps take longer without XLA's optimiser than it does."""
+
+
 @pytest.fixture(scope="module")
 def source():
     return Source("small", small_images(29, 20, 24))
