@@ -2,8 +2,9 @@
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +45,8 @@ def measure_rates() -> Rates:
         if on_gpu:
             torch.cuda.synchronize()
 
-    products = take_turns({"p": lambda: finished(a @ a), "j": lambda: product(ours_a, ours_a).block_until_ready()}, 10)
-    copies = take_turns({"p": lambda: finished(y.copy_(x)), "j": lambda: copied(ours_x).block_until_ready()}, 10)
+    products = take_turns({"p": lambda: finished(a @ a), "j": lambda: product(ours_a, ours_a).block_until_ready()}, 5)
+    copies = take_turns({"p": lambda: finished(y.copy_(x)), "j": lambda: copied(ours_x).block_until_ready()}, 5)
     fastest = [min(times.median for times in taken.values()) for taken in (products, copies)]
     return Rates(2 * side**3 / fastest[0], 2 * 4 * len(x) / fastest[1])
 
@@ -65,19 +66,15 @@ def measure(
     columns = {} if OURS in notes else {f"ours, {n} device{'s' * (n > 1)}": each.works for n, each in ours.items()}
     first: dict[str, dict[str, float]] = {work: {} for work in subject.works}
     for form in forms:
-        works = Theirs(subject, last, form).works
-        if form == COMPILED:
-            try:
-                for work in subject.works:
-                    begun = time.perf_counter()
-                    works[work]()
-                    first[work][form] = time.perf_counter() - begun
-                if STEP in works:  # which calls what the passes have compiled
-                    first[STEP][form] += first[BACKWARD][form]
-            except RuntimeError as error:  # no compiler, or something that it cannot compile
-                notes[form] = str(error).strip().splitlines()[0]
-                continue
-        columns[form] = works
+        try:
+            columns[form] = works = Theirs(subject, last, form).works
+            if form == COMPILED:
+                first_calls(works, first)
+        except RuntimeError as error:  # no compiler, or something that it cannot compile
+            if form != COMPILED:
+                raise
+            columns.pop(form, None)
+            notes[form] = str(error).strip().splitlines()[0]
     taken = {}
     for work in subject.works:
         taken[work] = take_turns({name: works[work] for name, works in columns.items()}, repeats, MOST)
@@ -95,6 +92,16 @@ def measure(
         )
         for work in subject.works
     ]
+
+
+def first_calls(works: dict[str, Callable[[], Any]], first: dict[str, dict[str, float]]) -> None:
+    """Makes torch.compile compile, and stores the seconds of each work's first call."""
+    for work, call in works.items():
+        begun = time.perf_counter()
+        call()
+        first[work][COMPILED] = time.perf_counter() - begun
+    if STEP in works:  # which calls what the passes have compiled
+        first[STEP][COMPILED] += first[BACKWARD][COMPILED]
 
 
 def measure_memory(subject: Subject, sides: Sequence[str]) -> tuple[dict[str, float | None], dict[str, str]]:
