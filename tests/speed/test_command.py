@@ -63,7 +63,7 @@ def test_ratios_and_shares_are_of_our_fastest_layout_and_their_fastest_form():
     assert shown["images a second"] == "50.0 / 100"
     assert shown["% of the machine"] == "25.0 / 50.0"
     assert shown["memory, MiB (ours / as written / least)"] == "3.00 / 8.00 / 1.00"
-    assert shown["first call, s"] == "6.00 / 9.00"
+    assert shown["first call, s"] == "5.00 / 9.00"
 
 
 def test_growth_is_fitted_from_what_could_be_measured():
@@ -136,6 +136,15 @@ def test_bad_options(options, message, capsys):
         status = error.code
     assert status == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_both_frameworks_must_use_the_same_kind_of_device(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert command.main(["speed", "eca"]) == 2
+    assert (
+        "JAX and PyTorch must use the same kind of device, got cpu and gpu; JAX_PLATFORMS=cpu"
+        in capsys.readouterr().err
+    )
 
 
 def test_without_pytorch_one_line_names_the_extra(tmp_path):

@@ -26,6 +26,10 @@ def measure_all(options: argparse.Namespace) -> SpeedRun:
     names = find_subjects(options.names)
     use_all_cores()
     there = jax.local_device_count()
+    kinds = jax.default_backend(), "gpu" if torch.cuda.is_available() else "cpu"
+    if len(set(kinds)) > 1:
+        hint = "JAX_PLATFORMS=cpu and CUDA_VISIBLE_DEVICES= make both use the CPU"
+        raise ValueError(f"JAX and PyTorch must use the same kind of device, got {' and '.join(kinds)}; {hint}")
     devices = options.devices or sorted({1, there})
     if max(devices) > there:
         raise ValueError(f"--devices must be at most {there}, the number of devices that JAX finds, got {max(devices)}")

@@ -1,6 +1,7 @@
 """Our side: compiled calls of a block or network, and the training step of ``python -m train``."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -72,19 +73,19 @@ class Ours:
         params, rest = self._layout.copy(jax.device_put(variables, may_alias=False))
         x = self._layout.cut(self.x)
 
-        @jax.jit
-        def forward(params: Any, rest: Any, x: jax.Array) -> Any:
+        def output(params: Any, rest: Any, x: jax.Array) -> Any:
             return call(nnx.merge(tested, params, rest, copy=True), x)
 
         @jax.jit
         def both(params: Any, rest: Any, x: jax.Array, change: jax.Array) -> Any:
-            def output(params: Any, x: jax.Array = x) -> Any:
+            def trained_output(params: Any, x: jax.Array = x) -> Any:
                 return call(nnx.merge(trained, params, rest, copy=True), x)
 
-            out, back = jax.vjp(output, *((params, x) if is_block else (params,)))
+            out, back = jax.vjp(trained_output, *((params, x) if is_block else (params,)))
             return out, back(change)
 
-        out = jax.eval_shape(forward, params, rest, x)
+        forward = jax.jit(partial(output))  # a function of its own, or its first call would find what is traced here
+        out = jax.eval_shape(output, params, rest, x)
         change = self._layout.cut(np.ones(out.shape, out.dtype))
         calls: dict[str, Callable[[], Any]] = {
             FORWARD: lambda: jax.block_until_ready(forward(params, rest, x)),

@@ -28,7 +28,9 @@ def more_table(figures: Sequence[Figure]) -> Table:
     """Images a second, share of the machine's rates, MiB of memory, and seconds of the first call; ours / PyTorch's."""
     lines = []
     for figure in figures:
-        first = [seconds for column, seconds in figure.first.items() if column != COMPILED][-1:]
+        first = [seconds for column, seconds in figure.first.items() if column != COMPILED][
+            :1
+        ]  # further layouts find it traced
         least = [bytes_ for side, bytes_ in figure.memory.items() if side != OURS and bytes_ is not None]
         pairs = [
             (figure.batch / figure.ours, figure.batch / figure.best),
