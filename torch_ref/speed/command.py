@@ -22,7 +22,7 @@ TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def measure_all(options: argparse.Namespace) -> SpeedRun:
-    """Measures what the options name, prints it and writes the files."""
+    """Measures what the options name, writes the files and prints it."""
     names = find_subjects(options.names)
     use_all_cores()
     there = jax.local_device_count()
@@ -48,11 +48,11 @@ def measure_all(options: argparse.Namespace) -> SpeedRun:
                 figures = measure_growth(name, axis, run.rates, max(devices), options.repeats)
                 run.growth.setdefault(axis, []).extend(figures)
                 bar.advance(task)
-    print_run(run)
     if options.json:
         options.json.write_text(to_json(run), encoding="utf-8")
     if options.plot:
         save_plot(run, options.plot)
+    print_run(run)
     return run
 
 

@@ -28,9 +28,7 @@ def more_table(figures: Sequence[Figure]) -> Table:
     """Images a second, share of the machine's rates, MiB of memory, and seconds of the first call; ours / PyTorch's."""
     lines = []
     for figure in figures:
-        first = [seconds for column, seconds in figure.first.items() if column != COMPILED][
-            :1
-        ]  # further layouts find it traced
+        compiled = [seconds for column, seconds in figure.first.items() if column != COMPILED]
         least = [bytes_ for side, bytes_ in figure.memory.items() if side != OURS and bytes_ is not None]
         pairs = [
             (figure.batch / figure.ours, figure.batch / figure.best),
@@ -40,7 +38,7 @@ def more_table(figures: Sequence[Figure]) -> Table:
                 mebibytes(figure.memory.get(WRITTEN)),
                 mebibytes(min(least, default=None)),
             ),
-            (*first, figure.first.get(COMPILED, math.nan)),
+            ([*compiled, math.nan][0], figure.first.get(COMPILED, math.nan)),  # further layouts find it traced
         ]
         lines.append([*_what(figure), *(" / ".join(map(number, pair)) for pair in pairs), figure.mark])
     head = ["images a second", "% of the machine", "memory, MiB (ours / as written / least)", "first call, s", "load"]
