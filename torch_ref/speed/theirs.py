@@ -138,7 +138,8 @@ def replace_attention(module: torch.nn.Module, attend: Attend) -> None:
 def fused(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """PyTorch's own kernel, which keeps no weights; it wants an axis of heads, and features side by side."""
     if query.dim() == 3:
-        return fused(*(z.contiguous().unsqueeze(1) for z in (query, key, value)), scale).squeeze(1)
+        query, key, value = (z.contiguous().unsqueeze(1) for z in (query, key, value))
+        return fused(query, key, value, scale).squeeze(1)
     return F.scaled_dot_product_attention(query, key, value, scale=scale)
 
 
