@@ -16,7 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m torch_ref", description="The PyTorch reference of flax_attn.")
     commands = parser.add_subparsers(dest="command", required=True)
     add_parity(commands)
-    what = "regenerate the tables in README.md, docs/blocks.md and docs/parity.md"
+    add_speed(commands)
+    what = "regenerate the tables in README.md, docs/blocks.md, docs/parity.md and docs/speed.md"
     commands.add_parser("docs", help=what, description=what.capitalize()).set_defaults(run=docs)
     options = parser.parse_args(arguments)
     try:
@@ -51,6 +52,48 @@ def add_parity(commands: Any) -> None:
     parser.add_argument(
         "--docs", action="store_true", help="update the figures of these cases in docs/parity and all generated tables"
     )
+
+
+def add_speed(commands: Any) -> None:
+    """Declares the options of ``speed``."""
+    parser = commands.add_parser(
+        "speed",
+        help="time flax_attn and the PyTorch reference in turn",
+        description="Times blocks and networks of flax_attn and their PyTorch twins in turn, in several forms of the "
+        "twin, with memory and compilation. Leave the machine alone meanwhile: figures of a busy one are marked.",
+    )
+    parser.set_defaults(run=speed)
+    names = "block/NAME, network/NAME, NAME for both, or a pattern such as 'network/*' (default: all)"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=names)
+    parser.add_argument("--batch", type=at_least(1), nargs="+", default=[10], help="maps or images in a call")
+    size = "of the map; patch networks take images four times as high and wide, and have 32 channels"
+    parser.add_argument("--size", type=map_size, nargs="+", default=[(24, 24, 32)], metavar="HxWxC", help=size)
+    devices = "JAX devices that share a batch (default: 1, and all: on a CPU as many as cores)"
+    parser.add_argument("--devices", type=at_least(1), nargs="+", help=devices)
+    parser.add_argument("--repeats", type=at_least(1), default=20, help="rounds, of which the median counts")
+    growth = "also measure how the time and memory of blocks grow with tokens, batch and channels"
+    parser.add_argument("--growth", action="store_true", help=growth)
+    parser.add_argument("--json", type=output_path, metavar="PATH", help="write all figures as JSON")
+    parser.add_argument("--plot", type=output_path, metavar="PATH", help="draw the growth, or else the ratios")
+    docs = "update these figures in docs/speed and docs/speed.md; refused if the machine was busy"
+    parser.add_argument("--docs", action="store_true", help=docs)
+
+
+def speed(options: argparse.Namespace) -> int:
+    """Measures, prints and writes the report."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # on a GPU, which PyTorch needs too
+    check_pytorch()
+    missing = [name for name in ("matplotlib", "optax", "rich", "tyro") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"speed needs {', '.join(missing)}: pip install -e '.[train,torch]'")
+    from .speed.command import measure_all
+
+    run = measure_all(options)
+    if options.docs:
+        from .report.docs import write_speed
+
+        print("wrote", *write_speed(run))
+    return 0
 
 
 def parity(options: argparse.Namespace) -> int:
@@ -160,6 +203,15 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def map_size(text: str) -> tuple[int, int, int]:
+    """Reads the size of a map."""
+    parts = text.split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"must be height, width and channels such as 24x24x32, got {text!r}")
+    height, width, channels = map(int, parts)
+    return height, width, channels
 
 
 def output_path(text: str) -> Path:

@@ -23,10 +23,10 @@ def use_all_cores() -> None:
 
 
 class Layout:
-    """Places arrays on the ``devices`` of a run, whose number divides the batch size."""
+    """Places arrays on the ``devices`` of a run, whose number divides the batch size; ``most_devices`` limits them."""
 
-    def __init__(self, batch_size: int) -> None:
-        self.devices = share_out(batch_size, jax.local_device_count())
+    def __init__(self, batch_size: int, most_devices: int | None = None) -> None:
+        self.devices = share_out(batch_size, most_devices or jax.local_device_count())
         devices = jax.local_devices()[: self.devices]
         mesh = jax.make_mesh((self.devices,), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
         self._parts = NamedSharding(mesh, PartitionSpec("batch"))

@@ -20,13 +20,14 @@ from torch_ref.report.docs import (
 )
 from torch_ref.report.run import Options
 
-PAGES = ("README.md", "docs/blocks.md", "docs/parity.md")
+PAGES = ("README.md", "docs/blocks.md", "docs/parity.md", "docs/speed.md")
 
 
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the generated pages and the figures."""
-    shutil.copytree(ROOT / "docs" / "parity", tmp_path / "docs" / "parity")
+    for folder in ("docs/parity", "docs/speed"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     for page in PAGES:
         shutil.copy(ROOT / page, tmp_path / page)
     return tmp_path
@@ -81,7 +82,7 @@ def test_the_documents_follow_the_figures(copy):
     pool = next(case for case in kept.cases if case.name == "ChannelPool")
     rows = [replace(row, error=1.25e-13) if row.dtype == "float64" else row for row in pool.rows]
     written = write_docs(replace(kept, cases=[replace(pool, rows=rows)]), copy)
-    assert {path.name for path in written} == {f"{README_RUN}.json", "README.md", "blocks.md", "parity.md"}
+    assert {path.name for path in written} == {f"{README_RUN}.json", *(page.split("/")[-1] for page in PAGES)}
     new = texts(copy)
     assert new["docs/blocks.md"] == texts(ROOT)["docs/blocks.md"]
     assert "float64 is **1e-13**" in new["README.md"]

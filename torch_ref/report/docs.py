@@ -10,6 +10,8 @@ from flax_attn.registry import BLOCKS, Entry
 from flax_attn.testing.tolerances import QUANTITIES, STALE, TRAINED, UNITS
 
 from ..cases import CASES
+from ..speed import figures as speed
+from ..speed.shown import run_markdown
 from .run import CaseResult, Options, ParityRun, from_json, to_json
 from .tables import case_table, class_table, describe, in_markdown, markdown
 
@@ -59,6 +61,30 @@ def write_docs(run: ParityRun, root: Path = ROOT) -> list[Path]:
     return [path, *render_docs(root)]
 
 
+def write_speed(run: speed.SpeedRun, root: Path = ROOT) -> list[Path]:
+    """Stores a run's figures, beside the others of the same machine and versions, and regenerates the page.
+
+    Raises:
+        ValueError: the machine was busy.
+    """
+    if busy := [f"{figure.name}: {figure.mark}" for figure in run.all_figures if figure.mark]:
+        raise ValueError(f"--docs must have a machine without other work, got {'; '.join(dict.fromkeys(busy))}")
+    path = root / "docs" / "speed" / f"{run.platform}.json"
+    if path.is_file():
+        run = speed.update(speed.from_json(path.read_text(encoding="utf-8")), run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, speed.to_json(run))
+    return [path, render_speed(root)]
+
+
+def render_speed(root: Path = ROOT) -> Path:
+    """Regenerates the tables of docs/speed.md from the figures in docs/speed."""
+    page, paths = root / "docs" / "speed.md", sorted((root / "docs" / "speed").glob("*.json"))
+    runs = [speed.from_json(path.read_text(encoding="utf-8")) for path in paths]
+    write_between(page, "speed", "\n\n".join(f"## {run.platform}\n\n{run_markdown(run)}" for run in runs))
+    return page
+
+
 def update(kept: ParityRun, new: ParityRun) -> ParityRun:
     """``kept`` with the cases of ``new``, in the order of the table and without cases that no longer exist."""
     names = {case.name for case in new.cases}
@@ -83,7 +109,7 @@ def render_docs(root: Path = ROOT) -> list[Path]:
     write_between(readme, "parity", key_figures(kept_runs(root)[README_RUN]))
     write_between(blocks, "blocks", block_table(BLOCKS, "../flax_attn"))
     write_between(parity, "parity", parity_tables(kept_runs(root)))
-    return [readme, blocks, parity]
+    return [readme, blocks, parity, render_speed(root)]
 
 
 def kept_runs(root: Path = ROOT) -> dict[str, ParityRun]:
