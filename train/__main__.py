@@ -5,7 +5,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 
-from .devices import use_all_cores
+from .devices import keep_memory, use_all_cores
 from .signals import INTERRUPTED
 from .text import EXHAUSTED, first_line
 
@@ -15,6 +15,7 @@ COMMANDS = {"attend": "train.attend", "compare": "train.compare", "report": "tra
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 1 where it fails, 2 for bad input."""
+    keep_memory()
     use_all_cores()
     words = list(sys.argv[1:] if argv is None else argv)
     name = words.pop(0) if words and words[0] in COMMANDS else "training"

@@ -1,6 +1,7 @@
 """The devices of a run: batches are cut into equal parts, one for each."""
 
 import contextlib
+import ctypes
 import os
 from typing import Any
 
@@ -20,6 +21,19 @@ def use_all_cores() -> None:
     # No more than this process may use: with more devices than threads, XLA's would block one another for good.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", usable_cores())
+
+
+def keep_memory() -> None:
+    """Keeps the memory of arrays that are gone for new ones, where the C library is glibc; call it before JAX is used.
+
+    glibc returns large arrays to the system, and takes memory anew at each step: a microsecond for each 4 KiB.
+    """
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # as in malloc.h
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        options = ctypes.CDLL(None).mallopt
+        options(mmap_max, 0)  # large arrays on the heap,
+        options(trim_threshold, -1)  # which never shrinks,
+        options(arena_max, 1)  # and is one for all threads
 
 
 class Layout:

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 import jax
 from flax import nnx
 
+from .. import ops
 from .._check import check_positive
 from ..options import Options, check_options
 from .axes import IntOrAxes, kernel_axes, per_axis
@@ -18,7 +19,7 @@ class Conv(nnx.Conv):
 
     Differs from ``nnx.Conv``: kernel and bias are drawn from U(+-1/sqrt(fan_in)) with
     fan_in = in_features / groups * prod(kernel_size), and the bias is added in at least float32
-    (`flax_attn.layers.bias`).
+    (`flax_attn.layers.bias`). ``jax.jvp`` does not go through the forms for CPUs (`flax_attn.ops.conv`).
 
     Args:
         in_features: Number of input channels.
@@ -74,6 +75,7 @@ class Conv(nnx.Conv):
             use_bias=renamed(bias, use_bias),
             kernel_init=init,
             bias_init=init,
+            conv_general_dilated=ops.conv_general_dilated,
             promote_dtype=promote_all_but_bias,
             rngs=rngs,
             **options,

@@ -4,6 +4,7 @@ from .activations import leaky_relu as leaky_relu
 from .activations import relu as relu
 from .attention import additive_attention as additive_attention
 from .attention import dot_product_attention as dot_product_attention
+from .conv import conv_general_dilated as conv_general_dilated
 from .dropout import KeepMask as KeepMask
 from .dropout import dropout as dropout
 from .dropout import keep_mask as keep_mask

@@ -66,6 +66,7 @@ def leave_the_devices_alone():
     """Tests of other packages run in this process, too: a run within it takes the devices that it finds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.__main__.use_all_cores", lambda: None)
+        patch.setattr("train.__main__.keep_memory", lambda: None)
         yield
 
 

@@ -1,0 +1,161 @@
+"""Convolutions whose kernel's gradient, and whose output from few channels, are computed in a form that suits CPUs.
+
+On CPUs, XLA takes the gradient of a kernel as a convolution that contracts the images of a batch, which is slow while
+they are few, and vectorises a convolution over its input channels, which is slow while those are few. Elsewhere both
+are left to XLA, and so is everything that `_is_plain` names.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+AXES = ("NHWC", "HWIO", "NHWC")
+FEW_IMAGES = 32  # XLA contracts more of them well
+FEW_CHANNELS = 8
+DTYPES = ("float32", "float64")
+
+Padding = tuple[tuple[int, int], ...]
+
+
+def conv_general_dilated(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], **options: Any
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated` of channels-last arrays, with its arguments.
+
+    Forward-mode derivatives need JAX's own function: a custom backward pass has none.
+
+    Example:
+        >>> x, kernel = jnp.ones((2, 5, 7, 3)), jnp.ones((3, 3, 3, 11))
+        >>> conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1))).shape
+        (2, 5, 7, 11)
+    """
+    if _is_plain(x, kernel, strides, padding, **options):
+        return lax.conv_general_dilated(x, kernel, strides, padding, **{"dimension_numbers": AXES, **options})
+    return _conv(x, kernel, tuple(map(tuple, padding)), options.get("precision"))
+
+
+def _is_plain(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    *,
+    lhs_dilation: Sequence[int] = (1,),
+    rhs_dilation: Sequence[int] = (1,),
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: lax.PrecisionLike = None,
+    **others: Any,
+) -> bool:
+    """Whether a convolution is left to XLA."""
+    del dimension_numbers, precision
+    if x.ndim != 4 or any(other is not None for other in others.values()):
+        return True
+    if {*strides, *lhs_dilation, *rhs_dilation, feature_group_count} != {1}:
+        return True
+    if not (x.dtype == kernel.dtype and x.dtype.name in DTYPES and all(isinstance(size, int) for size in x.shape)):
+        return True
+    sizes, in_channels = kernel.shape[:2], kernel.shape[2]
+    if sizes == (1, 1) or not all(0 <= pad < size for pads, size in zip(padding, sizes, strict=True) for pad in pads):
+        return True
+    return x.shape[0] >= FEW_IMAGES and in_channels >= FEW_CHANNELS
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x: jax.Array, kernel: jax.Array, padding: Padding, precision: lax.PrecisionLike) -> jax.Array:
+    plain = partial(_plain, padding=padding, precision=precision)
+    in_channels, out_channels = kernel.shape[2:]
+    if 2 * in_channels > FEW_CHANNELS or out_channels < FEW_CHANNELS or _length(x, kernel, padding, 1) % 2:
+        return plain(x, kernel)
+    pairs = partial(_conv_of_pairs, padding=padding, precision=precision)
+    out: jax.Array = lax.platform_dependent(x, kernel, cpu=pairs, default=plain)
+    return out
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, padding: Padding, precision: lax.PrecisionLike
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _conv(x, kernel, padding, precision), (x, kernel)
+
+
+def _backward(
+    padding: Padding, precision: lax.PrecisionLike, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    plain = partial(_plain, padding=padding, precision=precision)
+
+    def plain_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        of_kernel: jax.Array = jax.vjp(partial(plain, x), kernel)[1](gradient)[0]
+        return of_kernel
+
+    over_rows = partial(_kernel_gradient, sizes=kernel.shape[:2], padding=padding, precision=precision)
+    of_kernel: jax.Array = lax.platform_dependent(x, gradient, cpu=over_rows, default=plain_gradient)
+    (of_x,) = jax.vjp(lambda x: plain(x, kernel), x)[1](gradient)
+    return of_x, of_kernel
+
+
+_conv.defvjp(_forward, _backward)
+
+
+def _plain(x: jax.Array, kernel: jax.Array, padding: Padding, precision: lax.PrecisionLike) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=AXES, precision=precision)
+
+
+def _length(x: jax.Array, kernel: jax.Array, padding: Padding, axis: int) -> int:
+    """The number of rows (axis 0) or columns (1) of the output."""
+    return x.shape[1 + axis] + sum(padding[axis]) - kernel.shape[axis] + 1
+
+
+def _conv_of_pairs(x: jax.Array, kernel: jax.Array, padding: Padding, precision: lax.PrecisionLike) -> jax.Array:
+    """Takes two neighbours of a row for one pixel with twice the channels, on both sides."""
+    b, h, w, c = x.shape
+    height, width, _, out_channels = kernel.shape
+    rows, columns = (_length(x, kernel, padding, axis) for axis in (0, 1))
+    taps = (width + 2) // 2  # pairs that a pair of the output depends on
+    left = padding[1][0]
+    x = jnp.pad(x, ((0, 0), (0, 0), (left, columns + 2 * taps - 2 - w - left), (0, 0)))
+    # For the second of a pair, the kernel is one further to the right.
+    both = [jnp.pad(kernel, ((0, 0), (j, 2 * taps - width - j), (0, 0), (0, 0))) for j in (0, 1)]
+    kernel = jnp.stack(both, axis=3).reshape(height, taps, 2 * c, 2 * out_channels)
+    out = _plain(x.reshape(b, h, -1, 2 * c), kernel, (padding[0], (0, 0)), precision)
+    return out.reshape(b, rows, columns, out_channels)
+
+
+def _kernel_gradient(
+    x: jax.Array, gradient: jax.Array, sizes: Sequence[int], padding: Padding, precision: lax.PrecisionLike
+) -> jax.Array:
+    """The kernel's gradient as a convolution over rows, with all columns of all images as its channels.
+
+    What is contracted is then long. The kernel's columns are shifts of the side with fewer channels: of ``x`` along the
+    batch of that convolution, or of ``gradient`` along its output.
+    """
+    height, width = sizes
+    in_channels, out_channels = x.shape[-1], gradient.shape[-1]
+    left, right = padding[1]
+    shift_x = in_channels < out_channels
+    if shift_x:
+        x = _shifts(x, (left, right), gradient.shape[2], range(width))
+    else:
+        gradient = _shifts(gradient, (width - 1 - left, width - 1 - right), x.shape[2], reversed(range(width)))
+    b, rows, columns, _ = gradient.shape
+    of_rows = lax.conv_general_dilated(
+        jnp.transpose(x, (3, 1, 0, 2)).reshape(x.shape[3], x.shape[1], b * columns),
+        jnp.transpose(gradient, (1, 0, 2, 3)).reshape(rows, b * columns, gradient.shape[3]),
+        (1,),
+        padding[:1],
+        dimension_numbers=("NWC", "WIO", "NWC"),
+        precision=precision,
+    )
+    if shift_x:
+        return jnp.transpose(of_rows.reshape(width, in_channels, height, out_channels), (2, 0, 1, 3))
+    return jnp.transpose(of_rows.reshape(in_channels, height, width, out_channels), (1, 2, 0, 3))
+
+
+def _shifts(x: jax.Array, pads: tuple[int, int], columns: int, starts: Any) -> jax.Array:
+    """Stacks the channels of (b, h, w, c), padded along its rows, from each start on: (b, h, columns, starts * c)."""
+    x = jnp.pad(x, ((0, 0), (0, 0), pads, (0, 0)))
+    return jnp.concatenate([x[:, :, start : start + columns] for start in starts], axis=-1)

@@ -1,0 +1,111 @@
+"""Convolutions in forms for CPUs: the values and gradients of JAX's own, and JAX's own wherever they are not for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from flax_attn import ops
+from flax_attn.ops import conv
+from flax_attn.testing import relative_error, tolerance
+
+ONES = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "dimension_numbers": conv.AXES}
+
+
+def double(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def results(function, x, kernel, padding):
+    """Output and both gradients of a convolution, for a random cotangent."""
+
+    @jax.jit
+    def run(x, kernel):
+        out, pull = jax.vjp(
+            lambda x, kernel: function(x, kernel, (1, 1), padding, dimension_numbers=conv.AXES), x, kernel
+        )
+        return out, *pull(jnp.asarray(double(*out.shape, seed=2)))
+
+    with jax.enable_x64(True):
+        return [np.asarray(array) for array in run(jnp.asarray(x), jnp.asarray(kernel))]
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "padding"),
+    [
+        ((2, 7, 11, 5), (5, 3, 5, 3), ((2, 2), (1, 1))),  # shifts of the gradient
+        ((3, 11, 7, 2), (3, 5, 2, 13), ((1, 1), (2, 2))),  # shifts of the input; an odd number of columns
+        ((2, 7, 10, 3), (3, 5, 3, 11), ((1, 1), (2, 2))),  # pairs of columns, out of few channels
+        ((2, 5, 13, 3), (3, 2, 3, 11), ((0, 2), (1, 0))),  # an even kernel, padding that differs from end to end
+        ((2, 5, 12, 3), (3, 5, 3, 11), ((0, 0), (0, 0))),  # no padding
+        ((1, 3, 7, 2), (1, 2, 2, 17), ((0, 0), (1, 0))),  # along columns alone
+        ((1, 7, 3, 11), (4, 1, 11, 2), ((3, 3), (0, 0))),  # along rows alone, with the most padding
+        ((37, 5, 3, 7), (3, 3, 7, 2), ((1, 1), (1, 1))),  # many images, few channels
+    ],
+)
+def test_values_and_gradients_are_those_of_jax(shape, kernel, padding):
+    x, kernel = double(*shape), double(*kernel, seed=1)
+    ours = results(ops.conv_general_dilated, x, kernel, padding)
+    names = ("output", "input gradient", "parameter gradient")
+    for name, got, expected in zip(names, ours, results(lax.conv_general_dilated, x, kernel, padding), strict=True):
+        assert got.shape == expected.shape
+        assert relative_error(got, expected) <= tolerance(name, "float64")
+
+
+def is_jaxs(x, kernel, strides=(1, 1), padding=((1, 1), (1, 1)), **options):
+    """Whether what is traced is JAX's convolution and nothing else."""
+    x, kernel = (jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (x, kernel))
+    call = jax.make_jaxpr(
+        lambda x, kernel: ops.conv_general_dilated(x, kernel, strides, padding, **{**ONES, **options})
+    )
+    return [equation.primitive.name for equation in call(x, kernel).eqns] == ["conv_general_dilated"]
+
+
+X, KERNEL = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 16))
+
+
+def test_which_convolutions_are_jaxs_own():
+    assert not is_jaxs(X, KERNEL)
+    assert not is_jaxs(jnp.ones((32, 8, 8, 4)), KERNEL)
+    assert not is_jaxs(jnp.ones((31, 8, 8, 8)), jnp.ones((3, 3, 8, 16)))
+    assert is_jaxs(jnp.ones((32, 8, 8, 8)), jnp.ones((3, 3, 8, 16)))
+    assert is_jaxs(X, jnp.ones((1, 1, 4, 16)))
+    assert is_jaxs(X, KERNEL, padding=((3, 0), (0, 0)))
+    assert is_jaxs(X, KERNEL, strides=(2, 1))
+    assert is_jaxs(X, KERNEL, rhs_dilation=(1, 2))
+    assert is_jaxs(X, KERNEL, lhs_dilation=(2, 1))
+    assert is_jaxs(X, jnp.ones((3, 3, 2, 16)), feature_group_count=2)
+    assert is_jaxs(X, KERNEL, preferred_element_type=jnp.float32)
+    assert is_jaxs(X.astype(jnp.bfloat16), KERNEL.astype(jnp.bfloat16))
+    assert is_jaxs(X.astype(jnp.complex64), KERNEL.astype(jnp.complex64))
+
+
+def test_other_platforms_get_jaxs_own():
+    def gradients(convolution):
+        def loss(x, kernel):
+            return jnp.sum(convolution(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=conv.AXES))
+
+        traced = jax.jit(jax.value_and_grad(loss, (0, 1))).trace(X, KERNEL)
+        texts = (traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda", "tpu"))
+        return [
+            sorted(line.split("dim_numbers")[1].split(" : ")[0] for line in text.splitlines() if "dim_numbers" in line)
+            for text in texts
+        ]
+
+    ours, theirs = gradients(ops.conv_general_dilated), gradients(lax.conv_general_dilated)
+    assert ours[0] != theirs[0]
+    assert ours[1:] == theirs[1:]
+
+
+def test_second_derivatives_are_those_of_jax():
+    def second(convolution):
+        def loss(kernel):
+            return jnp.sum(jnp.sin(convolution(X, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=conv.AXES)))
+
+        return jax.grad(lambda kernel: jnp.sum(jnp.sin(jax.grad(loss)(kernel))))(KERNEL / 10)
+
+    expected = np.asarray(second(lax.conv_general_dilated))
+    assert relative_error(np.asarray(second(ops.conv_general_dilated)), expected) <= tolerance(
+        "parameter gradient", "float32"
+    )
