@@ -189,6 +189,9 @@ def save_plot(run: SpeedRun, path: Path) -> None:
                 for side, style in ((OURS, "o-"), (WRITTEN, "x--")):
                     label = f"{name.split('/')[1]} {_fit(run, name, axis, kind, side)}" if side == OURS else None
                     axes.loglog(*points(run, name, axis, kind, side), style, color=f"C{index % 10}", label=label)
+            sizes = sorted({size for name in names for size in points(run, name, axis, kind, OURS)[0]})
+            axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
+            axes.minorticks_off()
             axes.set(xlabel=axis, ylabel="ms" if kind == "time" else "MiB")
             axes.legend(fontsize=7)
         picture.suptitle("forward + backward: ours (solid, with exponent) and the twin as written (dashed)")
