@@ -131,8 +131,6 @@ class RunFolder:
         Raises ``ValueError`` for other settings of JAX.
         """
         began = read_json(self.path / MACHINE) if (self.path / MACHINE).exists() else {}
-        if "xla_flags" in began:  # of an earlier version
-            began["XLA_FLAGS"] = began["xla_flags"] or None
         now = machine(share_out(config.batch_size, jax.local_device_count()))
         other = [name for name in now if name in began and now[name] != began[name]]
         settings = [
