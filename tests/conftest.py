@@ -20,12 +20,12 @@ def pytest_addoption(parser):
     parser.addoption("--examples", type=int, default=100, help="calls that tests/properties draws per class at night")
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation(request):
-    """Programs that run once or twice need no optimiser; training does. The nightly parity run compiles as usual."""
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Programs that run a few times need no optimiser. The nightly parity run and what starts processes compile as usual."""
     import jax
 
-    jax.config.update("jax_disable_most_optimizations", ROOT / "tests" / "train" not in request.path.parents)
+    jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 

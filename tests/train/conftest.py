@@ -83,3 +83,11 @@ def leave_the_devices_alone():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.__main__.use_all_cores", lambda: None)
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_pictures():
+    """Runs draw two rows of maps, not six, which would take longer than to train; tests/train/look draws them all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.look.grid.ROWS", 2)
+        yield

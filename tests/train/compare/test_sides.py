@@ -20,6 +20,11 @@ STEPS = 6  # of 3 in an epoch
 OPTIONS = Options(network="multi_head", position="learned", batch_size=7, steps=STEPS, dtype="float64")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Two hundred steps take longer without XLA's optimiser than it does."""
+
+
 @pytest.fixture(scope="module")
 def source():
     return Source("small", small_images(29, 20, 24))

@@ -13,6 +13,11 @@ from train.tasks.patch import build_network
 HEIGHT, WIDTH = 20, 28  # maps of 5 by 7 places
 
 
+@pytest.fixture(autouse=True, scope="module")
+def short_pictures():
+    """Whole pictures: these tests look at them."""
+
+
 def some_images(count, height=HEIGHT, width=WIDTH):
     return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)
 
