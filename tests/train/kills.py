@@ -24,26 +24,31 @@ from .conftest import results, small_images, wait_for
 
 ROOT = Path(__file__).parents[2]
 TRAIN = [sys.executable, "-m", "train"]
-RECORDS, STEPS = 100, 30
+RECORDS, STEPS = 100, 10  # in an epoch
 LATE = 0.1  # seconds after a step, about what one takes with its checkpoint
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--task", choices=("patch", "channel", "sensor"), default="patch")
     parser.add_argument("--network", default="multi_head", help="of the patch task; multi_head has dropout")
-    options = parser.parse_args()
+    parser.add_argument("--epochs", type=int, default=3, help="of a run; each has 10 steps")
+    options = parser.parse_args(arguments)
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
-        words = first_words(here, options.task, options.network)
+        words = [*first_words(here, options.task, options.network), "--epochs", str(options.epochs)]
         run([*words, "--run-dir", str(here / "whole")])
         found = [
             kill_and_resume(
-                here / str(number), here / "whole", words, moments.randrange(STEPS), moments.uniform(0, LATE)
+                here / str(number),
+                here / "whole",
+                words,
+                moments.randrange(options.epochs * STEPS),
+                moments.uniform(0, LATE),
             )
             for number in range(options.kills)
         ]
@@ -56,7 +61,7 @@ def main() -> int:
 
 
 def first_words(folder: Path, task: str, network: str) -> list[str]:
-    """The command of a run of seconds: 30 steps, each with a checkpoint."""
+    """The command of a run of seconds, with a checkpoint after each step."""
     own = ["--task", task]
     if task == "patch":
         np.savez(folder / "data.npz", images=small_images(RECORDS))
@@ -65,7 +70,7 @@ def first_words(folder: Path, task: str, network: str) -> list[str]:
         inputs, labels, _ = {"channel": synthetic_arrays, "sensor": synthetic_windows}[task](RECORDS)
         np.savez(folder / "data.npz", inputs=inputs, labels=labels)
     data = ["--data", f"npz:{folder / 'data.npz'}"]
-    return [*TRAIN, *own, *data, "--batch-size", "8", "--epochs", "3", "--save-steps", "1"]
+    return [*TRAIN, *own, *data, "--batch-size", "8", "--save-steps", "1"]
 
 
 def run(words: list[str]) -> str | None:

@@ -29,10 +29,10 @@ from train.signals import Stop
 from train.step import train_step
 from train.training import parse, prepare, train
 
+from . import kills
 from .conftest import results
 
 resource = pytest.importorskip("resource")
-ROOT = Path(__file__).parents[2]
 STEPS = 12  # three epochs of four
 
 
@@ -454,9 +454,7 @@ def test_a_failed_save_leaves_the_checkpoints_as_they_were(tmp_path, run):
     assert problems_of(tmp_path / "4") == []
 
 
-def test_a_killed_process_loses_only_the_steps_since_the_last_checkpoint():
+def test_a_killed_process_loses_only_the_steps_since_the_last_checkpoint(capsys):
     # 30 kills: python -m tests.train.kills
-    command = [sys.executable, "-m", "tests.train.kills", "--kills", "1", "--seed", "3"]
-    shell = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert shell.returncode == 0, shell.stdout + shell.stderr
-    assert "1 of 1 runs ended as the undisturbed one; 1 were killed after a checkpoint" in shell.stdout
+    assert kills.main(["--kills", "1", "--epochs", "1", "--seed", "3"]) == 0
+    assert "1 of 1 runs ended as the undisturbed one; 1 were killed after a checkpoint" in capsys.readouterr().out
