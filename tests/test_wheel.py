@@ -55,8 +55,8 @@ def test_the_wheel_works_on_its_own(tmp_path):
     assert packages == {"flax_attn"}
     assert "flax_attn/py.typed" in names
 
-    venv.create(tmp_path / "env", with_pip=True)
+    venv.create(tmp_path / "env")
     python = tmp_path / "env" / "bin" / "python"
-    quiet = ("--quiet", "--disable-pip-version-check")
-    run(python, "-m", "pip", "install", *quiet, "-c", ROOT / "constraints.txt", wheel, cwd=tmp_path)
+    install = ["-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    run(sys.executable, *install, "-c", ROOT / "constraints.txt", wheel, cwd=tmp_path)
     run(python, "-I", "-c", USE, cwd=tmp_path)  # isolated: PYTHONPATH may name the checkout
