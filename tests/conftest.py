@@ -22,7 +22,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_compilation():
-    """Programs that run a few times need no optimiser. The nightly parity run and what starts processes compile as usual."""
+    """Programs that run a few times need no optimiser. The nightly parity run and new processes compile as usual."""
     import jax
 
     jax.config.update("jax_disable_most_optimizations", True)

@@ -21,6 +21,7 @@ from torch_ref.blocks.cbam import CBAM
 
 MAP = "b c h w -> b h w c"
 RESNET50 = (3, 4, 6, 3)
+SHORT = (1, 2, 1, 1)  # each stage once, and a block without downsampling
 # Programs that run once: nearly all their time goes into compilation.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 

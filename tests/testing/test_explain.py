@@ -15,7 +15,7 @@ from flax_attn.layers import AvgPool, BatchNorm, Conv, LayerNorm, Linear, MaxPoo
 from flax_attn.testing import compare
 
 from .mistakes import MISTAKES, NoBias
-from .residual import Choices, resnet, small
+from .residual import RESNET50, SHORT, Choices, resnet, small
 
 PORTING = Path(__file__).parents[2] / "docs" / "porting.md"
 SAYS = dict(re.findall(r"^\| ([^|]+) \| `([^|]+)` \|$", PORTING.read_text(), flags=re.MULTILINE))
@@ -73,11 +73,24 @@ IN_RESNET = {
 }
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("mistake", IN_RESNET)
-def test_a_mistake_in_resnet50_is_explained(mistake):
+def check_in_resnet(mistake, depths):
     mode, choices = IN_RESNET[mistake]
-    assert SAYS[mistake].partition(": ")[2] in told(resnet(choices=choices), mode)
+    assert SAYS[mistake].partition(": ")[2] in told(resnet(depths, choices), mode)
+
+
+IN_ALL_NORMS = ("eps of a norm", "momentum in nnx's convention")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("mistake", [name for name in IN_RESNET if name not in IN_ALL_NORMS])
+def test_a_mistake_in_a_short_resnet_is_explained(mistake):
+    check_in_resnet(mistake, SHORT)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("mistake", IN_ALL_NORMS)
+def test_a_mistake_in_every_norm_of_resnet50_is_explained(mistake):
+    check_in_resnet(mistake, RESNET50)
 
 
 @pytest.mark.nightly

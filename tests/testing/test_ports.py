@@ -4,7 +4,7 @@ import pytest
 
 from flax_attn.testing import compare
 
-from .residual import resnet, small
+from .residual import SHORT, resnet, small
 
 
 def check(pair, dtypes):
@@ -23,8 +23,7 @@ def test_a_small_network_of_everything():
 
 
 def test_a_short_resnet_with_cbam():
-    """Each stage of a ResNet-50 once, and a block without downsampling."""
-    check(resnet((1, 2, 1, 1)), ["float64"])
+    check(resnet(SHORT), ["float64"])
 
 
 @pytest.mark.nightly

@@ -20,9 +20,9 @@ import numpy as np
 
 from train.data.synthetic_labelled import synthetic_arrays, synthetic_windows
 
+from ..conftest import ROOT  # it names the compilation cache, too
 from .conftest import results, small_images, wait_for
 
-ROOT = Path(__file__).parents[2]
 TRAIN = [sys.executable, "-m", "train"]
 RECORDS, STEPS = 100, 10  # in an epoch
 LATE = 0.1  # seconds after a step, about what one takes with its checkpoint
