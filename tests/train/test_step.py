@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 from flax import nnx
 
 from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
-from flax_attn.testing import tolerance
+from flax_attn.testing import relative_error, tolerance
 from train.config import PatchConfig
 from train.data.feed import Fed
-from train.step import create_state, eval_step, learning_rate, network_of, train_step
+from train.step import adam, create_state, eval_step, learning_rate, network_of, train_step
 from train.tasks.labelled import SensorTask
 from train.tasks.patch import PatchTask, build_network, draw_batch, is_right, mean_error
 
@@ -166,3 +167,54 @@ def test_the_steps_do_not_promote_ranks(source, network):
         given = Fed(inputs, batch, batch, batch > 0, labels)
         jax.eval_shape(partial(train_step, task=task), state, given, 0, KEY)
         jax.eval_shape(partial(eval_step, task=task), state, given, KEY)
+
+
+RATE, STEPS = 0.01, 23  # of Adam, against PyTorch's and optax's
+
+
+def gradients(dtype):
+    return np.random.default_rng(0).standard_normal((STEPS, 101)).astype(dtype) * np.logspace(-6, 1, 101, dtype=dtype)
+
+
+def flaxs(optimizer, dtype):
+    """Where zeros have gone after each step."""
+    with jax.enable_x64(dtype == "float64"):
+        state, update, total, places = optimizer.init(jnp.zeros(101, dtype)), jax.jit(optimizer.update), 0.0, []
+        for gradient in gradients(dtype):
+            updates, state = update(jnp.asarray(gradient), state)
+            assert updates.dtype == dtype
+            total = total + np.asarray(updates, np.float64)
+            places.append(total)
+        return places
+
+
+def torchs(dtype):
+    parameter = torch.zeros(101, dtype=getattr(torch, dtype), requires_grad=True)
+    optimizer, total, places = torch.optim.Adam([parameter], lr=RATE), 0.0, []
+    for gradient in gradients(dtype):
+        parameter.grad = torch.tensor(gradient)
+        before = parameter.detach().clone().zero_()
+        parameter.data.zero_()
+        optimizer.step()
+        total = total + (parameter.detach() - before).double().numpy()
+        places.append(total)
+    return places
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_every_step_of_adam_is_pytorchs(dtype):
+    for ours, theirs in zip(flaxs(adam(RATE), dtype), torchs(dtype), strict=True):
+        assert relative_error(ours, theirs) <= tolerance("output", dtype)
+
+
+def test_optaxs_adam_is_pytorchs_in_float64_and_less_exact_in_float32():
+    truth = torchs("float64")
+    wide, narrow = flaxs(optax.adam(RATE), "float64"), flaxs(optax.adam(RATE), "float32")
+    assert relative_error(wide[-1], truth[-1]) <= tolerance("output", "float64")
+    assert relative_error(narrow[-1], truth[-1]) > tolerance("output", "float32")
+
+
+@pytest.mark.parametrize("rate", [RATE, optax.linear_schedule(1.0, 0.5, 7)])
+def test_the_state_of_adam_is_optaxs(rate):
+    ours, theirs = (optimizer.init(jnp.zeros(3)) for optimizer in (adam(rate), optax.adam(rate)))
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
