@@ -76,11 +76,3 @@ def short_pictures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.look.grid.ROWS", 2)
         yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def short_pictures():
-    """Runs draw two rows of maps, not six, which would take longer than to train; tests/train/look draws them all."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.look.grid.ROWS", 2)
-        yield
