@@ -96,7 +96,7 @@ def test_an_export_computes_the_same_for_other_sizes(one):
 
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 200])
 def test_any_number_of_tokens(n):
-    # The number at which queries begin to go in blocks is 64.
+    # From 65 on, queries and keys go in blocks; with a symbol for their number they do not.
     attention = flax_attn.MultiHeadAttention(2, 4, 2, 2, rngs=nnx.Rngs(0))
     attention.eval()
     graphdef, state = nnx.split(attention)

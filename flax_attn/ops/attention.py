@@ -1,24 +1,32 @@
 """Dot-product and additive attention as functions of arrays.
 
-All blocks call these functions, so a faster implementation only has to change this file.
+All blocks call these functions, so a faster implementation only has to change this file and `blocked`.
 """
 
+import math
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .._check import is_below
-from .dtype import score_dtype
+from .._check import check_choice
+from .blocked import MASKED_SCORE, blocked_attention
+from .dtype import promoted, score_dtype
 
-# The tutorial's score for masked keys. A fully masked row becomes uniform instead of NaN.
-# As in the tutorial, masked keys win over visible scores below -1e9.
-MASKED_SCORE = -1e9
+# The forms of dot-product attention, and what each needs. `choose_implementation` decides which is taken.
+NEEDS = {
+    "plain": "nothing",
+    "blocked": "floats, sizes that are not symbolic, need_weights=False and no weights_fn",
+    "cudnn": "a GPU, bfloat16 or float16, sizes that are not symbolic, d_k = d_v, at most 128 and a multiple of 8, "
+    "need_weights=False, and no weights_fn, mask or bias",
+}
 
-# Number of queries processed at a time if the weights are not needed.
-QUERY_BLOCK = 64
+# Up to so many queries, blocks are no faster than the plain form.
+PLAIN_QUERIES = 64
+
+# Scores in a block, over the batch and all heads. On CPUs 1 MiB of float32, the cache of a core; elsewhere as many as
+# keep a device busy (not measured), and as many as the plain form may hold at once.
+CPU_SCORES, DEVICE_SCORES = 2**18, 2**26
 
 
 def dot_product_attention(
@@ -32,11 +40,22 @@ def dot_product_attention(
     weights_fn: Callable[[jax.Array], jax.Array] | None = None,
     need_weights: bool = True,
     precision: jax.lax.PrecisionLike = None,
+    implementation: str | None = None,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Computes ``softmax(query / temperature @ key^T + bias) @ value`` for all heads.
 
-    If the weights are not needed, queries are processed `QUERY_BLOCK` at a time and the backward pass recomputes the
-    weights, so memory grows with n_query + n_key instead of their product.
+    There are three forms of it:
+
+    - "plain" holds all scores at once. It returns weights, takes ``weights_fn``, and is the only form with a forward
+      mode (``jax.jvp``, ``jax.jacfwd``) and for symbolic sizes (``jax.export``), complex numbers and integers.
+    - "blocked" takes blocks of queries and keys, so memory grows with n_query + n_key instead of their product; the
+      backward pass computes the weights again. It computes in float32 or float64. Second derivatives, which it has,
+      hold all scores.
+    - "cudnn" is cuDNN's kernel, through ``jax.nn.dot_product_attention``, on GPUs from NVIDIA, for bfloat16 and float16
+      without a mask or bias. It has not been measured yet.
+
+    By default it is "blocked" for more than 64 queries where it can be, and else "plain"; on GPUs and TPUs (not
+    measured) "plain" also for up to 2**26 scores.
 
     Args:
         query: (b, n_query, heads, d_k).
@@ -46,43 +65,116 @@ def dot_product_attention(
         mask: (b, heads, n_query, n_key), where axes of size 1 broadcast; booleans or integers, 0 sets the score to
             -1e9.
         bias: Floats of the same shape, added to the scores; minus infinity hides a key.
-        weights_fn: Function applied to the weights, such as dropout; disables processing in blocks.
+        weights_fn: Function applied to the weights, such as dropout; takes the plain form.
         need_weights: Whether to return the attention weights.
-        precision: Precision of both matrix products.
+        precision: Precision of all matrix products; cuDNN's kernel has its own.
+        implementation: "plain", "blocked" or "cudnn"; None chooses.
 
     Returns:
         The output (b, n_query, heads, d_v), and the weights after ``weights_fn`` (b, heads, n_query, n_key) or None.
 
     Raises:
-        ValueError: If the mask or bias does not fit, a mask is of floats, or a bias of booleans or integers.
+        ValueError: If the mask or bias does not fit, a mask is of floats, a bias of booleans or integers, or the
+            implementation cannot run on the device, or for the arguments.
+
+    Example:
+        >>> from functools import partial
+        >>> tokens = jnp.ones((2, 300, 4, 8))
+        >>> attend = partial(dot_product_attention, temperature=8**0.5, need_weights=False)
+        >>> attend(tokens, tokens, tokens)[0].shape
+        (2, 300, 4, 8)
+        >>> plain = partial(attend, tokens, tokens, implementation="plain")
+        >>> jax.jvp(lambda value: plain(value)[0], [tokens], [tokens])[1].shape
+        (2, 300, 4, 8)
     """
     b, n_query, heads, _ = query.shape
     check_mask(mask, bias, (b, heads, n_query, key.shape[1]), "b, heads, n_query, n_key")
-    attend = partial(_attend, key=key, value=value, temperature=temperature, precision=precision)
-    if need_weights or weights_fn is not None or is_below(n_query, QUERY_BLOCK + 1):
-        out, weights = attend(query, mask=mask, bias=bias, weights_fn=weights_fn)
-        return out, weights if need_weights else None
+    platform = jax.default_backend()
+    weights_used = need_weights or weights_fn is not None
+    masked = mask is not None or bias is not None
+    chosen = choose_implementation(
+        implementation, query, key, value, weights_used=weights_used, masked=masked, platform=platform
+    )
+    if chosen == "cudnn":
+        out = jax.nn.dot_product_attention(query, key, value, scale=1 / temperature, implementation="cudnn")
+        return out, None
+    if chosen == "blocked":
+        dtype = promoted(score_dtype(query.dtype), key.dtype, value.dtype)
+        out = blocked_attention(
+            query.astype(dtype) / temperature,
+            key.astype(dtype),
+            value.astype(dtype),
+            None if mask is None else mask.astype(bool),
+            None if bias is None else bias.astype(dtype),
+            CPU_SCORES if platform == "cpu" else DEVICE_SCORES,
+            precision,
+        )
+        return out.astype(value.dtype), None
+    out, weights = _attend(
+        query,
+        key=key,
+        value=value,
+        temperature=temperature,
+        mask=mask,
+        bias=bias,
+        weights_fn=weights_fn,
+        precision=precision,
+    )
+    return out, weights if need_weights else None
 
-    blocks = (n_query + QUERY_BLOCK - 1) // QUERY_BLOCK
-    cut: dict[str, Any] = {"query": _cut(query, 1, blocks)}
-    shared: dict[str, Any] = {}
-    for name, array in (("mask", mask), ("bias", bias)):
-        if array is None or array.shape[2] == 1:
-            shared[name] = array
-        else:
-            cut[name] = _cut(array, 2, blocks)
-    # A `jax.lax.map` over queries with a ``batch_size`` would vectorise over single queries, which is slower on CPUs.
-    out = jax.lax.map(jax.checkpoint(lambda block: attend(**block, **shared)[0]), cut)
-    return jnp.moveaxis(out, 0, 1).reshape(b, blocks * QUERY_BLOCK, heads, value.shape[-1])[:, :n_query], None
 
+def choose_implementation(
+    implementation: str | None,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    weights_used: bool,
+    masked: bool,
+    platform: str,
+) -> str:
+    """Which of the forms in `NEEDS` computes attention; see `dot_product_attention`.
 
-def _cut(array: jax.Array, axis: int, blocks: int) -> jax.Array:
-    """Cuts an axis into blocks of `QUERY_BLOCK`, filled up with zeros, along a new first axis."""
-    array = jnp.asarray(array)
-    padding = [(0, 0)] * array.ndim
-    padding[axis] = (0, blocks * QUERY_BLOCK - array.shape[axis])
-    shape = (*array.shape[:axis], blocks, QUERY_BLOCK, *array.shape[axis + 1 :])
-    return jnp.moveaxis(jnp.pad(array, padding).reshape(shape), axis, 0)
+    Args:
+        implementation: The form asked for, or None.
+        query: An array, or anything with its shape and dtype.
+        key: The same.
+        value: The same.
+        weights_used: Whether the weights are returned or go through a function.
+        masked: Whether there is a mask or bias.
+        platform: "cpu", "gpu" or "tpu".
+
+    Raises:
+        ValueError: If the form asked for needs something else.
+    """
+    check_choice("implementation", implementation, (None, *NEEDS))
+    arrays = (query, key, value)
+    dtypes = [jnp.dtype(x.dtype).name for x in arrays]
+    fixed = all(isinstance(size, int) for x in arrays for size in x.shape)
+    d_k, d_v = query.shape[-1], value.shape[-1]
+    able = {
+        "plain": True,
+        "blocked": not weights_used and fixed and all(jnp.issubdtype(x.dtype, jnp.floating) for x in arrays),
+        "cudnn": not (weights_used or masked)
+        and fixed
+        and platform == "gpu"
+        and dtypes in (["bfloat16"] * 3, ["float16"] * 3)
+        and d_k == d_v <= 128
+        and d_k % 8 == 0,
+    }
+    if implementation is not None:
+        if able[implementation]:
+            return implementation
+        given = [f"{name} {x.shape}" for name, x in zip(("query", "key", "value"), arrays, strict=True)]
+        used = [name for name, is_used in (("weights", weights_used), ("a mask or bias", masked)) if is_used]
+        got = ", ".join((*given, "of " + " and ".join(dict.fromkeys(dtypes)), f"on {platform}"))
+        raise ValueError(
+            f"implementation={implementation!r} needs {NEEDS[implementation]}; got {' with '.join((got, *used))}"
+        )
+    if not able["blocked"] or query.shape[1] <= PLAIN_QUERIES:
+        return "plain"
+    scores = math.prod(query.shape[:3]) * key.shape[1]
+    return "blocked" if platform == "cpu" or scores > DEVICE_SCORES else "plain"
 
 
 def _attend(

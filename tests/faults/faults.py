@@ -112,7 +112,7 @@ def heads_reversed(right, query, key, value, **kwargs):
 
 
 def mask_forgotten_in_blocks(right, query, *args, mask=None, need_weights=True, **kwargs):
-    many = not need_weights and query.shape[1] > ops.attention.QUERY_BLOCK
+    many = not need_weights and query.shape[1] > ops.attention.PLAIN_QUERIES
     return right(query, *args, mask=None if many else mask, need_weights=need_weights, **kwargs)
 
 

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax import export
 from jax.extend.core import jaxprs_in_params
 from torch.nn import functional as F
 
-from flax_attn.ops import attention
+from flax_attn.ops import attention, blocked
 from flax_attn.testing import relative_error, tolerance
 
 NARROW = [jnp.float16, jnp.bfloat16]
@@ -163,65 +164,254 @@ def test_a_mask_goes_before_a_bias():
     assert relative_error(np.asarray(weights), np.array([[0.25, 0, 0.75]])) <= tolerance("map", "float32")
 
 
-BLOCK = attention.QUERY_BLOCK
+BLOCK = 7  # each side of a block in these tests
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of at most 7 queries and 7 keys, for a batch of 2 and 3 heads, in which tiny inputs are taken."""
+    monkeypatch.setattr(attention, "CPU_SCORES", 2 * 3 * BLOCK**2)
+    monkeypatch.setattr(attention, "PLAIN_QUERIES", 0)
+    monkeypatch.setattr(blocked, "SMALLEST_BLOCK", 2)
+
+
+def both(function):
+    """What ``function`` of an implementation computes with the plain form and in blocks."""
+    return [jax.tree.map(np.asarray, function(name)) for name in ("plain", "blocked")]
+
+
+# Broadcast axes of masks and biases are left out of the sum over blocks in turn.
+MASKS = [
+    (None, None),
+    ((2, 1, 23, 17), (1, 1, 1, 17)),
+    ((2, 3, 1, 17), (1, 3, 23, 17)),
+    ((1, 1, 1, 17), (2, 1, 23, 17)),
+    (None, (2, 3, 1, 17)),
+    ((2, 1, 23, 1), (1, 1, 1, 17)),
+]
+
+
+@pytest.mark.parametrize(("mask", "bias"), MASKS, ids=str)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_blocks_give_the_plain_form_and_its_gradients(small_blocks, dtype, mask, bias):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        arrays = [rng.standard_normal(shape) for shape in [(2, 23, 3, 11), (2, 17, 3, 11), (2, 17, 3, 5)]]
+        arrays += [] if bias is None else [rng.standard_normal(bias)]
+        keep = None if mask is None else (rng.standard_normal(mask) < 0.3)
+        cotangent = rng.standard_normal((2, 23, 3, 5))
+
+        def attend(implementation):
+            precise = "float64" if implementation == "plain" else dtype
+
+            def loss(arrays):
+                out, _ = attention.dot_product_attention(
+                    *arrays[:3],
+                    temperature=2.5,
+                    mask=keep,
+                    bias=arrays[3] if bias else None,
+                    need_weights=False,
+                    precision="highest",
+                    implementation=implementation,
+                )
+                return jnp.sum(out * cotangent), out
+
+            gradients, out = jax.jit(jax.grad(loss, has_aux=True))(
+                [jnp.asarray(x, dtype).astype(precise) for x in arrays]
+            )
+            assert out.dtype == precise
+            return out, *gradients
+
+        whole, parts = both(attend)
+    for quantity, got, expected in zip(["output", *["input gradient"] * len(arrays)], parts, whole, strict=True):
+        assert relative_error(got, expected) <= tolerance(quantity, dtype)
+
+
+@pytest.mark.parametrize("length", [1, 6, 7, 8, 13, 14, 31])
+def test_blocks_of_any_number_of_queries_and_keys(small_blocks, length):
+    rng = np.random.default_rng(0)
+    x, y = (jnp.asarray(rng.standard_normal((2, n, 3, 4)), np.float32) for n in (length, 11))
+    for query, key in ((x, y), (y, x)):
+        whole, parts = both(
+            lambda name, query=query, key=key: attention.dot_product_attention(
+                query, key, key, temperature=1.0, need_weights=False, precision="highest", implementation=name
+            )[0]
+        )
+        assert relative_error(parts, whole) <= tolerance("output", "float32")
+
+
+HIDDEN = {
+    "no key visible": ("mask", [0] * 17, None),
+    "scores below those of hidden keys": ("mask", [1] * 9 + [0] * 8, -2e9),
+    "a block of keys at minus infinity": ("bias", [0] * 8 + [1] * 9, -np.inf),
+    "all keys at minus infinity": ("bias", [0] * 17, -np.inf),
+    "a NaN": ("bias", [1] * 16 + [0], np.nan),
+    "infinity": ("bias", [1] * 16 + [0], np.inf),
+}
+
+
+@pytest.mark.parametrize("case", HIDDEN)
+def test_blocks_hide_keys_like_the_plain_form(small_blocks, case):
+    kind, keys, low = HIDDEN[case]
+    rng = np.random.default_rng(0)
+    arrays = [jnp.asarray(rng.standard_normal((2, n, 3, 5)), np.float32) for n in (23, 17, 17)]
+    # In one example of two.
+    keep = np.stack([np.array(keys, bool), np.ones(17, bool)])[:, None, None]
+    mask = jnp.asarray(keep) if kind == "mask" else None
+    bias = None if low is None else jnp.where(keep if kind == "bias" else ~keep, 0.0, low)
+
+    def attend(implementation):
+        def loss(arrays):
+            out, _ = attention.dot_product_attention(
+                *arrays, temperature=2.0, mask=mask, bias=bias, need_weights=False, implementation=implementation
+            )
+            return jnp.sum(jnp.sin(out)), out
+
+        gradients, out = jax.jit(jax.grad(loss, has_aux=True))(arrays)
+        return out, *gradients
+
+    whole, parts = both(attend)
+    assert np.isnan(whole[0]).any() == (case in ("all keys at minus infinity", "a NaN", "infinity"))
+    for got, expected in zip(parts, whole, strict=True):
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_blocks_of_narrow_floats_are_as_accurate_as_the_plain_form(small_blocks, dtype):
+    rng = np.random.default_rng(0)
+    query, key, value = (jnp.asarray(rng.standard_normal((2, n, 3, 8)), dtype) for n in (23, 17, 17))
+    exact, _ = attention.dot_product_attention(*(x.astype("float32") for x in (query, key, value)), temperature=2.5)
+
+    def attend(implementation):
+        return attention.dot_product_attention(
+            query, key, value, temperature=2.5, need_weights=False, implementation=implementation
+        )[0]
+
+    whole, parts = both(lambda name: attend(name).astype("float32"))
+    assert attend("blocked").dtype == dtype
+    assert relative_error(parts, np.asarray(exact)) <= relative_error(whole, np.asarray(exact))
+
+
+def test_blocks_have_gradients_of_gradients_and_vmap(small_blocks):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        query, key = (jnp.asarray(rng.standard_normal((3, 2, n, 3, 4))) for n in (9, 11))
+
+        def attend(implementation):
+            def loss(query, key):
+                out, _ = attention.dot_product_attention(
+                    query, key, key, temperature=1.0, need_weights=False, implementation=implementation
+                )
+                return jnp.sum(jnp.sin(out))
+
+            def slope(query, key):
+                return jnp.sum(jnp.cos(jax.grad(loss)(query, key)))
+
+            return jax.jit(jax.vmap(jax.grad(slope, argnums=(0, 1))))(query, key)
+
+        whole, parts = both(attend)
+    for got, expected in zip(parts, whole, strict=True):
+        assert relative_error(got, expected) <= tolerance("input gradient", "float64")
+
+
+def test_forward_mode_is_the_plain_forms():
+    x = jnp.ones((1, 70, 1, 2))
+
+    def attend(implementation):
+        return lambda x: attention.dot_product_attention(
+            x, x, x, temperature=1.0, need_weights=False, implementation=implementation
+        )[0]
+
+    np.testing.assert_allclose(jax.jvp(attend("plain"), [x], [x])[1], x, rtol=1e-5)
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(attend("blocked"), [x], [x])
+
+
+def choice(implementation=None, dtype="float32", size=8, n=65, **given):
+    query = key = value = jax.ShapeDtypeStruct((2, n, 4, size), dtype)
+    given = {"weights_used": False, "masked": False, "platform": "cpu", **given}
+    return attention.choose_implementation(implementation, query, key, value, **given)
+
+
+SYMBOL = export.symbolic_shape("n")[0]
 
 
 @pytest.mark.parametrize(
-    ("n_query", "mask", "bias"),
-    # Two blocks and a remainder, and three blocks.
+    ("given", "expected"),
     [
-        (2 * BLOCK + 3, None, None),
-        (2 * BLOCK + 3, (2, 1, "n_query", 7), (1, 1, 1, 7)),
-        (3 * BLOCK, (2, 1, "n_query", 7), None),
-        (131, (1, 3, 1, 7), (1, 3, "n_query", 7)),
-        (BLOCK + 1, None, (2, 3, "n_query", 7)),
+        ({}, "blocked"),
+        ({"masked": True}, "blocked"),
+        ({"n": 64}, "plain"),
+        ({"n": SYMBOL}, "plain"),
+        ({"weights_used": True}, "plain"),
+        ({"dtype": "complex64"}, "plain"),
+        ({"platform": "gpu"}, "plain"),
+        ({"platform": "gpu", "n": 2**12}, "blocked"),
+        ({"platform": "tpu", "n": 2**12}, "blocked"),
+        ({"implementation": "plain"}, "plain"),
+        ({"implementation": "blocked", "n": 1}, "blocked"),
+        ({"implementation": "cudnn", "platform": "gpu", "dtype": "bfloat16"}, "cudnn"),
+        ({"implementation": "cudnn", "platform": "gpu", "dtype": "float16", "size": 128}, "cudnn"),
     ],
     ids=str,
 )
-def test_queries_in_blocks_are_queries_at_once_with_their_gradients(n_query, mask, bias):
-    rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(shape) for shape in [(2, n_query, 3, 11), (2, 7, 3, 11), (2, 7, 3, 5)]]
-    cotangent = rng.standard_normal((2, n_query, 3, 5))
-    mask, bias = (
-        None if sizes is None else rng.standard_normal([n_query if size == "n_query" else size for size in sizes])
-        for sizes in (mask, bias)
-    )
-    keep = None if mask is None else mask < 0.3
-
-    def attend(need_weights):
-        def loss(arrays):
-            arrays, bias = arrays[:3], [*arrays, None][3]
-            out, weights = attention.dot_product_attention(
-                *arrays, temperature=2.5, mask=keep, bias=bias, need_weights=need_weights
-            )
-            assert (weights is not None) == need_weights
-            return jnp.sum(out * cotangent), out
-
-        gradients, out = jax.jit(jax.grad(loss, has_aux=True))(
-            [jnp.asarray(x) for x in (*arrays, bias) if x is not None]
-        )
-        return [np.asarray(x) for x in (out, *gradients)]
-
-    with jax.enable_x64(True):
-        whole, parts = attend(need_weights=True), attend(need_weights=False)
-    for quantity, got, expected in zip(["output", *["input gradient"] * (len(whole) - 1)], parts, whole, strict=True):
-        assert relative_error(got, expected) <= tolerance(quantity, "float64")
+def test_the_form_is_chosen_by_platform_and_shape(given, expected):
+    assert choice(**given) == expected
 
 
-@pytest.mark.parametrize("n_query", [1, BLOCK, BLOCK + 1])
-def test_up_to_a_block_of_queries_is_handled_at_once(n_query):
-    # More than that go through blocks, whose weights the backward pass computes again.
-    query, key = jnp.ones((1, n_query, 1, 2)), jnp.ones((1, 3, 1, 2))
+@pytest.mark.parametrize(
+    "given", [{"n": SYMBOL}, {"weights_used": True}, {"dtype": "complex64"}, {"dtype": "int32"}], ids=str
+)
+def test_blocks_that_cannot_be(given):
+    with pytest.raises(ValueError, match=r"implementation='blocked' needs floats, .*; got query .*on cpu"):
+        choice("blocked", **given)
 
-    def attend(query, key):
-        return attention.dot_product_attention(query, key, key, temperature=1.0, need_weights=False)[0]
 
-    assert ("remat" in str(jax.make_jaxpr(attend)(query, key))) == (n_query > BLOCK)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"platform": "cpu"},
+        {"platform": "tpu"},
+        {"dtype": "float32"},
+        {"size": 12},
+        {"size": 136},
+        {"n": SYMBOL},
+        {"weights_used": True},
+        {"masked": True},
+    ],
+    ids=str,
+)
+def test_what_cudnn_needs(given):
+    with pytest.raises(ValueError, match=r"implementation='cudnn' needs a GPU, bfloat16 or float16, .*; got query"):
+        choice("cudnn", **{"platform": "gpu", "dtype": "bfloat16", **given})
+
+
+def test_an_implementation_is_one_of_three():
+    with pytest.raises(
+        ValueError, match="implementation must be one of None, 'plain', 'blocked', 'cudnn', got 'flash'"
+    ):
+        choice("flash")
+
+
+def test_memory_grows_with_the_tokens_not_their_square():
+    def temporary(n):
+        x = jax.ShapeDtypeStruct((4, n, 4, 8), jnp.float32)
+
+        def loss(query, key, value):
+            return jnp.sum(attention.dot_product_attention(query, key, value, temperature=1.0, need_weights=False)[0])
+
+        program = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(x, x, x).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    small, large = temporary(2304), temporary(9216)
+    assert large <= 64 * 2**20
+    assert large <= 4**1.1 * small
 
 
 def test_weights_fn_is_applied_to_many_queries_too():
     _, key, value = heads(np.float32)
-    query = jnp.asarray(np.random.default_rng(0).standard_normal((2, BLOCK + 1, 3, 11)), np.float32)
+    query = jnp.asarray(np.random.default_rng(0).standard_normal((2, 65, 3, 11)), np.float32)
     plain, _ = attention.dot_product_attention(query, key, value, temperature=1.0)
     doubled, weights = attention.dot_product_attention(
         query, key, value, temperature=1.0, weights_fn=lambda w: 2 * w, need_weights=False
@@ -251,12 +441,12 @@ def largest_array(jaxpr):
 
 @pytest.mark.parametrize("need_weights", [False, True])
 def test_without_need_weights_there_is_no_array_of_all_queries_and_keys(need_weights):
-    n = 5 * BLOCK  # whatever is kept of each of the five blocks is one array in the end
-    query, key = jnp.ones((2, n, 3, 2)), jnp.ones((2, 71, 3, 2))
+    n = 1000  # whatever is kept of each block is one array in the end
+    query, key = jnp.ones((2, n, 3, 2)), jnp.ones((2, 710, 3, 2))
 
     def loss(query, key):
         out, _ = attention.dot_product_attention(query, key, key, temperature=1.0, need_weights=need_weights)
         return jnp.sum(jnp.sin(out))
 
     largest = largest_array(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(query, key).jaxpr)
-    assert (largest >= 2 * 3 * n * 71) == need_weights
+    assert (largest >= 2 * 3 * n * 710) == need_weights
