@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from train.devices import usable_cores, use_all_cores
+from train.devices import keep_memory, usable_cores, use_all_cores
 
 from .figures import SpeedRun, to_json
 from .measure import AXES, measure, measure_growth, start_run
@@ -24,6 +24,7 @@ TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 def measure_all(options: argparse.Namespace) -> SpeedRun:
     """Measures what the options name, writes the files and prints it."""
     names = find_subjects(options.names)
+    keep_memory()
     use_all_cores()
     there = jax.local_device_count()
     kinds = jax.default_backend(), "gpu" if torch.cuda.is_available() else "cpu"
