@@ -22,7 +22,7 @@ Padding = tuple[tuple[int, int], ...]
 
 
 def conv_general_dilated(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], **options: Any
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: str | Sequence[tuple[int, int]], **options: Any
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` of channels-last arrays, with its arguments.
 
@@ -42,7 +42,7 @@ def _is_plain(
     x: jax.Array,
     kernel: jax.Array,
     strides: Sequence[int],
-    padding: Sequence[tuple[int, int]],
+    padding: str | Sequence[tuple[int, int]],
     *,
     lhs_dilation: Sequence[int] = (1,),
     rhs_dilation: Sequence[int] = (1,),
@@ -53,7 +53,7 @@ def _is_plain(
 ) -> bool:
     """Whether a convolution is left to XLA."""
     del dimension_numbers, precision
-    if x.ndim != 4 or any(other is not None for other in others.values()):
+    if x.ndim != 4 or isinstance(padding, str) or any(other is not None for other in others.values()):
         return True
     if {*strides, *lhs_dilation, *rhs_dilation, feature_group_count} != {1}:
         return True

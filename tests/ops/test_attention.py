@@ -273,8 +273,10 @@ def test_blocks_hide_keys_like_the_plain_form(small_blocks, case):
     whole, parts = both(attend)
     assert np.isnan(whole[0]).any() == (case in ("all keys at minus infinity", "a NaN", "infinity"))
     for got, expected in zip(parts, whole, strict=True):
-        np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+        got, expected, finite = np.asarray(got), np.asarray(expected), np.isfinite(expected)
+        np.testing.assert_array_equal(got[~finite], expected[~finite])
+        if finite.any():
+            assert relative_error(got[finite], expected[finite]) <= tolerance("input gradient", "float32")
 
 
 @pytest.mark.parametrize("dtype", NARROW)
@@ -323,7 +325,8 @@ def test_forward_mode_is_the_plain_forms():
             x, x, x, temperature=1.0, need_weights=False, implementation=implementation
         )[0]
 
-    np.testing.assert_allclose(jax.jvp(attend("plain"), [x], [x])[1], x, rtol=1e-5)
+    tangent = np.asarray(jax.jvp(attend("plain"), [x], [x])[1])
+    assert relative_error(tangent, np.asarray(x)) <= tolerance("output", "float32")
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(attend("blocked"), [x], [x])
 

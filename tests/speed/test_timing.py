@@ -46,7 +46,7 @@ def test_slow_functions_are_called_less_often(most, rounds):
 @pytest.mark.parametrize("power", [0, 0.5, 1, 2, -1])
 def test_the_exponent_of_a_power_law(power):
     sizes = [144, 576, 2304]
-    assert exponent(sizes, [3e-5 * size**power for size in sizes]) == pytest.approx(power)
+    assert round(exponent(sizes, [size**power / 7 for size in sizes]), 9) == power
 
 
 def test_the_exponent_of_scattered_values_lies_between():
@@ -81,7 +81,7 @@ def test_the_load_is_what_others_use(machine, worked, others, busy):
     machine(100, 5, 1000, 50)
     load = Load()
     machine(110, 21, 1000 + worked, 99)
-    assert load.others() == pytest.approx(others)
+    assert round(load.others(), 9) == others
     assert is_busy(load.others()) is busy
 
 

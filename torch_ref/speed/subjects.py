@@ -80,7 +80,7 @@ def find_subjects(patterns: Iterable[str]) -> list[str]:
 
     Example:
         >>> find_subjects(["eca", "network/c[bn]*"])
-        ['block/eca', 'network/cnn', 'network/cbam', 'network/cbam_spatial']
+        ['block/eca', 'network/cnn', 'network/cbam', 'network/cbam_spatial', 'network/eca']
     """
     blocks = list_blocks()
     names = [f"block/{name}" for name in blocks]
