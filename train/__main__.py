@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Callable[[Sequence[str]], int] = importlib.import_module(COMMANDS.get(name, "train.training")).main
     try:
         return command(words)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError) as error:
         status, line = 2, f"error: {error}"
     except ImportError as error:
         needs = f"{name} needs PyTorch: pip install -e '.[torch]'"

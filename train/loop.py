@@ -99,9 +99,6 @@ class Run:
         for fed in self.feed.test():
             yield fed, eval_step(self.state, fed._replace(real=self.layout.cut(fed.real)), self.key, task=self.task)
 
-    def at_rate(self, step: int) -> str:
-        return f"at learning rate {float(self.rate(step)):.3g}"
-
 
 def fit(
     run: Run, folder: RunFolder, checkpoints: Checkpoints, bar: Bar, stop: Stop, events: "Events | None" = None
@@ -116,7 +113,7 @@ def fit(
     def save() -> None:
         floats = [leaf for leaf in jax.tree.leaves(run.state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
         if not all(np.isfinite(leaf).all() for leaf in floats):
-            raise NonFiniteError(f"non-finite state after step {run.place.step}, {run.at_rate(run.place.step - 1)}")
+            raise NonFiniteError(f"non-finite state after step {run.place.step}")
         folder.sync()  # a checkpoint relies on the logs' lines
         try:
             run.save(checkpoints)
@@ -133,7 +130,7 @@ def fit(
             # Waits for the step: with some 30 of them under way XLA's CPU devices would deadlock.
             error = float(scores.error)
             if not math.isfinite(error):
-                where = f"{name}, step {step - epoch * run.steps}, {run.at_rate(step - 1)}"
+                where = f"{name}, step {step - epoch * run.steps}"
                 raise NonFiniteError(f"non-finite loss ({error}) in {where}")
             train.add(error, float(scores.accuracy), config.batch_size)
             now = time.perf_counter()
@@ -154,7 +151,7 @@ def fit(
             test.add(float(scores.error), float(scores.accuracy), int(fed.real.sum()))
             bar.count(f"{name}/{config.epochs}", scores=f"test error {test.means[0]:.4f}")
         if not math.isfinite(test.errors):
-            raise NonFiniteError(f"non-finite loss ({test.errors}) in the test after {name}, {run.at_rate(end - 1)}")
+            raise NonFiniteError(f"non-finite loss ({test.errors}) in the test after {name}")
         metrics = EpochMetrics(epoch + 1, *train.means, *test.means, train.timed / max(train.seconds, 1e-9))
         for log in logs:
             log.add_epoch(metrics)

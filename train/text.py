@@ -1,6 +1,7 @@
 """Text to show: file names, and errors of other libraries."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 from jax.errors import JaxRuntimeError
@@ -26,8 +27,9 @@ def printable(name: str | os.PathLike[str]) -> str:
         >>> printable("été.jpg"), printable("a\nb"), printable(os.fsdecode(b"\xe9t\xe9.jpg"))
         ('été.jpg', 'a\\nb', '\\udce9t\\udce9.jpg')
     """
-    # Surrogates, which stand for undecodable bytes, cannot be printed either.
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(name))
+    hidden = ("Cc", "Cs")  # control characters, and surrogates, which stand for undecodable bytes
+    letters = ((letter, unicodedata.category(letter) in hidden) for letter in os.fspath(name))
+    return "".join(letter.encode("unicode_escape").decode() if escaped else letter for letter, escaped in letters)
 
 
 def first_line(error: BaseException) -> str:

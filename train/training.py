@@ -46,7 +46,7 @@ def main(words: Sequence[str], kind: type[Run] = Run) -> int:
             if kind is Run:
                 lines += f"\nto continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}"
             return fail(status(stop.signal or 0), lines)
-        except (NonFiniteError, OSError, *EXHAUSTED) as error:
+        except (NonFiniteError, ValueError, OSError, *EXHAUSTED) as error:
             return fail(1, f"error: {first_line(error)}; {checkpoints.last_good()}")
     return 0
 

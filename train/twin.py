@@ -53,9 +53,9 @@ class Twin(Run):
     """A run whose steps PyTorch takes, from the same weights, on the same batches, at the same learning rates.
 
     Without an ``order`` it takes the faster memory format, and a GPU where there is one; its dropouts draw their own
-    masks, and stopped it starts over. With one its dropouts draw ours, and the number, 0 or more, says in which order
-    PyTorch takes its sums; in exact arithmetic all of them are one training. Rounding depends on the order of images in
-    their batch and on that of a convolution's own sums: PyTorch has other kernels for each memory format.
+    masks. With one its dropouts draw ours, and the number, 0 or more, says in which order PyTorch takes its sums; in
+    exact arithmetic all of them are one training. Rounding depends on the order of images in their batch and on that of
+    a convolution's own sums: PyTorch has other kernels for each memory format. A run that was stopped starts over.
     """
 
     error_of = staticmethod(error_of)

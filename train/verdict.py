@@ -73,7 +73,7 @@ def findings(found: dict[str, Any]) -> list[str]:
             worst = int(np.argmax(difference / allowed))  # NaN, if there is one
         agree = "agree" if found[name]["agree"] else "do not agree"
         apart = f"they differ by {difference[worst]:.2g}{at.format(worst + 1)}"
-        lines.append(f"{name} {agree}: {apart}, allowed are {allowed[worst]:.2g}")
+        lines.append(f"{name} {agree}: {apart}, {allowed[worst]:.2g} is allowed")
     return lines
 
 
@@ -87,8 +87,9 @@ def save_picture(path: Path, title: str, found: dict[str, Any]) -> None:
     losses.plot(steps, loss["ours"], color="tab:orange", linewidth=1.1, label="ours")
     losses.set(title="loss of each step", ylabel="cross-entropy")
     plain_log(losses)
-    band = np.maximum(loss["band"], floor)
-    apart.fill_between(steps, floor, band, color="tab:blue", alpha=0.2, linewidth=0, label="PyTorch, in other orders")
+    if loss["band"].any():
+        band, look = np.maximum(loss["band"], floor), {"color": "tab:blue", "alpha": 0.2, "linewidth": 0}
+        apart.fill_between(steps, floor, band, label="PyTorch, in other orders", **look)
     apart.plot(steps, np.maximum(loss["difference"], floor), ".-", color="tab:orange", linewidth=0.7, label="ours")
     apart.plot(steps, loss["allowed"], color="tab:red", label="allowed")
     apart.set(yscale="log", xlabel="step", title="difference from PyTorch's loss, relative")

@@ -12,11 +12,13 @@ import jax.numpy as jnp
 from .._check import check_choice
 from .blocked import MASKED_SCORE, blocked_attention
 from .dtype import promoted, score_dtype
+from .placement import is_automatic
 
 # The forms of dot-product attention, and what each needs. `choose_implementation` decides which is taken.
 NEEDS = {
     "plain": "nothing",
-    "blocked": "floats, sizes that are not symbolic, need_weights=False and no weights_fn",
+    "blocked": "floats, sizes that are neither symbolic nor 0, need_weights=False, no weights_fn, no jax.shard_map or "
+    "pmap, and no explicit mesh axes",
     "cudnn": "a GPU, bfloat16 or float16, sizes that are not symbolic, d_k = d_v, at most 128 and a multiple of 8, "
     "need_weights=False, and no weights_fn, mask or bias",
 }
@@ -54,8 +56,9 @@ def dot_product_attention(
     - "cudnn" is cuDNN's kernel, through ``jax.nn.dot_product_attention``, on GPUs from NVIDIA, for bfloat16 and float16
       without a mask or bias. It has not been measured yet.
 
-    By default it is "blocked" for more than 64 queries where it can be, and else "plain"; on GPUs and TPUs (not
-    measured) "plain" also for up to 2**26 scores.
+    By default it is "blocked" for more than 64 queries where it can be, and else "plain"; where JAX's default device is
+    a GPU or TPU (not measured) "plain" also for up to 2**26 scores. Inside `jax.shard_map`, and on a mesh with explicit
+    axes, it is "plain".
 
     Args:
         query: (b, n_query, heads, d_k).
@@ -92,8 +95,16 @@ def dot_product_attention(
     platform = jax.default_backend()
     weights_used = need_weights or weights_fn is not None
     masked = mask is not None or bias is not None
+    given = [array for array in (query, key, value, mask, bias) if array is not None]
     chosen = choose_implementation(
-        implementation, query, key, value, weights_used=weights_used, masked=masked, platform=platform
+        implementation,
+        query,
+        key,
+        value,
+        weights_used=weights_used,
+        masked=masked,
+        platform=platform,
+        automatic=is_automatic(*given),
     )
     if chosen == "cudnn":
         out = jax.nn.dot_product_attention(query, key, value, scale=1 / temperature, implementation="cudnn")
@@ -101,7 +112,7 @@ def dot_product_attention(
     if chosen == "blocked":
         dtype = promoted(score_dtype(query.dtype), key.dtype, value.dtype)
         out = blocked_attention(
-            query.astype(dtype) / temperature,
+            (query.astype(dtype) / temperature).astype(dtype),
             key.astype(dtype),
             value.astype(dtype),
             None if mask is None else mask.astype(bool),
@@ -132,6 +143,7 @@ def choose_implementation(
     weights_used: bool,
     masked: bool,
     platform: str,
+    automatic: bool = True,
 ) -> str:
     """Which of the forms in `NEEDS` computes attention; see `dot_product_attention`.
 
@@ -143,6 +155,7 @@ def choose_implementation(
         weights_used: Whether the weights are returned or go through a function.
         masked: Whether there is a mask or bias.
         platform: "cpu", "gpu" or "tpu".
+        automatic: Whether JAX alone spreads the arrays over devices, see `is_automatic`.
 
     Raises:
         ValueError: If the form asked for needs something else.
@@ -152,9 +165,11 @@ def choose_implementation(
     dtypes = [jnp.dtype(x.dtype).name for x in arrays]
     fixed = all(isinstance(size, int) for x in arrays for size in x.shape)
     d_k, d_v = query.shape[-1], value.shape[-1]
+    floats = all(jnp.issubdtype(x.dtype, jnp.floating) for x in arrays)
+    empty = any(0 in x.shape for x in arrays)
     able = {
         "plain": True,
-        "blocked": not weights_used and fixed and all(jnp.issubdtype(x.dtype, jnp.floating) for x in arrays),
+        "blocked": not weights_used and fixed and not empty and floats and automatic,
         "cudnn": not (weights_used or masked)
         and fixed
         and platform == "gpu"

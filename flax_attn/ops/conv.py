@@ -1,8 +1,8 @@
 """Convolutions whose kernel's gradient, and whose output from few channels, are computed in a form that suits CPUs.
 
 On CPUs, XLA takes the gradient of a kernel as a convolution that contracts the images of a batch, which is slow while
-they are few, and vectorises a convolution over its input channels, which is slow while those are few. Elsewhere both
-are left to XLA, and so is everything that `_is_plain` names.
+they are few, and vectorises a convolution over its input channels, which is slow while those are few. Where JAX's
+default device is another one both are left to XLA, and so is everything that `_is_plain` names.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from .placement import is_automatic
 
 AXES = ("NHWC", "HWIO", "NHWC")
 FEW_IMAGES = 32  # XLA contracts more of them well
@@ -26,7 +28,8 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` of channels-last arrays, with its arguments.
 
-    Forward-mode derivatives need JAX's own function: a custom backward pass has none.
+    The forms for CPUs have no forward-mode derivatives, as custom backward passes have none, and a NaN or infinity may
+    show one column further than in JAX's own function.
 
     Example:
         >>> x, kernel = jnp.ones((2, 5, 7, 3)), jnp.ones((3, 3, 3, 11))
@@ -44,18 +47,22 @@ def _is_plain(
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
     *,
-    lhs_dilation: Sequence[int] = (1,),
-    rhs_dilation: Sequence[int] = (1,),
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
     dimension_numbers: Any = None,
     feature_group_count: int = 1,
-    precision: lax.PrecisionLike = None,
+    precision: lax.PrecisionLike = None,  # changes nothing
     **others: Any,
 ) -> bool:
     """Whether a convolution is left to XLA."""
-    del dimension_numbers, precision
+    if jax.default_backend() != "cpu" or not is_automatic(x, kernel):
+        return True
     if x.ndim != 4 or isinstance(padding, str) or any(other is not None for other in others.values()):
         return True
-    if {*strides, *lhs_dilation, *rhs_dilation, feature_group_count} != {1}:
+    axes = lax.conv_dimension_numbers(x.shape, kernel.shape, AXES)
+    if dimension_numbers not in (None, AXES, axes) or x.shape[3] != kernel.shape[2]:
+        return True
+    if {*strides, *(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} != {1}:
         return True
     if not (x.dtype == kernel.dtype and x.dtype.name in DTYPES and all(isinstance(size, int) for size in x.shape)):
         return True
@@ -117,11 +124,12 @@ def _conv_of_pairs(x: jax.Array, kernel: jax.Array, padding: Padding, precision:
     rows, columns = (_length(x, kernel, padding, axis) for axis in (0, 1))
     taps = (width + 2) // 2  # pairs that a pair of the output depends on
     left = padding[1][0]
-    x = jnp.pad(x, ((0, 0), (0, 0), (left, columns + 2 * taps - 2 - w - left), (0, 0)))
+    pairs = columns // 2 + taps - 1
+    x = jnp.pad(x, ((0, 0), (0, 0), (left, 2 * pairs - w - left), (0, 0)))
     # For the second of a pair, the kernel is one further to the right.
     both = [jnp.pad(kernel, ((0, 0), (j, 2 * taps - width - j), (0, 0), (0, 0))) for j in (0, 1)]
     kernel = jnp.stack(both, axis=3).reshape(height, taps, 2 * c, 2 * out_channels)
-    out = _plain(x.reshape(b, h, -1, 2 * c), kernel, (padding[0], (0, 0)), precision)
+    out = _plain(x.reshape(b, h, pairs, 2 * c), kernel, (padding[0], (0, 0)), precision)
     return out.reshape(b, rows, columns, out_channels)
 
 

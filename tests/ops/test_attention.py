@@ -10,6 +10,8 @@ import pytest
 import torch
 from jax import export
 from jax.extend.core import jaxprs_in_params
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from torch.nn import functional as F
 
 from flax_attn.ops import attention, blocked
@@ -315,6 +317,45 @@ def test_blocks_have_gradients_of_gradients_and_vmap(small_blocks):
         whole, parts = both(attend)
     for got, expected in zip(parts, whole, strict=True):
         assert relative_error(got, expected) <= tolerance("input gradient", "float64")
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_arrays_that_are_spread_by_hand_have_gradients(kind):
+    """With keys that all devices share; the types of arrays are the same on one device."""
+    mesh = jax.make_mesh((1,), ("batch",), axis_types=(kind,))
+
+    def gradient(query, key):
+        def loss(key):
+            return jnp.sum(
+                jnp.sin(attention.dot_product_attention(query, key, key, temperature=1.0, need_weights=False)[0])
+            )
+
+        return jax.grad(loss)(key)
+
+    query, key = (jnp.asarray(np.random.default_rng(seed).normal(size=(2, 70, 3, 5)), jnp.float32) for seed in (0, 1))
+    spread = NamedSharding(mesh, P("batch"))
+    by_hand = jax.shard_map(gradient, mesh=mesh, in_specs=(P("batch"), P()), out_specs=P())
+    with jax.set_mesh(mesh):
+        got = jax.jit(by_hand if kind == AxisType.Auto else gradient)(jax.device_put(query, spread), key)
+    expected = np.asarray(gradient(query, key))
+    assert relative_error(np.asarray(got), expected) <= tolerance("input gradient", "float32")
+
+
+@pytest.mark.parametrize("shape", [(0, 70, 3, 5), (2, 70, 3, 5)])
+def test_no_images_or_no_keys_at_all_are_taken(shape):
+    query, key = jnp.ones(shape), jnp.ones((shape[0], 0 if shape[0] else 3, 3, 5))
+    out, _ = attention.dot_product_attention(query, key, key, temperature=1.0, need_weights=False)
+    assert out.shape == shape
+
+
+def test_a_temperature_of_numpys_widens_nothing():
+    with jax.enable_x64(True):
+        x = jnp.ones((1, 70, 1, 2), jnp.float32)
+
+        def loss(x):
+            return jnp.sum(attention.dot_product_attention(x, x, x, temperature=np.sqrt(8), need_weights=False)[0])
+
+        assert jax.grad(loss)(x).dtype == jnp.float32
 
 
 def test_forward_mode_is_the_plain_forms():

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from flax_attn import ops
 from flax_attn.ops import conv
@@ -37,9 +39,11 @@ def results(function, x, kernel, padding):
         ((2, 7, 11, 5), (5, 3, 5, 3), ((2, 2), (1, 1))),  # shifts of the gradient
         ((3, 11, 7, 2), (3, 5, 2, 13), ((1, 1), (2, 2))),  # shifts of the input; an odd number of columns
         ((2, 7, 10, 3), (3, 5, 3, 11), ((1, 1), (2, 2))),  # pairs of columns, out of few channels
-        ((2, 5, 13, 3), (3, 2, 3, 11), ((0, 2), (1, 0))),  # an even kernel, padding that differs from end to end
+        ((2, 5, 12, 3), (3, 2, 3, 11), ((0, 2), (1, 0))),  # an even kernel, padding that differs from end to end
         ((2, 5, 12, 3), (3, 5, 3, 11), ((0, 0), (0, 0))),  # no padding
-        ((1, 3, 7, 2), (1, 2, 2, 17), ((0, 0), (1, 0))),  # along columns alone
+        ((1, 3, 8, 2), (1, 2, 2, 17), ((0, 0), (1, 0))),  # along columns alone
+        ((3, 5, 8, 4), (3, 3, 4, 11), ((1, 1), (1, 1))),  # pairs of as many channels as they are for
+        ((3, 5, 8, 2), (3, 1, 2, 11), ((1, 1), (0, 0))),  # pairs along rows alone
         ((1, 7, 3, 11), (4, 1, 11, 2), ((3, 3), (0, 0))),  # along rows alone, with the most padding
         ((37, 5, 3, 7), (3, 3, 7, 2), ((1, 1), (1, 1))),  # many images, few channels
     ],
@@ -77,6 +81,9 @@ def test_which_convolutions_are_jaxs_own():
     assert is_jaxs(X, KERNEL, lhs_dilation=(2, 1))
     assert is_jaxs(X, jnp.ones((3, 3, 2, 16)), feature_group_count=2)
     assert is_jaxs(X, KERNEL, preferred_element_type=jnp.float32)
+    assert is_jaxs(X, KERNEL, padding="SAME")
+    assert is_jaxs(X, jnp.moveaxis(KERNEL, 2, 0), dimension_numbers=("NHWC", "IHWO", "NHWC"))
+    assert not is_jaxs(X, KERNEL, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None)
     assert is_jaxs(X.astype(jnp.bfloat16), KERNEL.astype(jnp.bfloat16))
     assert is_jaxs(X.astype(jnp.complex64), KERNEL.astype(jnp.complex64))
 
@@ -98,12 +105,39 @@ def test_other_platforms_get_jaxs_own():
     assert ours[1:] == theirs[1:]
 
 
+def test_another_number_of_channels_gets_jaxs_error():
+    with pytest.raises(ValueError, match=r"feature_group_count|input_feature"):
+        ops.conv_general_dilated(X[..., :3], KERNEL, (1, 1), ((1, 1), (1, 1)))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_arrays_that_are_spread_by_hand_have_gradients(kind):
+    """With a kernel that all devices share; the types of arrays are the same on one device."""
+    mesh = jax.make_mesh((1,), ("batch",), axis_types=(kind,))
+
+    def gradient(x, kernel):
+        def loss(kernel):
+            return jnp.sum(jnp.sin(ops.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)))))
+
+        return jax.grad(loss)(kernel)
+
+    x, kernel = jnp.asarray(double(2, 5, 8, 3), jnp.float32), jnp.asarray(double(3, 3, 3, 11), jnp.float32)
+    expected = np.asarray(gradient(x, kernel))
+    by_hand = jax.shard_map(gradient, mesh=mesh, in_specs=(P("batch"), P()), out_specs=P())
+    with jax.set_mesh(mesh):
+        spread = [jax.device_put(array, NamedSharding(mesh, spec)) for array, spec in ((x, P("batch")), (kernel, P()))]
+        got = jax.jit(by_hand if kind == AxisType.Auto else gradient)(*spread)
+    assert relative_error(np.asarray(got), expected) <= tolerance("parameter gradient", "float32")
+
+
 def test_second_derivatives_are_those_of_jax():
+    x, kernel = (jnp.asarray(double(*shape) / 7, jnp.float32) for shape in ((2, 5, 8, 3), (3, 5, 3, 11)))
+
     def second(convolution):
         def loss(kernel):
-            return jnp.sum(jnp.sin(convolution(X, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=conv.AXES)))
+            return jnp.sum(jnp.sin(convolution(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=conv.AXES)))
 
-        return jax.grad(lambda kernel: jnp.sum(jnp.sin(jax.grad(loss)(kernel))))(KERNEL / 10)
+        return jax.grad(lambda kernel: jnp.sum(jnp.sin(jax.grad(loss)(kernel))))(kernel)
 
     expected = np.asarray(second(lax.conv_general_dilated))
     assert relative_error(np.asarray(second(ops.conv_general_dilated)), expected) <= tolerance(

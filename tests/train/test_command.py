@@ -230,7 +230,6 @@ def test_a_non_finite_loss_stops_the_run(archive, tmp_path, capsys):
     assert main(words(archive, tmp_path / "run", "--learning-rate", "1e38", "--schedule", "constant")) == 1
     message = capsys.readouterr().err
     assert message.startswith("error: non-finite loss (nan) in epoch 1, step ")
-    assert "at learning rate 1e+38" in message
     assert (tmp_path / "run" / "config.json").exists()
 
 

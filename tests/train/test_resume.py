@@ -407,7 +407,7 @@ def test_a_non_finite_state_is_not_saved(part, tmp_path, console):
             return True
 
     folder, checkpoints = RunFolder.create(config, run.source), Checkpoints(tmp_path / "checkpoints", 1)
-    with pytest.raises(NonFiniteError, match=r"non-finite state after step 1, at learning rate "):
+    with pytest.raises(NonFiniteError, match=r"non-finite state after step 1$"):
         fit(run, folder, checkpoints, Bar(1, console), Broken())
     folder.close()
     assert steps_in(tmp_path / "checkpoints") == []

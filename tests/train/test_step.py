@@ -12,7 +12,7 @@ from flax import nnx
 
 from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
 from flax_attn.testing import relative_error, tolerance
-from train.config import PatchConfig
+from train.config import NETWORKS, PatchConfig
 from train.data.feed import Fed
 from train.step import adam, create_state, eval_step, learning_rate, network_of, train_step
 from train.tasks.labelled import SensorTask
@@ -218,3 +218,11 @@ def test_optaxs_adam_is_pytorchs_in_float64_and_less_exact_in_float32():
 def test_the_state_of_adam_is_optaxs(rate):
     ours, theirs = (optimizer.init(jnp.zeros(3)) for optimizer in (adam(rate), optax.adam(rate)))
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_step_of_every_network_lowers_for_every_platform(network, source):
+    state, batch = new_state(source, network=network), fed(source, range(8))
+    traced = train_step.trace(state, batch, 0, KEY, task=PER_IMAGE)
+    text = traced.lower(lowering_platforms=("cpu", "cuda", "tpu")).as_text()
+    assert "stablehlo.convolution" in text

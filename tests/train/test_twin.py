@@ -305,7 +305,7 @@ def test_two_processes_do_not_train_in_one_folder(config, finished, photos, tmp_
 
 def test_a_non_finite_loss_stops_it(config, photos, tmp_path):
     config = dataclasses.replace(config, learning_rate=1e30, run_dir=str(tmp_path / "run"))
-    with pytest.raises(NonFiniteError, match=r"non-finite loss \(.*\) in epoch 1, step \d, at learning rate"):
+    with pytest.raises(NonFiniteError, match=r"non-finite loss \(.*\) in epoch 1, step \d$"):
         train_run(config, photos)
 
 

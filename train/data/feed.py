@@ -1,7 +1,7 @@
 """The batches of a run: from records that are on the device as a whole, or from a stream of decoded records.
 
 Both give the same batches in the same order, so a streamed run computes what a resident one does. The records of a
-step depend on its number alone: a run resumes anywhere, with any number of workers.
+step depend on its number alone: a run resumes anywhere.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from ..devices import Layout, usable_cores
 from . import Source
 
 STEPS = 2**40  # endless, for grain, which wants an end
-RESIDENT_BYTES = 2**30  # of all copies together: those of 5,000 images of 96x96 on 7 devices
+RESIDENT_BYTES = 2**31  # of all copies together: those of 5,000 images of 96x96 on 15 devices
 MOST_THREADS = 16  # that decode, each a batch ahead
 
 

@@ -1,6 +1,6 @@
 """Numbered images, split into training and test images.
 
-A small source stays on the devices whole. A larger one is streamed (train/data/feed.py), and decoded when needed.
+A small source is kept whole on the devices; a larger one is streamed and decoded on demand (train/data/feed.py).
 """
 
 import hashlib

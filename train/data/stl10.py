@@ -30,7 +30,7 @@ class Archive:
     def __init__(self, builder: Any, *splits: str) -> None:
         from tensorflow_datasets import decode
 
-        # Decoded here: tensorflow-datasets would warn, in every process, that it has no OpenCV.
+        # Decoded here: tensorflow-datasets would warn that it has no OpenCV.
         decoders = {"image": decode.SkipDecoding()}
         self.parts = [builder.as_data_source(split, decoders=decoders) for split in splits]
         orders = [hashed_order(len(part), split) for part, split in zip(self.parts, splits, strict=True)]

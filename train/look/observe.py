@@ -66,8 +66,6 @@ def load_run(folder: str | Path) -> tuple[PatchConfig, PatchNetwork, tuple[int, 
     Raises ``ValueError`` or ``FileNotFoundError`` where there is none, or none that has finished.
     """
     folder = Path(folder)
-    if folder.is_file():
-        raise ValueError(f"RUN must be the folder of a run, got the file {folder}")
     config = read_config(folder)
     if not isinstance(config, PatchConfig):
         raise ValueError(f"{folder} must hold a run of --task patch, got one of --task {config.task}")

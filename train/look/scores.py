@@ -19,7 +19,7 @@ from .observe import Named, Split, observe, over_batches
 
 CELL = 4  # pixels along a side of a map's cell: the attended map lies behind two poolings
 CENTRES = np.s_[:, CELL // 2 :: CELL, CELL // 2 :: CELL]  # of cells, in pixels (n, h, w)
-AT_ONCE = 8  # images: the token weights of a single one of 256x256 in 4 heads take 256 MiB
+AT_ONCE = 8 * 96 * 96  # pixels: the token weights of an image of 256x256 in 4 heads take 256 MiB
 ACTIVATION, MEAN = "class_activation", "attended_mean"  # maps that every network has
 
 
@@ -45,7 +45,7 @@ def localise(network: PatchNetwork, source: Source, patches: Patches) -> dict[st
         maps = _maps(model, layout.cut(source.read(indices)), jax.tree.map(layout.cut, here), network.token_order)
         return {name: score(np.asarray(values), here) for name, values in maps.items()}
 
-    scores = over_batches(network, source.test, AT_ONCE, score_batch)
+    scores = over_batches(network, source.test, max(1, AT_ONCE // math.prod(source.shape)), score_batch)
     return {name: combine(each, patches.label) for name, each in scores.items()}
 
 

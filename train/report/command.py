@@ -9,14 +9,16 @@ from rich.console import Console
 from rich.rule import Rule
 
 from ..config import read_options
+from ..data.feed import check_batch_size
 from ..look import SCORES
 from ..loop import Run
-from ..runs import CONFIG, differences
+from ..runs import CONFIG, RunFolder, differences
 from ..show import say
 from ..signals import Stop, status
 from ..tasks import task_of
-from ..text import data_title
+from ..text import data_title, first_line
 from ..training import main as train
+from ..training import parse
 from .page import NUMBERS, write_report
 from .runs import PROGRAM, SAME, Options, Planned, Report, outcome_of, plan, read_report
 
@@ -38,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     with Stop() as stop:  # also catches a signal that came too late for a run
         for number, each in enumerate(missing, start=1):
             say(Console(), Rule(f"{number} of {len(missing)}: {each.key.name}"))
-            # Of a run with scores nothing is missing but its place in the results.
+            # A run that has scores only needs to be added to the results.
             if (each.path / SCORES).is_file() or train_one(each, kinds[each.key.side]) == 0:
                 report.outcomes.append(outcome_of(each))
                 write_report(report, out)
@@ -58,22 +60,32 @@ def main(argv: Sequence[str]) -> int:
 def prepare(options: Options, file: Path) -> tuple[Report, list[Planned]]:
     """A report with the results in ``file``, if there are some, and the runs that it lacks.
 
-    Raises ``ValueError`` for results of other options or images.
+    Raises ``ValueError`` for results, or run folders, of other options or images.
     """
     runs = plan(options)
     source = task_of(runs[0].config).open(runs[0].config.data)
+    check_batch_size(max(each.config.batch_size for each in runs), source.train)
     same = {name: getattr(options, name) for name in SAME}
     report = Report({"data": data_title(options.data), **same}, source.identity, [])
     if file.is_file():
         kept = read_report(file)
-        if differing := differences(kept.options | kept.images, report.options | report.images):
+        if differing := differences(kept.options | kept.images, same | report.images):
             raise ValueError(f"--out must have no results of other options or images, got {file}: {differing}")
         report.outcomes.extend(kept.outcomes)
     keys = {outcome.key for outcome in report.outcomes}
-    return report, [each for each in runs if each.key not in keys]
+    missing = [each for each in runs if each.key not in keys]
+    for each in missing:
+        if (each.path / CONFIG).is_file():
+            parse(["--resume", str(each.path), *each.words])
+            RunFolder(each.path).check_data(source)
+    return report, missing
 
 
 def train_one(run: Planned, kind: type[Run]) -> int:
     """Begins or resumes a run, as ``python -m train`` does, and returns the exit status."""
     resume = ["--resume", str(run.path)] if (run.path / CONFIG).is_file() else []
-    return train([*resume, *run.words], kind)
+    try:
+        return train([*resume, *run.words], kind)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
+        return 1

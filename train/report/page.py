@@ -65,7 +65,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     write_whole(numbers, json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False) + "\n")
     draw(report).savefig(picture, dpi=120)
     parts = sections(report)
-    if not page.is_file():
+    if not page.is_file() or "<!-- runs: begin -->" not in page.read_text(encoding="utf-8"):
         marked = [f"## {name}\n\n<!-- {name}: begin -->\n<!-- {name}: end -->" for name in parts]
         write_whole(page, "\n\n".join(["# Results", f"![errors, accuracy and pointing game]({PICTURE})", *marked, ""]))
     write_all_between(page, parts)

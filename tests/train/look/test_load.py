@@ -38,7 +38,7 @@ def test_what_is_no_run(tmp_path):
 
 
 def test_a_file_is_no_run(run):
-    with pytest.raises(ValueError, match=r"RUN must be the folder of a run, got the file .*model.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"there must be a run in .*model.safetensors, got no such folder"):
         load_run(run / "model.safetensors")
 
 

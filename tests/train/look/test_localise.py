@@ -27,7 +27,7 @@ def test_batches_leave_no_image_out_and_count_none_twice(images, monkeypatch):
         images(7),
         Patches(*np.array([[1, 0, 1, 1, 0, 1, 1], [0, 0, 3, 1, 2, 2, 3], [5, 0, 9, 11, 3, 0, 7]])),
     )
-    monkeypatch.setattr("train.look.scores.AT_ONCE", 3)
+    monkeypatch.setattr("train.look.scores.AT_ONCE", 3 * HEIGHT * WIDTH)
     scores = localise(network, source_of(seven), patches)
     seen = observe(nnx.split(network), painted(seven, patches))
     for name, maps in (("attended_mean", seen.attended.mean(-1)), ("class_activation", seen.activation)):

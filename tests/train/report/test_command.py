@@ -173,12 +173,13 @@ def test_bad_input(small_archive, tmp_path, capsys, options, message):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture
-def begun(finished, tmp_path):
-    """The folder of a run of which nothing is known but that it has begun."""
+@pytest.fixture(params=["begun", "finished"])
+def begun(request, finished, tmp_path):
+    """The folder of a run of which nothing is known but that it has begun, or all but its place in a report."""
     name = "per_image/cnn/ours/seed-0"
     shutil.copytree(finished / "runs" / name, tmp_path / "runs" / name)
-    (tmp_path / "runs" / name / "localisation.json").unlink()
+    if request.param == "begun":
+        (tmp_path / "runs" / name / "localisation.json").unlink()
     config = tmp_path / "runs" / name / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"run_dir": str(config.parent)}))
     return tmp_path
