@@ -88,8 +88,7 @@ def save_picture(path: Path, title: str, found: dict[str, Any]) -> None:
     losses.set(title="loss of each step", ylabel="cross-entropy")
     plain_log(losses)
     if loss["band"].any():
-        band, look = np.maximum(loss["band"], floor), {"color": "tab:blue", "alpha": 0.2, "linewidth": 0}
-        apart.fill_between(steps, floor, band, label="PyTorch, in other orders", **look)
+        apart.fill_between(steps, floor, np.maximum(loss["band"], floor), alpha=0.2, label="PyTorch, in other orders")
     apart.plot(steps, np.maximum(loss["difference"], floor), ".-", color="tab:orange", linewidth=0.7, label="ours")
     apart.plot(steps, loss["allowed"], color="tab:red", label="allowed")
     apart.set(yscale="log", xlabel="step", title="difference from PyTorch's loss, relative")

@@ -21,9 +21,10 @@ from ..text import data_title
 from .grid import ATTENTION, MOST_NAMES, Caption, Column, draw, in_turn
 from .observe import Named, Split, over_batches, recorded_of
 
-CONFUSION, NORMALISATION = "confusion.json", "normalisation.json"
-MATRIX = "confusion.png"
+CONFUSION, NORMALISATION, MATRIX = "confusion.json", "normalisation.json", "confusion.png"
 MOST_LINES = 12  # sensors in a legend
+
+Arrays = dict[str, np.ndarray]  # of all test records, by path
 
 
 def finish_classes(folder: Path, config: Config, task: Task, network: nnx.Module, source: Labelled) -> list[str]:
@@ -54,9 +55,7 @@ def predict(model: Split, inputs: jax.Array, *, task: Task) -> tuple[jax.Array, 
     return task.answer(network, x).astype(jnp.float32), recorded_of(network, x)
 
 
-def predict_all(
-    task: Task, network: nnx.Module, source: Labelled, batch_size: int
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def predict_all(task: Task, network: nnx.Module, source: Labelled, batch_size: int) -> tuple[np.ndarray, Arrays]:
     """`predict` over all test records in file order."""
 
     def predict_batch(model: Split, indices: np.ndarray, layout: Layout) -> Named:
@@ -109,7 +108,7 @@ def draw_gates(title: str, means: np.ndarray, names: Sequence[str]) -> Figure:
     return draw(title, [caption], shown, (min(4 + 0.05 * channels, 10), min(2.5 + 0.25 * classes, 14)))
 
 
-def draw_windows(title: str, source: Labelled, recorded: dict[str, np.ndarray], predicted: np.ndarray) -> Figure:
+def draw_windows(title: str, source: Labelled, recorded: Arrays, predicted: np.ndarray) -> Figure:
     """Draws test windows of each class in turn, from the gates and predictions (n,) of all of them."""
     labels = source.labels[source.test.start :]
     chosen = in_turn(labels)
