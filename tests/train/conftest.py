@@ -23,6 +23,19 @@ def small_images(count=40, height=HEIGHT, width=WIDTH, seed=0):
 # What a shell starts in the background ignores Ctrl-C, and what it starts inherits that, these tests included.
 HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 HEEDING = f"{HEED}; import runpy; runpy.run_module('train', run_name='__main__')"  # python -c: as python -m train
+FILES = [  # of a finished run
+    ".lock",
+    "attention.png",
+    "checkpoints",
+    "config.json",
+    "curves.png",
+    "data.json",
+    "localisation.json",
+    "machine.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "steps.jsonl",
+]
 
 
 def wait_for(process, happened, seconds=600.0, every=0.02):

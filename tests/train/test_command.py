@@ -26,22 +26,9 @@ from train.runs import read_config
 from train.step import train_step
 from train.tasks.patch import build_network
 
-from .conftest import HEEDING, small_images, wait_for
+from .conftest import FILES, HEEDING, small_images, wait_for
 
 KEYS = ["epoch", "train_error", "train_accuracy", "test_error", "test_accuracy", "images_per_second"]
-FILES = [
-    ".lock",
-    "attention.png",
-    "checkpoints",
-    "config.json",
-    "curves.png",
-    "data.json",
-    "localisation.json",
-    "machine.json",
-    "metrics.jsonl",
-    "model.safetensors",
-    "steps.jsonl",
-]
 ROOT = Path(__file__).parents[2]
 SAME_ERROR = tolerance("training error", "float32")
 OWN = {"patch": ("network", "patches", "token_order", "position"), "channel": ("ratio",), "sensor": ()}
