@@ -67,8 +67,9 @@ clean:
 	$(PIP) -e '.[train]'
 	touch $@
 
-.venv/.test: .venv/bin/python pyproject.toml constraints.txt
+.venv/.test: .venv/bin/python pyproject.toml constraints.txt tests/originals.txt
 	$(PIP) -e '.[test]'
+	$(PIP) --no-deps -r tests/originals.txt
 	touch $@ .venv/.train
 
 .venv/.docs: .venv/bin/python pyproject.toml constraints.txt

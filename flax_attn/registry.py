@@ -32,7 +32,8 @@ class Entry:
         name: Name of the block in `create_block`.
         block: Class of the block.
         kind: Signature of the call. "gate": ``block(x)``, from map to map (b, h, w, c); "tokens": ``block(query, key,
-            value)`` on tokens (b, n, c); "context": ``block(query, context)`` on maps or tokens.
+            value)`` on tokens (b, n, c); "self": ``block(tokens)``, from tokens to tokens; "context": ``block(query,
+            context)`` on maps or tokens; "head": ``block(x)``, from a map to a vector (b, k).
         arguments: Function from the number of channels and the map's size (h, w) to the arguments of the class.
         paper: Authors and year of the paper, or empty.
         url: URL of the paper, or empty.
@@ -43,13 +44,18 @@ class Entry:
 
     name: str
     block: type[nnx.Module]
-    kind: Literal["gate", "tokens", "context"]
+    kind: Literal["gate", "tokens", "self", "context", "head"]
     arguments: Callable[[int, Any], dict[str, Any]]
     paper: str
     url: str
     variant: str = ""
     featured: bool = False
     needs_size: bool = False
+
+    @property
+    def over_tokens(self) -> bool:
+        """Whether the block sees tokens, so that their order and positions matter."""
+        return self.kind in ("tokens", "self")
 
     def arguments_for(self, channels: int, size: Size | None = None) -> dict[str, Any]:
         """Returns the arguments of the class for a map (b, h, w, channels).
@@ -115,6 +121,12 @@ BLOCKS = (
     Entry("eca", EfficientChannelAttention, "gate", lambda c, _: {"channels": c}, *WANG, featured=True),
     Entry("pointwise_spatial", PointwiseSpatialAttention, "gate", lambda c, _: {"channels": c}, *YOLOV4, featured=True),
     Entry("sensor_spatial", SpatialAttentionModule, "gate", lambda c, _: {}, "", "", featured=True),
+    # Gates from the pooled map.
+    # Gates that also see the places of a map.
+    # Kernels, branches and frequencies.
+    # Tokens.
+    # Between the places or the channels of a map.
+    # Windows and neighbourhoods.
 )
 
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 from flax_attn import layers
 from flax_attn.testing.layouts import to_flax
-from torch_ref.cases import CASES, Case
+from torch_ref.cases import CASES, COLLECTION, Case
 from torch_ref.pairs import build, draw
 
 
@@ -24,6 +24,7 @@ class Every:
     inputs: tuple[np.ndarray | None, ...]
     kwargs: dict[str, Any]
     folder: str
+    is_collected: bool = False
 
 
 def _of_case(case: Case) -> Every:
@@ -32,7 +33,14 @@ def _of_case(case: Case) -> Every:
         None if wanted.shape is None else np.asarray(to_flax(draw(wanted, rng), wanted.layout, "input"))
         for wanted in case.inputs
     )
-    return Every(case.name, lambda rngs, **options: build(case, rngs, **options), inputs, case.kwargs, case.module)
+    return Every(
+        case.name,
+        lambda rngs, **options: build(case, rngs, **options),
+        inputs,
+        case.kwargs,
+        case.module,
+        case in COLLECTION,
+    )
 
 
 def _of_layer(name: str, build: Callable[..., nnx.Module], *shape: int, copies: int = 1) -> Every:

@@ -61,7 +61,9 @@ def functional(one):
     return jax.jit(call), state
 
 
-@pytest.mark.parametrize("one", EVERY, ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "one", [pytest.param(one, id=one.name, marks=[pytest.mark.nightly] if one.is_collected else []) for one in EVERY]
+)
 def test_training_exports_with_symbolic_sizes(one):
     module = jax.eval_shape(lambda: one.build(nnx.Rngs(0)))
     graphdef, state = nnx.split(module)
@@ -81,7 +83,9 @@ def test_training_exports_with_symbolic_sizes(one):
         pytest.param(
             one,
             id=one.name,
-            marks=[pytest.mark.nightly] if "," in one.name or one.folder.startswith("networks") else [],
+            marks=[pytest.mark.nightly]
+            if "," in one.name or one.folder.startswith("networks") or one.is_collected
+            else [],
         )
         for one in EVERY
     ],

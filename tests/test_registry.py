@@ -16,6 +16,7 @@ from flax_attn.registry import BLOCKS, Entry, find_block
 from torch_ref.networks.patch import self_attend as self_attend_in_torch
 from torch_ref.pairs import create_twin
 
+CHANNELS, SIZE = 32, (24, 40)  # of a map that every block takes
 every_block = pytest.mark.parametrize("name", list_blocks())
 
 
@@ -28,27 +29,32 @@ def test_names_are_unique_sorted_and_found_by_pattern():
 
 @every_block
 def test_a_block_and_its_twin_take_a_map_to_a_map(name):
-    x = jnp.ones((2, 3, 5, 20))
-    attended = jax.eval_shape(lambda: self_attend(create_block(name, 20, rngs=nnx.Rngs(0)), x))
-    assert attended.shape == x.shape
-    twin = create_twin(name, 20)
-    assert self_attend_in_torch(twin, torch.ones(2, 20, 3, 5)).shape == (2, 20, 3, 5)
+    x = jnp.ones((2, *SIZE, CHANNELS))
+    attended = jax.eval_shape(lambda: self_attend(create_block(name, CHANNELS, size=SIZE, rngs=nnx.Rngs(0)), x))
+    twin = create_twin(name, CHANNELS, SIZE)
+    with torch.no_grad():
+        theirs = self_attend_in_torch(twin, torch.ones(2, CHANNELS, *SIZE))
+    if find_block(name).kind == "head":
+        assert attended.shape == theirs.shape
+    else:
+        assert attended.shape == x.shape
+        assert theirs.shape == (2, CHANNELS, *SIZE)
     assert type(twin).__module__ == find_block(name).block.__module__.replace("flax_attn", "torch_ref")
 
 
 @every_block
 def test_the_kind_is_how_a_block_is_called(name):
-    entry, call = find_block(name), nnx.eval_shape(lambda: create_block(name, 20, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match="got 'article'") if entry.kind != "tokens" else contextlib.nullcontext():
+    entry, call = find_block(name), nnx.eval_shape(lambda: create_block(name, CHANNELS, size=SIZE, rngs=nnx.Rngs(0)))
+    with pytest.raises(ValueError, match="got 'article'") if not entry.over_tokens else contextlib.nullcontext():
         nnx.eval_shape(lambda: PatchNetwork(call, "article", rngs=nnx.Rngs(0)))
 
 
 @every_block
 def test_options_and_arguments_reach_the_class(name):
-    block = nnx.eval_shape(lambda: create_block(name, 20, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
+    block = nnx.eval_shape(lambda: create_block(name, CHANNELS, size=SIZE, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0)))
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(block, nnx.Param))} <= {jnp.dtype(jnp.bfloat16)}
     with pytest.raises(TypeError, match=rf"{find_block(name).block.__name__}.__init__\(\) got an unexpected .*'typo'"):
-        create_block(name, 20, typo=1, rngs=nnx.Rngs(0))
+        create_block(name, CHANNELS, size=SIZE, typo=1, rngs=nnx.Rngs(0))
 
 
 def test_arguments_replace_those_of_the_table():

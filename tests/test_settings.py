@@ -55,7 +55,7 @@ COMPOSED = ("CBAM", "ConvMultiHeadAttention", "MultiHeadAttention", "SpatialGate
 
 
 def is_new(one):
-    return not ("," in one.name or one.name in COMPOSED or one.folder.startswith("networks"))
+    return not ("," in one.name or one.name in COMPOSED or one.folder.startswith("networks") or one.is_collected)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     add_parity(commands)
     add_speed(commands)
+    add_originals(commands)
     what = "regenerate the tables in README.md, docs/blocks.md, docs/parity.md and docs/speed.md"
     commands.add_parser("docs", help=what, description=what.capitalize()).set_defaults(run=docs)
     options = parser.parse_args(arguments)
@@ -33,7 +34,7 @@ def add_parity(commands: Any) -> None:
     parser = commands.add_parser(
         "parity",
         help="compare flax_attn with the PyTorch reference",
-        description="Compares every case of torch_ref/cases.py: outputs, attention maps, gradients and buffers in "
+        description="Compares every case of torch_ref/cases: outputs, attention maps, gradients and buffers in "
         "train and eval mode, and training runs. Exits with 1 if an error exceeds its tolerance.",
     )
     parser.set_defaults(run=parity)
@@ -77,6 +78,37 @@ def add_speed(commands: Any) -> None:
     parser.add_argument("--plot", type=output_path, metavar="PATH", help="draw the growth, or else the ratios")
     docs = "update these figures in docs/speed and docs/speed.md; refused if the machine was busy"
     parser.add_argument("--docs", action="store_true", help=docs)
+
+
+def add_originals(commands: Any) -> None:
+    """Declares the options of ``originals``."""
+    parser = commands.add_parser(
+        "originals",
+        help="compare flax_attn with what others published",
+        description="Loads the weights of published code into our blocks and compares outputs, gradients and running "
+        "statistics in float64. Packages: tests/originals.txt. Exits with 1 if an error exceeds its tolerance.",
+    )
+    parser.set_defaults(run=originals)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a class of ours (default: all)")
+    parser.add_argument(
+        "--file", metavar="PATH", help="the file of an original that is in a repository; needs one NAME"
+    )
+
+
+def originals(options: argparse.Namespace) -> int:
+    """Compares, and prints a line for each original; returns 1 if something exceeds its tolerance."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    check_pytorch()
+    from .originals import find_originals
+    from .originals.check import bound, differences
+
+    failed = False
+    for original in find_originals(options.names, in_repository=options.file is not None):
+        errors = differences(original, options.file)
+        worst = max(errors, key=errors.__getitem__)
+        failed |= not errors[worst] <= bound(original)
+        print(f"{original.name}: largest error {errors[worst]:.1e} ({worst}), at most {bound(original):.1e}")
+    return int(failed)
 
 
 def speed(options: argparse.Namespace) -> int:

@@ -7,11 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-import flax_attn
 from flax_attn._check import nearest
 from flax_attn.registry import BLOCKS
 
-NETWORKS = ["cnn", *flax_attn.list_blocks()]
+NETWORKS = ["cnn", *sorted(entry.name for entry in BLOCKS if entry.kind != "head")]
 TaskName = Literal["patch", "channel", "sensor"]
 
 
@@ -159,7 +158,7 @@ def check(config: Config) -> None:
         hint = nearest(config.network, NETWORKS)
         raise ValueError(f"--network must be cnn or a block of flax_attn.list_blocks(), got {config.network!r}; {hint}")
     preset = PRESETS[config.task][config.preset]
-    tokens = [entry.name for entry in BLOCKS if entry.kind == "tokens"]
+    tokens = [entry.name for entry in BLOCKS if entry.over_tokens]
     for name in ("token_order", "position"):
         if config.network not in tokens and getattr(config, name) != getattr(preset, name):
             raise ValueError(f"{flag(name)} needs --network {' or '.join(tokens)}, got --network {config.network}")

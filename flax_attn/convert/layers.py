@@ -65,8 +65,11 @@ def _linear_general(layer: nnx.LinearGeneral) -> Iterator[Entry]:
 
 @rule(nnx.Conv)
 def _conv(layer: nnx.Conv) -> Iterator[Entry]:
-    """Flax (*kernel_size, in / groups, out), PyTorch (out, in / groups, *kernel_size)."""
-    yield Entry("weight", of_rank(len(layer.kernel_size) + 2, layer.kernel), _channels_first, _channels_last)
+    """Flax (*kernel_size, in / groups, out), PyTorch (out, in / groups, *kernel_size), or (out, in) of a Linear."""
+    kernel = of_rank(len(layer.kernel_size) + 2, layer.kernel)
+    pointwise = set(layer.kernel_size) == {1} and layer.feature_group_count == 1
+    linear = ((kernel.shape[-1], kernel.shape[-2]),) if pointwise else ()
+    yield Entry("weight", kernel, _channels_first, _channels_last, shapes=linear)
     yield from _optional("bias", layer.bias)
 
 

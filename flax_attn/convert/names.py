@@ -1,4 +1,4 @@
-"""Tables of names for ``rename=``: checkpoints of the source tutorials and of the official CBAM repository.
+"""Tables of names for ``rename=``: checkpoints of the source tutorials, of other packages and of official repositories.
 
 The networks have the attribute names of the tutorials; only CBAM's two gates, which its authors wrote in CamelCase, are
 named differently. Token order is *not* part of a checkpoint: the tutorial's NetMultiheadAttention was trained with what
@@ -25,3 +25,23 @@ OFFICIAL_CBAM_NAMES: Mapping[str, str] = MappingProxyType(
     }
 )
 """What github.com/Jongchan/attention-module saves: the same gates, under DataParallel's leading ``module``."""
+
+NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        # Gates from the pooled map.
+        "pytorchcv.CbamBlock": {
+            "ch_gate.mlp.fc1": "channel_gate.mlp.1",
+            "ch_gate.mlp.fc2": "channel_gate.mlp.3",
+            "sp_gate.conv": "spatial_gate.spatial",
+        },
+        # Gates that also see the places.
+        # Kernels, branches and frequencies.
+        # Tokens.
+        # Maps.
+        # Windows.
+    }
+)
+"""What other packages call the entries of a block, by package and class: ``rename=NAMES["pytorchcv.CbamBlock"]``.
+
+Where a package has our names there is no table. Which of our arguments make the function the same, docs/blocks.md says.
+"""

@@ -28,6 +28,8 @@ class Entry:
         from_torch: converts PyTorch's layout to Flax's; returns one array, or one per variable if there are several.
         constant: the value written if ``variable`` is None; such an entry is ignored on loading.
         instead: entries of the same variables that a state_dict may hold in place of this one.
+        shapes: further shapes, in PyTorch's layout, that the same array may have: a 1x1 convolution also takes the
+            weight of a linear layer, which is the same function.
 
     Example:
         >>> layer = nnx.Linear(3, 5, rngs=nnx.Rngs(0))
@@ -41,6 +43,7 @@ class Entry:
     from_torch: Callable[[np.ndarray], Any] = np.asarray
     constant: np.ndarray | None = None
     instead: tuple["Entry", ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def variables(self) -> tuple[nnx.Variable[Any], ...]:

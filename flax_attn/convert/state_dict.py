@@ -261,6 +261,8 @@ def _value(path: str, entry: Entry, given: Mapping[str, Any], problems: list[str
     if value is None or _kind(value.dtype) != kind:
         problems.append(f"{path}: expected an array of {kind}, got {_describe(given[path])}")
         return None
+    if value.shape in entry.shapes:
+        return value.reshape(expected)
     if value.shape != expected:
         problems.append(f"{path}: expected shape {expected}, got {value.shape}")
         return None

@@ -6,7 +6,7 @@ global average pooling and a linear classifier. `PatchNetwork` accepts any block
 """
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Set
 from functools import partial
 from typing import Any, Unpack
 
@@ -71,7 +71,7 @@ class PatchNetwork(nnx.Module):
 
     Args:
         block: Any block for 32 channels, or None. The signature of its call decides its input: tokens for
-            (query, key, value), the map as both arguments for (query, context), otherwise the map.
+            (query, key, value) and for (tokens), the map as both arguments for (query, context), otherwise the map.
         token_order: Token order for token attention: "pixels", or "article" for the tutorial's reshape. Weights
             trained with one order load into the other without an error, but compute a different function.
         position: Position encoding added to the map before token attention, or None.
@@ -103,7 +103,7 @@ class PatchNetwork(nnx.Module):
         check_choice("token_order", token_order, TOKEN_ORDERS)
         if not (block is None or isinstance(block, nnx.Module)):
             raise ValueError(f"block must be an nnx.Module or None, got {block!r}")
-        if block is None or "key" not in call_arguments(block):
+        if block is None or call_arguments(block).isdisjoint(("key", "tokens")):
             if position is not None:
                 raise ValueError(f"position must be None without token attention, got {type(position).__name__}")
             if token_order != "pixels":
@@ -137,7 +137,7 @@ class PatchNetwork(nnx.Module):
         return self_attend(self.attn1, z, self.token_order, self.position)
 
 
-def call_arguments(block: Any) -> Collection[str]:
+def call_arguments(block: Any) -> Set[str]:
     """The argument names of a block's call, which determine its kind."""
     return inspect.signature(block).parameters.keys()
 
@@ -148,12 +148,12 @@ def self_attend(block: Any, z: jax.Array, token_order: str = "pixels", position:
     if "context" in arguments:
         attended: jax.Array = block(z, z)[0]
         return attended
-    if "key" not in arguments:
+    if arguments.isdisjoint(("key", "tokens")):
         gated: jax.Array = block(z)
         return gated
     z = z if position is None else position(z)
     tokens = ops.map_to_tokens(z, token_order)
-    attended, _ = block(tokens, tokens, tokens)
+    attended = block(tokens, tokens, tokens)[0] if "key" in arguments else block(tokens)
     return ops.tokens_to_map(attended, z.shape[1], z.shape[2], token_order)
 
 

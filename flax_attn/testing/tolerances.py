@@ -45,6 +45,9 @@ TABLE: dict[tuple[str, str, str], float] = {
 EXCEPTIONS: dict[tuple[str, str, str, str], tuple[float, str]] = {}
 """(case, quantity, dtype, backend) to (tolerance, reason)."""
 
+ORIGINALS: dict[str, tuple[float, str]] = {}
+"""(tolerance, reason) by the name of an original (torch_ref/originals) that computes a part in float32."""
+
 RATIOS: dict[str, tuple[float, float]] = {"float32": (1.0, 3.0), "bfloat16": (1.2, 4.0)}
 """Our error over PyTorch's own, both against float64, pooled per case: the geometric mean over all cases may be at most
 the first number, and no case above the second one."""

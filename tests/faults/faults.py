@@ -23,7 +23,7 @@ class Fault:
     Attributes:
         name: what is wrong.
         plant: plants it.
-        case: where it is looked for: a case of torch_ref/cases.py or of `MORE_CASES`.
+        case: where it is looked for: a case of torch_ref/cases or of `MORE_CASES`.
         shows: quantity and path of the first row that fails.
         found: the submodule that is named, "" for the module itself, and what of it. None for buffers and maps.
         given: whether the input of that submodule is wrong already.

@@ -20,7 +20,7 @@ from flax_attn.testing.flax_side import load_in_float64
 from flax_attn.testing.inputs import take_apart
 from flax_attn.testing.results import Objective, random_cotangents
 from flax_attn.testing.rounding import unexplained
-from torch_ref.cases import Case
+from torch_ref.cases import COLLECTION, Case
 from torch_ref.draws import SETS, coarse, family
 from torch_ref.maps import attention_maps
 from torch_ref.pairs import make_pair
@@ -143,7 +143,11 @@ def check(class_name, examples, every):
     check_call()
 
 
-@pytest.mark.parametrize("class_name", [name for name, cases in SETS.items() if cases[0].module.startswith("blocks")])
+def is_quick(case):
+    return case.module.startswith("blocks") and case not in COLLECTION
+
+
+@pytest.mark.parametrize("class_name", [name for name, cases in SETS.items() if is_quick(cases[0])])
 def test_any_call_of_a_block_is_pytorchs(class_name):
     check(class_name, examples=6, every=False)
 

@@ -11,6 +11,7 @@ import torch
 from flax import nnx
 
 from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
+from flax_attn.registry import BLOCKS
 from flax_attn.testing import relative_error, tolerance
 from train.config import NETWORKS, PatchConfig
 from train.data.feed import Fed
@@ -220,7 +221,13 @@ def test_the_state_of_adam_is_optaxs(rate):
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+# By day the networks of the tutorials: those of the other blocks are lowered every night.
+FEATURED = {"cnn", *(entry.name for entry in BLOCKS if entry.featured)}
+
+
+@pytest.mark.parametrize(
+    "network", [pytest.param(name, marks=[] if name in FEATURED else [pytest.mark.nightly]) for name in NETWORKS]
+)
 def test_the_step_of_every_network_lowers_for_every_platform(network, source):
     state, batch = new_state(source, network=network), fed(source, range(8))
     traced = train_step.trace(state, batch, 0, KEY, task=PER_IMAGE)

@@ -58,17 +58,16 @@ def self_attend(block: nn.Module, z: Tensor, token_order: str = "pixels", positi
     arguments = inspect.signature(block.forward).parameters
     if "context" in arguments:
         return block(z, z)[0]
-    if "key" not in arguments:
+    if arguments.keys().isdisjoint(("key", "tokens")):
         return block(z)
     b, c, h, w = z.shape
     z = z if position is None else position(z)
-    if token_order == "article":
-        tokens = z.reshape(b, h * w, c)  # the tutorial's reshape, without a transpose
-        return block(tokens, tokens, tokens)[0].reshape(b, c, h, w)
-    if token_order != "pixels":
+    if token_order not in ("pixels", "article"):
         raise ValueError(f"token_order must be 'pixels' or 'article', got {token_order!r}")
-    tokens = z.flatten(2).transpose(1, 2)
-    return block(tokens, tokens, tokens)[0].transpose(1, 2).reshape(b, c, h, w)
+    in_article_order = token_order == "article"  # the tutorial's reshape, without a transpose
+    tokens = z.reshape(b, h * w, c) if in_article_order else z.flatten(2).transpose(1, 2)
+    attended = block(tokens, tokens, tokens)[0] if "key" in arguments else block(tokens)
+    return attended.reshape(b, c, h, w) if in_article_order else attended.transpose(1, 2).reshape(b, c, h, w)
 
 
 def create_position(position: str | None, height: int, width: int) -> nn.Module | None:

@@ -1,7 +1,8 @@
 """From what a network records to maps (b, h, w) over the places of its attended map.
 
 Any block takes part that records its token weights (b, heads, n_query, n_key) under the name ``weights``, or its gate,
-which broadcasts against (b, h, w, c), under ``gate``.
+which broadcasts against (b, h, w, c), under ``gate``. What stands before that tells several of a kind apart, as in
+``height_gate`` and ``width_gate``.
 """
 
 import jax
@@ -13,9 +14,10 @@ Size = tuple[int, ...]  # of the attended map, (b, h, w, c)
 
 
 def kind_of(path: str) -> str:
-    """The name under which something was recorded, for ``attn1.gate`` and ``attn1.gate.1`` alike ``gate``."""
+    """What was recorded: ``gate`` for ``attn1.gate``, ``attn1.gate.1`` and ``attn1.height_gate`` alike."""
     *before, last = path.split(".")
-    return before[-1] if before and last.isdecimal() else last
+    name = before[-1] if before and last.isdecimal() else last
+    return name.rpartition("_")[2]
 
 
 def detector_maps(recorded: dict[str, jax.Array], size: Size, token_order: str = "pixels") -> dict[str, jax.Array]:

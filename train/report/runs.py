@@ -15,7 +15,7 @@ from flax_attn._check import nearest
 from flax_attn.registry import BLOCKS
 from torch_ref.report.run import hardware
 
-from ..config import PRESETS, PatchConfig, check, flag
+from ..config import NETWORKS, PRESETS, PatchConfig, check, flag
 from ..look import SCORES
 from ..runs import DATA, RunFolder, read_json
 from ..tasks.patch import build_network
@@ -33,9 +33,9 @@ ROWS = {  # with the options that they train with
     "multi_head-sine": {"network": "multi_head", **PIXELS, "position": "sine"},
     "multi_head-learned": {"network": "multi_head", **PIXELS, "position": "learned"},
     **{
-        block.name: {"network": block.name, **(PIXELS if block.kind == "tokens" else {})}
+        block.name: {"network": block.name, **(PIXELS if block.over_tokens else {})}
         for block in BLOCKS
-        if block.name != "multi_head"
+        if block.name in NETWORKS and block.name != "multi_head"
     },
 }
 ALL = "all"

@@ -104,7 +104,7 @@ def build_network(config: PatchConfig, height: int, width: int) -> PatchNetwork:
         return PatchNetwork(dtype=dtype, rngs=rngs)
     token_order, position = "pixels", None
     # The position, then the block, then the rest: a seed's initial weights depend on this order.
-    if find_block(config.network).kind == "tokens":
+    if find_block(config.network).over_tokens:
         named = None if config.position == "none" else config.position
         token_order, position = config.token_order, create_position(named, *size, dtype=dtype, rngs=rngs)
     block = flax_attn.create_block(config.network, CHANNELS, size=size, dtype=dtype, rngs=rngs)

@@ -1,72 +1,8 @@
-"""Test cases: the constructor arguments and input shapes of every public class.
+"""The cases of the tutorials' blocks and networks."""
 
-They drive the parity tests, the parity report, the README's table and the tests of jit, grad, vmap, remat and export.
-Pure data: names and numbers. Sizes are distinct primes where possible, to expose transposed axes.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-MAP = "b c h w -> b h w c"
-SEQUENCE = "b c n -> b n c"
-HEADS = "b heads n d -> b n heads d"
-GATES = {"gate": MAP, "z1": SEQUENCE}
-
-
-@dataclass(frozen=True)
-class Input:
-    """An input of a case, in PyTorch's layout.
-
-    Attributes:
-        shape: Shape of the input; None passes None.
-        layout: Axes in PyTorch and Flax, such as `MAP`; None if they are the same.
-        kind: "normal"; "ties", rounded to few values and with a constant patch; "zeros", with a patch of zeros, which
-            a convolution turns into exact ties; "mask", zeros and ones with one row of zeros; "image", as in the patch
-            task.
-    """
-
-    shape: tuple[int, ...] | None = None
-    layout: str | None = None
-    kind: str = "normal"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A class, its arguments and its inputs.
-
-    Attributes:
-        name: Unique name, "class name" or "class name, variant".
-        module: Module on both sides, such as "blocks.cbam".
-        inputs: Positional arguments of the call.
-        outputs: Layout of each returned array.
-        args: Arguments of the constructor; ``block`` is a name in `flax_attn.list_blocks`.
-        kwargs: Keyword arguments of the call.
-        zero_gradients: Suffixes of the names of parameters whose gradient is analytically zero.
-        gains: Factors for random weights, by suffix of the parameter name.
-        draw: Index of the random draw of weights and inputs. In some draws, a scalar gradient is zero up to rounding,
-            or a value is so close to the kink of a ReLU or to a tie in a max pool that rounding decides its gradient;
-            ``draw`` selects one without either (tests/test_kinks.py).
-    """
-
-    name: str
-    module: str
-    inputs: tuple[Input, ...]
-    outputs: tuple[str | None, ...]
-    args: Mapping[str, Any] = field(default_factory=dict)
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    zero_gradients: tuple[str, ...] = ()
-    gains: Mapping[str, float] = field(default_factory=dict)
-    draw: int = 0
-
-    @property
-    def class_name(self) -> str:
-        """Name of the class on both sides."""
-        return self.name.split(",")[0]
-
-
-def _map(*shape: int, kind: str = "normal") -> Input:
-    return Input(shape, MAP, kind)
+from .case import HEADS, MAP, SEQUENCE, Case, Input, a_map
 
 
 def _heads(*shape: int) -> Input:
@@ -74,7 +10,7 @@ def _heads(*shape: int) -> Input:
 
 
 WEIGHTS = {"need_weights": True}
-IMAGE = (_map(3, 3, 22, 29, kind="image"),)
+IMAGE = (a_map(3, 3, 22, 29, kind="image"),)
 # A nearly constant gate is a common factor that the next BatchNorm cancels. Its gradient would be a small difference of
 # large sums, dominated by rounding.
 LIVELY_GATES = {"att_fc.0.weight": 10.0}
@@ -175,7 +111,7 @@ CASES = (
     Case(
         "ConvAttention",
         "blocks.conv_multi_head",
-        (_map(2, 5, 3, 7), Input((2, 13, 11), SEQUENCE)),
+        (a_map(2, 5, 3, 7), Input((2, 13, 11), SEQUENCE)),
         (MAP, None),
         {"mem_in": 13, "query_in": 5, "key_size": 7, "output_size": 3},
         WEIGHTS,
@@ -184,7 +120,7 @@ CASES = (
     Case(
         "ConvMultiHeadAttention",
         "blocks.conv_multi_head",
-        (_map(2, 5, 3, 7), _map(2, 5, 3, 7)),
+        (a_map(2, 5, 3, 7), a_map(2, 5, 3, 7)),
         (MAP, None),
         {"mem_in": 5, "query_in": 5, "key_size": 11, "output_size": 13, "num_heads": 3},
         WEIGHTS,
@@ -201,69 +137,69 @@ CASES = (
     Case(
         "BasicConv",
         "blocks.cbam",
-        (_map(3, 4, 7, 11),),
+        (a_map(3, 4, 7, 11),),
         (MAP,),
         {"in_planes": 4, "out_planes": 6, "kernel_size": (3, 5), "stride": 2, "padding": 1, "dilation": 2, "groups": 2},
     ),
     Case(
         "BasicConv, bias alone",
         "blocks.cbam",
-        (_map(3, 5, 7, 11),),
+        (a_map(3, 5, 7, 11),),
         (MAP,),
         {"in_planes": 5, "out_planes": 3, "kernel_size": 4, "padding": 2, "relu": False, "bn": False, "bias": True},
     ),
     Case(
         "ChannelGate",
         "blocks.cbam",
-        (_map(3, 13, 5, 7),),
+        (a_map(3, 13, 5, 7),),
         (MAP,),
         {"gate_channels": 13, "reduction_ratio": 4, "pool_types": ("avg", "max", "lp", "lse")},
     ),
-    Case("ChannelPool", "blocks.cbam", (_map(3, 5, 7, 11, kind="ties"),), (MAP,)),
-    Case("SpatialGate", "blocks.cbam", (_map(3, 5, 11, 7),), (MAP,)),
+    Case("ChannelPool", "blocks.cbam", (a_map(3, 5, 7, 11, kind="ties"),), (MAP,)),
+    Case("SpatialGate", "blocks.cbam", (a_map(3, 5, 11, 7),), (MAP,)),
     Case(
         "CBAM",
         "blocks.cbam",
-        (_map(3, 17, 5, 8, kind="ties"),),
+        (a_map(3, 17, 5, 8, kind="ties"),),
         (MAP,),
         {"gate_channels": 17, "reduction_ratio": 4},
     ),
     Case(
         "CBAM, with spatial gate",
         "blocks.cbam",
-        (_map(3, 11, 8, 13, kind="ties"),),
+        (a_map(3, 11, 8, 13, kind="ties"),),
         (MAP,),
         {"gate_channels": 11, "reduction_ratio": 3, "no_spatial": False},
         draw=1,
     ),
     Case(
-        "ChannelAttention", "blocks.channel", (_map(3, 17, 5, 7, kind="ties"),), (MAP,), {"in_planes": 17, "ratio": 4}
+        "ChannelAttention", "blocks.channel", (a_map(3, 17, 5, 7, kind="ties"),), (MAP,), {"in_planes": 17, "ratio": 4}
     ),
-    Case("UseAttentionModel", "blocks.channel", (_map(3, 13, 7, 6),), (MAP,), {"in_planes": 13, "ratio": 5}),
-    Case("EfficientChannelAttention", "blocks.eca", (_map(3, 11, 5, 7),), (MAP,)),
+    Case("UseAttentionModel", "blocks.channel", (a_map(3, 13, 7, 6),), (MAP,), {"in_planes": 13, "ratio": 5}),
+    Case("EfficientChannelAttention", "blocks.eca", (a_map(3, 11, 5, 7),), (MAP,)),
     Case(
         "EfficientChannelAttention, circular",
         "blocks.eca",
-        (_map(3, 128, 2, 3),),
+        (a_map(3, 128, 2, 3),),
         (MAP,),
         {"channels": 128, "circular": True},
     ),
-    Case("SpatialAttentionModule", "blocks.spatial", (_map(3, 5, 11, 7),), (MAP,)),
-    Case("PointwiseSpatialAttention", "blocks.pointwise", (_map(3, 5, 7, 11),), (MAP,), {"channels": 5}),
+    Case("SpatialAttentionModule", "blocks.spatial", (a_map(3, 5, 11, 7),), (MAP,)),
+    Case("PointwiseSpatialAttention", "blocks.pointwise", (a_map(3, 5, 7, 11),), (MAP,), {"channels": 5}),
     Case(
         "PointwiseSpatialAttention, without norm",
         "blocks.pointwise",
-        (_map(3, 5, 7, 11),),
+        (a_map(3, 5, 7, 11),),
         (MAP,),
         {"channels": 5, "bn": False},
     ),
     Case(
-        "SinePositionEncoding2d", "blocks.position", (_map(2, 12, 5, 7),), (MAP,), {"channels": 12, "temperature": 300}
+        "SinePositionEncoding2d", "blocks.position", (a_map(2, 12, 5, 7),), (MAP,), {"channels": 12, "temperature": 300}
     ),
     Case(
         "LearnedPositionEncoding2d",
         "blocks.position",
-        (_map(2, 6, 5, 7),),
+        (a_map(2, 6, 5, 7),),
         (MAP,),
         {"height": 5, "width": 7, "channels": 6},
     ),
@@ -282,14 +218,14 @@ CASES = (
     Case(
         "ChannelAttentionClassifier",
         "networks.channel",
-        (_map(3, 17, 5, 7),),
+        (a_map(3, 17, 5, 7),),
         (None, MAP),
         {"in_planes": 17, "category": 5, "ratio": 3},
     ),
     Case(
         "SpatialAttentionNeuralNetwork",
         "networks.sensor",
-        (_map(3, 1, 37, 5),),
+        (a_map(3, 1, 37, 5),),
         (None,),
         {"train_shape": (100, 37, 5), "category": 7},
         gains=LIVELY_GATES,
@@ -298,7 +234,7 @@ CASES = (
     Case(
         "SpatialAttentionNeuralNetwork, other width",
         "networks.sensor",
-        (_map(3, 1, 37, 7),),
+        (a_map(3, 1, 37, 7),),
         (None,),
         {"train_shape": (100, 37, 5), "category": 3},
         gains=LIVELY_GATES,

@@ -1,0 +1,90 @@
+"""Every block against code that no one here wrote: the same numbers from the same weights."""
+
+import inspect
+
+import pytest
+
+import flax_attn
+from flax_attn.convert import NAMES
+from flax_attn.registry import BLOCKS
+from flax_attn.testing import tolerances
+from torch_ref.__main__ import main
+from torch_ref.originals import ORIGINALS, Original, find_originals
+from torch_ref.originals.check import bound, differences
+
+IN_PACKAGES = find_originals()
+# The tutorials' own blocks: tests/convert/test_tutorial_checkpoints.py holds them against the tutorials' code.
+TUTORIALS = {
+    "AdditiveAttention",
+    "ChannelGate",
+    "ConvAttention",
+    "ConvMultiHeadAttention",
+    "MultiHeadAttention",
+    "PointwiseSpatialAttention",
+    "SpatialAttentionModule",
+    "SpatialGate",
+    "UseAttentionModel",
+}
+# Published in repositories alone, so that an oracle in NumPy, in the block's own test, takes their place here.
+IN_REPOSITORIES = {one.block for one in find_originals() if one.in_repository}
+
+
+@pytest.mark.parametrize("original", IN_PACKAGES, ids=lambda original: original.name)
+def test_ours_is_the_original(original):
+    errors = differences(original)
+    assert any("gradient" in name for name in errors)
+    assert {name: error for name, error in errors.items() if not error <= bound(original)} == {}
+
+
+def test_names_are_unique():
+    names = [one.name for one in ORIGINALS]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_every_block_has_an_original():
+    named = {entry.block.__name__ for entry in BLOCKS}
+    assert named - TUTORIALS == {one.block for one in ORIGINALS} & named
+
+
+def test_every_table_of_names_is_used():
+    assert {one.names for one in ORIGINALS} - {""} == set(NAMES)
+
+
+def test_only_originals_have_bounds_of_their_own():
+    assert set(tolerances.ORIGINALS) <= {one.name for one in ORIGINALS}
+
+
+@pytest.mark.parametrize("original", ORIGINALS, ids=lambda original: original.name)
+def test_arguments_are_those_of_the_class(original):
+    inspect.signature(getattr(flax_attn, original.block)).bind(**original.args, rngs=None)
+
+
+FILE = """
+import torch
+
+class Gate(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv1d(1, 1, 5, padding=2, bias=False)
+
+    def forward(self, x):
+        return x * self.conv(x.mean((2, 3))[:, None]).sigmoid()[:, 0, :, None, None]
+"""
+
+
+def test_a_file_of_a_repository(capsys, monkeypatch, tmp_path):
+    (tmp_path / "gate.py").write_text(FILE)
+    fake = Original("EfficientChannelAttention", {"kernel_size": 5}, "owner/name/gate.py:Gate")
+    monkeypatch.setattr("torch_ref.originals.ORIGINALS", (fake,))
+    assert main(["originals", "EfficientChannelAttention", "--file", str(tmp_path / "gate.py")]) == 0
+    assert "EfficientChannelAttention, owner/name/gate.py:Gate: largest error" in capsys.readouterr().out
+    assert main(["originals", "EfficientChannelAttention", "--file", "no/such/file.py"]) == 2
+    assert "there must be a Python file at no/such/file.py, got none" in capsys.readouterr().err
+
+
+def test_an_error_is_found(capsys, monkeypatch):
+    wrong = Original("EfficientChannelAttention", {"channels": 256}, "timm.layers:CecaModule", {"channels": 256})
+    monkeypatch.setattr("torch_ref.originals.ORIGINALS", (wrong,))
+    assert main(["originals"]) == 2  # the channels of the input are others
+    assert main(["originals", "CBAM"]) == 2
+    assert "NAME must be a class with an original in a package" in capsys.readouterr().err

@@ -1,0 +1,5 @@
+"""The cases of gates that are computed from the pooled map."""
+
+from .case import Case
+
+CASES: tuple[Case, ...] = ()

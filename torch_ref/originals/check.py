@@ -1,0 +1,141 @@
+"""Loads an original's weights into our block and compares both in float64, in eval and in train mode."""
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+import flax_attn
+from flax_attn.convert import NAMES
+from flax_attn.convert.rename import rename_all
+from flax_attn.testing import tolerances
+from flax_attn.testing.layouts import to_flax
+from flax_attn.testing.results import leaves
+
+from ..pairs import draw, randomise, with_all_digits
+from .original import Arrays, Original
+
+
+def differences(original: Original, file: str | Path | None = None) -> dict[str, float]:
+    """The relative errors of ours against an original, by mode and what is compared, as in "train: input[0] gradient".
+
+    Outputs, the gradients of every input and parameter for fixed random cotangents, and after a call in train mode the
+    running statistics. An error is relative to the array, or where that is zero but for rounding to all of its kind.
+
+    Raises:
+        ImportError: The original is not installed, or not in the file.
+        ValueError: The original's entries do not fit ours.
+    """
+    rng = np.random.default_rng(zlib.crc32(original.name.encode()))
+    theirs = original.load(file).double()
+    randomise(theirs, rng, {})
+    inputs = [
+        with_all_digits(array) for array in (draw(wanted, rng) for wanted in original.inputs) if array is not None
+    ]
+    with jax.enable_x64(True), jax.default_prng_impl("rbg"):
+        ours = getattr(flax_attn, original.block)(**original.args, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        entries = original.arrange(arrays_of(theirs.state_dict()))
+        flax_attn.from_torch(ours, entries, rename=NAMES[original.names] if original.names else None)
+        return {
+            f"{mode}: {name}": error
+            for mode in ("eval", "train")
+            for name, error in compared(original, ours, theirs, inputs, mode, rng).items()
+        }
+
+
+def bound(original: Original) -> float:
+    """The largest error that ours may have: that of float64, or a larger one with a reason."""
+    known = tolerances.ORIGINALS.get(original.name)
+    return tolerances.tolerance("output", "float64") if known is None else known[0]
+
+
+def compared(
+    original: Original, ours: Any, theirs: Any, inputs: list[np.ndarray], mode: str, rng: np.random.Generator
+) -> dict[str, float]:
+    """The relative errors in one mode."""
+    theirs.train(mode == "train")
+    ours.train() if mode == "train" else ours.eval()
+    tensors = [torch.from_numpy(array).requires_grad_() for array in inputs]
+    expected = [leaf for _, leaf in leaves(original.call(theirs, *tensors))]
+    cotangents = [rng.standard_normal(tuple(leaf.shape)) for leaf in expected]
+    theirs.zero_grad()
+    sum((leaf * torch.from_numpy(one)).sum() for leaf, one in zip(expected, cotangents, strict=True)).backward()
+
+    layouts = original.outputs
+    given = [
+        jnp.asarray(to_flax(array, wanted.layout, "input"))
+        for array, wanted in zip(inputs, original.inputs, strict=True)
+    ]
+    weights = [jnp.asarray(to_flax(one, to, "output")) for one, to in zip(cotangents, layouts, strict=True)]
+    outputs, gradients, slopes, after = differentiated(ours, given, weights)
+
+    inputs_like = [wanted.layout for wanted in original.inputs]
+    errors = {}
+    for what, got, want, likes in (
+        ("output[{}]", outputs, expected, layouts),
+        ("input[{}] gradient", slopes, [x.grad for x in tensors], inputs_like),
+    ):
+        for i, (array, tensor, layout) in enumerate(zip(got, want, likes, strict=True)):
+            name = what.format(i)
+            errors[name] = relative(np.asarray(array), np.asarray(to_flax(tensor.detach().numpy(), layout, name)))
+    parameters = {name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in theirs.named_parameters()}
+    buffers = {name: tensor for name, tensor in theirs.named_buffers() if name.endswith(("_mean", "_var"))}
+    # `arrange` wants all entries, so what has no gradient is 0.
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in theirs.state_dict().items()}
+    errors |= by_name(original, arrays_of({**zeros, **parameters}), flax_attn.to_torch(gradients), set(parameters))
+    if mode == "train" and buffers:
+        errors |= by_name(original, arrays_of(theirs.state_dict()), flax_attn.to_torch(after), set(buffers), "")
+    return errors
+
+
+def by_name(
+    original: Original, theirs: Arrays, ours: Arrays, names: set[str], what: str = " gradient"
+) -> dict[str, float]:
+    """The relative errors of entries, by our names; those of ``names`` and what `Original.arrange` made of them."""
+    others = theirs.keys() - names
+    arranged = {name: array for name, array in original.arrange(theirs).items() if name not in others}
+    renamed = rename_all(arranged, NAMES[original.names] if original.names else None)
+    total = np.sqrt(sum(np.sum(np.square(array)) for array in arranged.values()))
+    return {
+        f"{renamed[name]}{what}": relative(
+            ours[renamed[name]], array.reshape(ours[renamed[name]].shape), tolerances.ZERO * total
+        )
+        for name, array in arranged.items()
+    }
+
+
+def differentiated(module: Any, inputs: list[jax.Array], cotangents: list[jax.Array]) -> Any:
+    """Outputs, the module with its parameters' gradients in their place, the inputs' gradients, the module after."""
+    graphdef, *(params, rest) = nnx.split(module, nnx.Param, ...)
+
+    def loss(params: Any, inputs: list[jax.Array]) -> Any:
+        copy = nnx.merge(graphdef, params, rest, copy=True)
+        outputs = [leaf for _, leaf in leaves(copy(*inputs))]
+        total = sum(jnp.sum(leaf * one) for leaf, one in zip(outputs, cotangents, strict=True))
+        return total, (outputs, nnx.state(copy, nnx.Not(nnx.Param)))
+
+    # Compiled without an optimiser, as each of these programs runs once.
+    quick = {"xla_backend_optimization_level": "0"}
+    run = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True), compiler_options=quick)
+    (gradients, slopes), (outputs, others) = run(params, inputs)
+    return (
+        outputs,
+        nnx.merge(graphdef, gradients, rest, copy=True),
+        slopes,
+        nnx.merge(graphdef, params, others, copy=True),
+    )
+
+
+def relative(got: np.ndarray, want: np.ndarray, zero: float = 0.0) -> float:
+    """The norm of the difference over that of ``want``, or over 1 where that is at most ``zero``."""
+    size = float(np.linalg.norm(want))
+    return float(np.linalg.norm(got - want)) / (size if size > zero else 1.0)
+
+
+def arrays_of(tensors: dict[str, torch.Tensor]) -> Arrays:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
