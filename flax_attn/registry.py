@@ -22,6 +22,7 @@ from .blocks.pointwise import PointwiseSpatialAttention
 from .blocks.spatial import SpatialAttentionModule
 
 Size = tuple[int, int]
+PLACES = ("branch", "convolution", "stages")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Entry:
         variant: What the arguments select, where several entries share a class.
         featured: Whether the README lists the block.
         needs_size: Whether the arguments depend on the map's size.
+        place: Where a ResNet has the block, one of `PLACES`: on the "branch" before the addition, in place of a 3x3
+            "convolution" with its norm and ReLU, or between the "stages".
     """
 
     name: str
@@ -51,6 +54,7 @@ class Entry:
     variant: str = ""
     featured: bool = False
     needs_size: bool = False
+    place: Literal["branch", "convolution", "stages"] = "branch"
 
     @property
     def over_tokens(self) -> bool:

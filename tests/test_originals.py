@@ -4,13 +4,12 @@ import inspect
 
 import pytest
 
-import flax_attn
 from flax_attn.convert import NAMES
 from flax_attn.registry import BLOCKS
 from flax_attn.testing import tolerances
 from torch_ref.__main__ import main
 from torch_ref.originals import ORIGINALS, Original, find_originals
-from torch_ref.originals.check import bound, differences
+from torch_ref.originals.check import bound, class_of, differences
 
 IN_PACKAGES = find_originals()
 # The tutorials' own blocks: tests/convert/test_tutorial_checkpoints.py holds them against the tutorials' code.
@@ -29,7 +28,15 @@ TUTORIALS = {
 IN_REPOSITORIES = {one.block for one in find_originals() if one.in_repository}
 
 
-@pytest.mark.parametrize("original", IN_PACKAGES, ids=lambda original: original.name)
+def is_quick(original):
+    """Whether `make test` compares it: the deep networks take half a minute each."""
+    return original.args.get("depth", 18) == 18
+
+
+@pytest.mark.parametrize(
+    "original",
+    [pytest.param(one, id=one.name, marks=[] if is_quick(one) else [pytest.mark.nightly]) for one in IN_PACKAGES],
+)
 def test_ours_is_the_original(original):
     errors = differences(original)
     assert any("gradient" in name for name in errors)
@@ -56,7 +63,7 @@ def test_only_originals_have_bounds_of_their_own():
 
 @pytest.mark.parametrize("original", ORIGINALS, ids=lambda original: original.name)
 def test_arguments_are_those_of_the_class(original):
-    inspect.signature(getattr(flax_attn, original.block)).bind(**original.args, rngs=None)
+    inspect.signature(class_of(original)).bind(**original.args, rngs=None)
 
 
 FILE = """

@@ -5,6 +5,7 @@ import importlib
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -104,6 +105,8 @@ def build_twin(case: Case) -> torch.nn.Module:
     args = dict(case.args)
     if "block" in args:
         args["block"] = create_twin(args["block"], CHANNELS)
+    if "attention" in args:
+        args["attention"] = partial(create_twin, args["attention"])
     module: torch.nn.Module = find_class("torch_ref", case)(**args)
     return module
 

@@ -9,6 +9,8 @@ function.
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from .resnets import RESNETS
+
 TUTORIAL_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "ChannelGate": "channel_gate",
@@ -39,6 +41,7 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         # Tokens.
         # Maps.
         # Windows.
+        **RESNETS,
     }
 )
 """What other packages call the entries of a block, by package and class: ``rename=NAMES["pytorchcv.CbamBlock"]``.

@@ -45,8 +45,12 @@ TABLE: dict[tuple[str, str, str], float] = {
 EXCEPTIONS: dict[tuple[str, str, str, str], tuple[float, str]] = {}
 """(case, quantity, dtype, backend) to (tolerance, reason)."""
 
-ORIGINALS: dict[str, tuple[float, str]] = {}
-"""(tolerance, reason) by the name of an original (torch_ref/originals) that computes a part in float32."""
+_DEEP = (1e-11, "53 layers that follow each other, each of which rounds, and norms over eight values in the last stage")
+ORIGINALS: dict[str, tuple[float, str]] = {
+    "ResNet, torchvision.models:resnet50": _DEEP,
+    "ResNet, pytorchcv.models.resnet:resnet50": _DEEP,
+}
+"""(tolerance, reason) by the name of an original (torch_ref/originals) that computes a part in float32 or is deep."""
 
 RATIOS: dict[str, tuple[float, float]] = {"float32": (1.0, 3.0), "bfloat16": (1.2, 4.0)}
 """Our error over PyTorch's own, both against float64, pooled per case: the geometric mean over all cases may be at most

@@ -6,7 +6,7 @@ tests/originals.txt. ``python -m torch_ref originals`` compares, also with a fil
 
 from collections.abc import Sequence
 
-from . import channel_gates, convolutions, maps, spatial_gates, tokens, windows
+from . import channel_gates, convolutions, maps, resnet, spatial_gates, tokens, windows
 from .original import Original as Original
 
 ORIGINALS = (
@@ -16,6 +16,7 @@ ORIGINALS = (
     *tokens.ORIGINALS,
     *maps.ORIGINALS,
     *windows.ORIGINALS,
+    *resnet.ORIGINALS,
 )
 
 

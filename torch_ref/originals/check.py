@@ -13,6 +13,7 @@ from flax import nnx
 import flax_attn
 from flax_attn.convert import NAMES
 from flax_attn.convert.rename import rename_all
+from flax_attn.networks.resnet import ResNet
 from flax_attn.testing import tolerances
 from flax_attn.testing.layouts import to_flax
 from flax_attn.testing.results import leaves
@@ -38,7 +39,7 @@ def differences(original: Original, file: str | Path | None = None) -> dict[str,
         with_all_digits(array) for array in (draw(wanted, rng) for wanted in original.inputs) if array is not None
     ]
     with jax.enable_x64(True), jax.default_prng_impl("rbg"):
-        ours = getattr(flax_attn, original.block)(**original.args, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        ours = class_of(original)(**original.args, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
         entries = original.arrange(arrays_of(theirs.state_dict()))
         flax_attn.from_torch(ours, entries, rename=NAMES[original.names] if original.names else None)
         return {
@@ -46,6 +47,11 @@ def differences(original: Original, file: str | Path | None = None) -> dict[str,
             for mode in ("eval", "train")
             for name, error in compared(original, ours, theirs, inputs, mode, rng).items()
         }
+
+
+def class_of(original: Original) -> Any:
+    """Our class: a block, or the ResNet."""
+    return ResNet if original.block == "ResNet" else getattr(flax_attn, original.block)
 
 
 def bound(original: Original) -> float:

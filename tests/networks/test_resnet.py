@@ -1,0 +1,153 @@
+"""ResNets: the published numbers of parameters, names, places of attention, and checkpoints as they are published."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import flax_attn
+from flax_attn.convert import NAMES
+from flax_attn.layers import Conv
+from flax_attn.networks.resnet import RESNETS, BasicBlock, Bottleneck, ResNet, create_resnet
+from torch_ref.originals.original import declare_operators
+
+# Of 1000 classes, as the packages that published them count.
+PARAMETERS = {
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "cbam_resnet18": 11_779_392,
+    "cbam_resnet34": 21_960_468,
+    "cbam_resnet50": 28_089_624,
+    "cbam_resnet101": 49_330_172,
+    "eca_resnet18": 11_689_556,
+    "eca_resnet34": 21_797_744,
+    "eca_resnet50": 25_557_112,
+    "eca_resnet101": 44_549_317,
+}
+
+
+def count(network):
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
+
+
+def shapes_of(build):
+    return nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_published_number_of_parameters(name):
+    assert count(shapes_of(lambda rngs: create_resnet(name, rngs=rngs))) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_names_and_shapes_are_torchvisions(depth):
+    declare_operators()
+    from torchvision import models
+
+    theirs = getattr(models, f"resnet{depth}")(num_classes=7).state_dict()
+    with jax.default_prng_impl("rbg"):
+        ours = flax_attn.to_torch(ResNet(depth, num_classes=7, rngs=nnx.Rngs(0)))
+    assert {name: array.shape for name, array in ours.items()} == {name: tuple(x.shape) for name, x in theirs.items()}
+
+
+def test_convolutions_start_as_torchvisions():
+    network = ResNet(18, rngs=nnx.Rngs(0))
+    kernels = [module.kernel[...] for _, module in nnx.iter_modules(network) if isinstance(module, Conv)]
+    assert len(kernels) == 20
+    for kernel in kernels:
+        height, width, _, planes = kernel.shape
+        assert np.std(kernel) == pytest.approx((2 / (height * width * planes)) ** 0.5, rel=0.05)
+        assert abs(np.mean(kernel)) < 0.05 * np.std(kernel)
+
+
+@pytest.mark.parametrize(("stride_in", "stride"), [("3x3", (1, 2)), ("1x1", (2, 1))])
+def test_which_convolution_halves_the_map(stride_in, stride):
+    block = Bottleneck(8, 4, 2, stride_in=stride_in, rngs=nnx.Rngs(0))
+    assert tuple(conv.strides[0] for conv in (block.conv1, block.conv2)) == stride
+
+
+def test_attention_scales_the_branch_and_not_the_shortcut():
+    class Nothing(nnx.Module):
+        def __call__(self, x):
+            return 0 * x
+
+    block = BasicBlock(4, 4, attention=lambda channels: Nothing(), rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 7, 4)), jnp.float32)
+    np.testing.assert_array_equal(block(x), np.maximum(x, 0))
+
+
+def test_attention_between_the_stages():
+    network = shapes_of(lambda rngs: ResNet(18, "eca", place="stages", rngs=rngs))
+    assert [type(getattr(network, f"attention{stage}")).__name__ for stage in (1, 2, 3, 4)] == [
+        *["EfficientChannelAttention"] * 3,
+        "NoneType",
+    ]
+    assert network.layer1.layers[0].attention is None
+
+
+def test_arguments_for_each_stage():
+    sizes = (3, 5, 7, 9)
+    args = [{"channels": None, "kernel_size": size} for size in sizes]
+    network = shapes_of(lambda rngs: ResNet(18, "eca", attention_args=args, rngs=rngs))
+    stages = [getattr(network, f"layer{stage}").layers[1] for stage in (1, 2, 3, 4)]
+    assert tuple(block.attention.conv.kernel.shape[0] for block in stages) == sizes
+
+
+def test_maps_of_the_attention_have_the_paths_of_the_blocks():
+    def maps():
+        return flax_attn.attention_maps(ResNet(18, "eca", rngs=nnx.Rngs(0)), jnp.ones((2, 33, 40, 3)))
+
+    found = jax.eval_shape(maps)
+    assert found["layer1.1.attention.gate"].shape == (2, 1, 1, 64)
+    assert len(found) == 8
+
+
+def test_a_published_checkpoint_as_its_authors_save_it(tmp_path):
+    # The authors of CBAM train under DataParallel and save the epoch beside the weights.
+    with jax.default_prng_impl("rbg"):
+        network, other = (create_resnet("cbam_resnet18", 7, rngs=nnx.Rngs(seed)) for seed in (0, 1))
+    names = NAMES["attention-module.ResNet"]
+    saved = flax_attn.to_torch(network, rename=names)
+    assert "module.layer1.0.cbam.ChannelGate.mlp.1.weight" in saved
+    path = tmp_path / "RESNET18_CBAM_best.pth.tar"
+    torch.save({"epoch": 3, "state_dict": {name: torch.tensor(array) for name, array in saved.items()}}, path)
+    flax_attn.from_torch(other, path, rename=names)
+    for ours, theirs in zip(*(jax.tree.leaves(nnx.state(net, nnx.Param)) for net in (network, other)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_every_published_network_has_its_arguments():
+    assert len(RESNETS) == 30
+    with pytest.raises(ValueError, match=r"name must be one of 'resnet18', .*, got 'resnet19'"):
+        create_resnet("resnet19", rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"depth": 20}, "depth must be one of 18, 34, 50, 101, 152, got 20"),
+        ({"depth": 18, "num_classes": 0}, "num_classes must be a whole number >= 1, got 0"),
+        ({"depth": 18, "attention": "cbma"}, "name must be a block of flax_attn.list_blocks(), got 'cbma'"),
+        ({"depth": 18, "place": "end"}, "place must be one of 'branch', 'convolution', 'stages', got 'end'"),
+        ({"depth": 50, "stride_in": "5x5"}, "stride_in must be one of '3x3', '1x1', got '5x5'"),
+        (
+            {"depth": 18, "attention_args": [{}]},
+            "attention_args must be one mapping or one for each of 4 stages, got 1",
+        ),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ResNet(**arguments, rngs=nnx.Rngs(0))
+
+
+def test_bad_images():
+    network = shapes_of(lambda rngs: ResNet(18, rngs=rngs))
+    with pytest.raises(ValueError, match=re.escape("x must have shape (b, h, w, c=3), got (2, 3, 64, 64)")):
+        network(jnp.ones((2, 3, 64, 64)))

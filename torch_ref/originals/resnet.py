@@ -1,0 +1,53 @@
+"""The originals of ResNets, small images, with few classes."""
+
+from typing import Any
+
+import torch
+
+from ..cases import MAP, Input
+from .original import Original, with_momentum
+
+IMAGES: dict[str, Any] = {"inputs": (Input((2, 3, 64, 64), MAP),), "outputs": (None,)}
+
+
+def pytorchcv(cls: Any, **args: Any) -> torch.nn.Module:
+    """One of pytorchcv's networks, whose last pool takes any map; with the momentum of CBAM's authors."""
+    network = with_momentum(0.1)(cls, **args)
+    network.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
+    for name, module in network.named_modules():
+        if name.endswith("sp_gate.conv.bn"):
+            module.momentum = 0.01
+    return network
+
+
+ORIGINALS: tuple[Original, ...] = (
+    Original("ResNet", {"depth": 18, "num_classes": 5}, "torchvision.models:resnet18", {"num_classes": 5}, **IMAGES),
+    Original("ResNet", {"depth": 50, "num_classes": 5}, "torchvision.models:resnet50", {"num_classes": 5}, **IMAGES),
+    Original(
+        "ResNet",
+        {"depth": 18, "num_classes": 5},
+        "pytorchcv.models.resnet:resnet18",
+        {"num_classes": 5},
+        names="pytorchcv.ResNet",
+        build=pytorchcv,
+        **IMAGES,
+    ),
+    Original(
+        "ResNet",
+        {"depth": 50, "num_classes": 5, "stride_in": "1x1"},
+        "pytorchcv.models.resnet:resnet50",
+        {"num_classes": 5},
+        names="pytorchcv.ResNet",
+        build=pytorchcv,
+        **IMAGES,
+    ),
+    Original(
+        "ResNet",
+        {"depth": 18, "attention": "cbam_spatial", "num_classes": 5},
+        "pytorchcv.models.cbamresnet:cbam_resnet18",
+        {"num_classes": 5},
+        names="pytorchcv.CbamResNet",
+        build=pytorchcv,
+        **IMAGES,
+    ),
+)
