@@ -66,10 +66,11 @@ class BasicBlock(nnx.Module):
         **options: Unpack[Options],
     ) -> None:
         check_options(self, options)
+        check_choice("place", place, ("branch", "convolution"))
         make = _maker(attention, {}, rngs, options)
         conv, norm = partial(_conv, rngs=rngs, **options), partial(BatchNorm, rngs=rngs, **options)
         self.in_planes = in_planes
-        if _replaces(make, place):
+        if make is not None and place == "convolution":
             self.conv1, self.bn1 = make(in_planes, out_channels=planes, stride=stride), nnx.data(None)
         else:
             self.conv1, self.bn1 = conv(in_planes, planes, 3, stride), nnx.data(norm(planes))
@@ -121,12 +122,13 @@ class Bottleneck(nnx.Module):
     ) -> None:
         check_options(self, options)
         check_choice("stride_in", stride_in, ("3x3", "1x1"))
+        check_choice("place", place, ("branch", "convolution"))
         make = _maker(attention, {}, rngs, options)
         conv, norm = partial(_conv, rngs=rngs, **options), partial(BatchNorm, rngs=rngs, **options)
         first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
         self.in_planes = in_planes
         self.conv1, self.bn1 = conv(in_planes, planes, 1, first), norm(planes)
-        if _replaces(make, place):
+        if make is not None and place == "convolution":
             self.conv2, self.bn2 = make(planes, out_channels=planes, stride=second), nnx.data(None)
         else:
             self.conv2, self.bn2 = conv(planes, planes, 3, second), nnx.data(norm(planes))
@@ -286,7 +288,8 @@ def _conv(channels: int, planes: int, size: int, stride: int = 1, **more: Any) -
 def _kaiming(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """PyTorch's kaiming_normal_ with mode="fan_out", of a kernel (kh, kw, in / groups, out)."""
     height, width, _, out = shape
-    return jax.random.normal(key, shape, dtype) * (2 / (height * width * out)) ** 0.5
+    values: jax.Array = jax.random.normal(key, shape, dtype) * (2 / (height * width * out)) ** 0.5
+    return values
 
 
 def _shortcut(in_planes: int, planes: int, stride: int, rngs: nnx.Rngs, options: Options) -> nnx.Sequential | None:
@@ -310,14 +313,11 @@ def _maker(
     return make
 
 
-def _replaces(make: Attention | None, place: str) -> bool:
-    check_choice("place", place, ("branch", "convolution"))
-    return make is not None and place == "convolution"
-
-
 def _per_stage(args: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    if isinstance(args, Mapping) or not args:
-        return [dict(args)] * 4
+    if isinstance(args, Mapping):
+        return [args] * 4
+    if not args:
+        return [{}] * 4
     if len(args) != 4:
         raise ValueError(f"attention_args must be one mapping or one for each of 4 stages, got {len(args)}")
     return args
@@ -333,4 +333,5 @@ def _added(block: BasicBlock | Bottleneck, out: jax.Array, x: jax.Array) -> jax.
     """Applies the attention of a block to its branch and adds the shortcut."""
     if block.attention is not None:
         out = block.attention(out)
-    return ops.relu(ops.add(out, x if block.downsample is None else block.downsample(x)))
+    total: jax.Array = ops.relu(ops.add(out, x if block.downsample is None else block.downsample(x)))
+    return total

@@ -113,9 +113,8 @@ class ResNet(nn.Module):
         super().__init__()
         block, expansion, lengths = DEPTHS[depth]
         place = "branch" if place is None else place
-        args_of = (
-            [attention_args or {}] * 4 if isinstance(attention_args, Mapping) or not attention_args else attention_args
-        )
+        every = attention_args if isinstance(attention_args, Mapping) else {}
+        args_of = [every] * 4 if isinstance(attention_args, Mapping) or not attention_args else attention_args
         self.conv1 = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
