@@ -41,6 +41,7 @@ class Entry:
         variant: What the arguments select, where several entries share a class.
         featured: Whether the README lists the block.
         needs_size: Whether the arguments depend on the map's size.
+        cost: How the work grows with the number n of tokens or pixels, for a fixed number of channels.
         place: Where a ResNet has the block, one of `PLACES`: on the "branch" before the addition, in place of a 3x3
             "convolution" with its norm and ReLU, or between the "stages".
     """
@@ -54,6 +55,7 @@ class Entry:
     variant: str = ""
     featured: bool = False
     needs_size: bool = False
+    cost: str = "n"
     place: Literal["branch", "convolution", "stages"] = "branch"
 
     @property
@@ -90,9 +92,9 @@ def _convolutions(c: int, _: Any) -> dict[str, Any]:
 
 
 BLOCKS = (
-    Entry("multi_head", MultiHeadAttention, "tokens", _heads, *VASWANI, featured=True),
-    Entry("conv_multi_head", ConvMultiHeadAttention, "context", _convolutions, *FERNANDEZ, featured=True),
-    Entry("conv_attention", ConvAttention, "context", _convolutions, *FERNANDEZ, featured=True),
+    Entry("multi_head", MultiHeadAttention, "tokens", _heads, *VASWANI, featured=True, cost="n²"),
+    Entry("conv_multi_head", ConvMultiHeadAttention, "context", _convolutions, *FERNANDEZ, featured=True, cost="n²"),
+    Entry("conv_attention", ConvAttention, "context", _convolutions, *FERNANDEZ, featured=True, cost="n²"),
     Entry(
         "additive",
         AdditiveAttention,
@@ -100,6 +102,7 @@ BLOCKS = (
         lambda c, _: {"query_in": c, "key_in": c, "hidden": c},
         *BAHDANAU,
         featured=True,
+        cost="n²",
     ),
     Entry(
         "cbam",

@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from flax_attn.registry import BLOCKS, Entry
+import jax
+from flax import nnx
+
+from flax_attn.registry import BLOCKS, Entry, create_block
 from flax_attn.testing.tolerances import QUANTITIES, STALE, TRAINED, UNITS
 
 from ..cases import CASES
+from ..originals import ORIGINALS
 from ..speed import figures as speed
 from ..speed.shown import run_markdown
 from .run import CaseResult, Options, ParityRun, from_json, to_json
@@ -107,7 +111,7 @@ def render_docs(root: Path = ROOT) -> list[Path]:
     readme, blocks, parity = root / "README.md", root / "docs" / "blocks.md", root / "docs" / "parity.md"
     write_between(readme, "blocks", block_table([entry for entry in BLOCKS if entry.featured], "flax_attn"))
     write_between(readme, "parity", key_figures(kept_runs(root)[README_RUN]))
-    write_between(blocks, "blocks", block_table(BLOCKS, "../flax_attn"))
+    write_between(blocks, "blocks", block_table(BLOCKS, "../flax_attn", whole=True))
     write_between(parity, "parity", parity_tables(kept_runs(root)))
     return [readme, blocks, parity, render_speed(root)]
 
@@ -171,8 +175,12 @@ def parity_tables(runs: dict[str, ParityRun]) -> str:
     return "\n\n".join(parts)
 
 
-def block_table(entries: Sequence[Entry], package: str) -> str:
-    """A table of blocks; ``package`` is where links to their source start."""
+def block_table(entries: Sequence[Entry], package: str, *, whole: bool = False) -> str:
+    """A table of blocks; ``package`` is where links to their source start.
+
+    A ``whole`` one also has what published code a block is held against, its parameters for 64 channels, and how its
+    work grows with the number n of tokens, pixels or places.
+    """
     lines = []
     for entry in entries:
         path = "/".join(entry.block.__module__.split(".")[1:])
@@ -180,8 +188,28 @@ def block_table(entries: Sequence[Entry], package: str) -> str:
         what = f"{summary} {entry.variant}".rstrip()
         paper = f"[{entry.paper}]({entry.url})" if entry.url else entry.paper
         block = f"[`{entry.block.__name__}`]({package}/{path}.py)"
-        lines.append([f"`{entry.name}`", block, what, entry.kind, paper])
-    return markdown(["name", "class", "what it does", "kind", "paper"], lines, rule="---")
+        more = [equal_to(entry), f"{parameters(entry):,}", entry.cost] if whole else []
+        lines.append([f"`{entry.name}`", block, what, entry.kind, paper, *more])
+    head = ["name", "class", "what it does", "kind", "paper"]
+    return markdown([*head, *(["equal to", "parameters", "work"] if whole else [])], lines, rule="---")
+
+
+def equal_to(entry: Entry) -> str:
+    """The published code that a block is held against: packages by their class, repositories by their name."""
+    found = [one for one in ORIGINALS if one.block == entry.block.__name__]
+    named = [
+        "/".join(one.path.split("/")[:2])
+        if one.in_repository
+        else f"`{one.path.split('.')[0]}.{one.path.split(':')[1]}`"
+        for one in found
+    ]
+    return ", ".join(dict.fromkeys(named))
+
+
+def parameters(entry: Entry) -> int:
+    """The number of parameters for a map of 24x24 with 64 channels."""
+    block = nnx.eval_shape(lambda: create_block(entry.name, 64, size=(24, 24), rngs=nnx.Rngs(0)))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(block, nnx.Param)))
 
 
 def _both(old: str, new: str) -> str:
