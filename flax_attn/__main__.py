@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .convert import OFFICIAL_CBAM_NAMES, TUTORIAL_NAMES, files
+from ._check import nearest
+from .convert import NAMES, OFFICIAL_CBAM_NAMES, TUTORIAL_NAMES, files
 from .convert.rename import rename_all
 from .convert.state_dict import read_mapping, to_numpy
 
-TABLES = {"tutorial": TUTORIAL_NAMES, "official": OFFICIAL_CBAM_NAMES}
+TABLES = {"tutorial": TUTORIAL_NAMES, "official": OFFICIAL_CBAM_NAMES, **NAMES}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +62,7 @@ def _table(given: Sequence[str]) -> dict[str, str]:
     for word in given:
         old, equals, new = word.partition("=")
         if not equals and word not in TABLES:
-            raise ValueError(f"--rename must be {', '.join(TABLES)} or OLD=NEW, got {word!r}")
+            raise ValueError(f"--rename must be OLD=NEW or the name of a table, got {word!r}; {nearest(word, [*TABLES])}")
         table |= {old: new} if equals else TABLES[word]
     return table
 
@@ -78,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAMES",
-        help="tutorial or official, the names of published code; or OLD=NEW, OLD= to remove a run; may be repeated",
+        help="tutorial, official or a key of flax_attn.convert.NAMES, the names of published code; or OLD=NEW, OLD= to "
+        "remove a run; may be repeated",
     )
     command.add_argument("--key", help="the entry of a training checkpoint that holds the state_dict")
     return parser
