@@ -41,7 +41,7 @@ def test_names_and_container_change_and_values_do_not(tmp_path, capsys):
         (["in.safetensors", "out.npz"], "must end in"),
         (["in.safetensors", "nowhere/out.pt"], "in an existing folder"),
         (["in.safetensors", "out.pt", "--key", "model"], "key must name an entry"),
-        (["in.safetensors", "out.pt", "--rename", "tutorials"], "--rename must be tutorial, official or OLD=NEW"),
+        (["in.safetensors", "out.pt", "--rename", "tutorials"], "got 'tutorials'; did you mean 'tutorial'?"),
         (["in.safetensors", "out.pt", "--rename", "a=b"], "rename must give different names"),
         (
             ["object.pt", "out.pt"],

@@ -25,6 +25,9 @@ from .ours import Ours
 from .subjects import BACKWARD, FORWARD, STEP, Subject
 
 
+MOST_PRODUCTS = 2**29  # of channels, keys and queries: 2 GiB of float32, and as much again for the gradients
+
+
 def twin(subject: Subject, ours: Ours) -> torch.nn.Module:
     """The twin with the weights of ours."""
     module: torch.nn.Module
@@ -104,7 +107,10 @@ class Theirs:
 
 
 def has_form(module: torch.nn.Module, x: Tensor, form: str) -> bool:
-    """Whether a twin has a form that differs from how it is written."""
+    """Whether a twin has a form that differs from how it is written, and fits into the machine."""
+    b, c, *places = x.shape
+    if form == TUTORIAL and x.dim() == 4 and b * c * math.prod(places) ** 2 > MOST_PRODUCTS:
+        return False
     kinds = {FUSED: (ScaledDotProductAttention, ConvAttention), TUTORIAL: (ConvAttention,)}
     if form in kinds:
         return any(isinstance(inner, kinds[form]) for inner in module.modules())
