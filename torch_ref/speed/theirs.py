@@ -24,7 +24,6 @@ from .figures import CHANNELS_LAST, COMPILED, FUSED, TUTORIAL
 from .ours import Ours
 from .subjects import BACKWARD, FORWARD, STEP, Subject
 
-
 MOST_PRODUCTS = 2**29  # of channels, keys and queries: 2 GiB of float32, and as much again for the gradients
 
 
