@@ -1,4 +1,4 @@
-"""ReLUs: PyTorch's gradient at 0 and at NaN, where JAX's is another."""
+"""Activations: PyTorch's gradient at kinks and at NaN, where JAX's is another."""
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +29,25 @@ def test_values_and_gradients_are_torchs(ours, theirs):
     np.testing.assert_array_equal(gradient(ours), torch_gradient(theirs))
 
 
+def test_hard_swish_is_torchs():
+    x = np.array([-np.inf, -4.0, -3.0, -2.0, -0.0, 1.5, 3.0, 4.0, np.inf, np.nan], np.float32)
+    tensor = torch.tensor(x, requires_grad=True)
+    theirs = F.hardswish(tensor)
+    theirs.sum().backward()
+    ours = ops.hard_swish(jnp.asarray(x))
+    slopes = jax.grad(lambda x: ops.hard_swish(x).sum())(jnp.asarray(x))
+    np.testing.assert_allclose(ours[1:], theirs.detach()[1:], rtol=1e-6)
+    np.testing.assert_allclose(slopes, tensor.grad, rtol=1e-6)
+    assert ours[0] == 0  # the limit; PyTorch multiplies infinity by zero
+
+
 def test_jax_has_others():
     # If JAX ever takes PyTorch's, these functions may go.
     assert list(np.flatnonzero(gradient(nnx.relu) != torch_gradient(F.relu))) == [6]
     assert list(np.flatnonzero(gradient(nnx.leaky_relu) != torch_gradient(F.leaky_relu))) == [2, 3]
 
 
-@pytest.mark.parametrize("function", [ops.relu, ops.leaky_relu])
+@pytest.mark.parametrize("function", [ops.relu, ops.leaky_relu, ops.hard_swish])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_the_dtype_stays(function, dtype):
     assert function(jnp.ones(3, dtype)).dtype == dtype
