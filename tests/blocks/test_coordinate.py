@@ -41,7 +41,7 @@ def test_against_numpy(options):
     [
         ({"channels": 32}, 8, 856),
         ({"channels": 64}, 8, 1688),
-        ({"channels": 512}, 16, 25152),
+        ({"channels": 512}, 16, 25648),
         ({"channels": 32, "rd_channels": 8, "bias": False}, 8, 784),
     ],
 )
