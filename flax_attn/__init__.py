@@ -40,6 +40,7 @@ from .blocks.shuffle import ShuffleAttention as ShuffleAttention
 from .blocks.spatial import SpatialAttentionModule as SpatialAttentionModule
 from .blocks.strip import StripAttention as StripAttention
 from .blocks.triplet import TripletAttention as TripletAttention
+from .blocks.ufo import UFOAttention as UFOAttention
 from .convert import from_torch as from_torch
 from .convert import to_torch as to_torch
 from .ops import attention_maps as attention_maps

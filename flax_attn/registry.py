@@ -28,6 +28,7 @@ from .blocks.shuffle import ShuffleAttention
 from .blocks.spatial import SpatialAttentionModule
 from .blocks.strip import StripAttention
 from .blocks.triplet import TripletAttention
+from .blocks.ufo import UFOAttention
 
 Size = tuple[int, int]
 
@@ -84,6 +85,7 @@ LIU = ("Liu et al. 2021", "https://arxiv.org/abs/2107.00782")
 MISRA = ("Misra et al. 2021", "https://arxiv.org/abs/2010.03045")
 PARK = ("Park et al. 2018", "https://arxiv.org/abs/1807.06514")
 ROY = ("Roy et al. 2018", "https://arxiv.org/abs/1803.02579")
+SONG = ("Song 2021", "https://arxiv.org/abs/2109.14382")
 STRIPS = ("timm, after Hou et al. 2020", "https://arxiv.org/abs/2003.13328")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
@@ -150,6 +152,7 @@ BLOCKS = (
     Entry("strip", StripAttention, "gate", lambda c, _: {"channels": c}, *STRIPS),
     # Kernels, branches and frequencies.
     # Tokens.
+    Entry("ufo", UFOAttention, "tokens", lambda c, _: {"d_model": c, "d_k": c // 4, "d_v": c // 4, "h": 4}, *SONG),
     # Between the places or the channels of a map.
     # Windows and neighbourhoods.
 )

@@ -1,15 +1,24 @@
 """The cases of gates that also see the places of a map."""
 
-from .case import MAP, Case, a_map
+from .case import MAP, Case, Input, a_map
 
-# BAM's convolutions have biases before their norms, which take the mean of a constant from it where the map is zero.
-# Over powers of two that mean is exact; of another number of places it is not, and the next norm enlarges what is left.
+# Where a map is zero, the first norm of BAM's spatial branch sees its convolution's bias everywhere. PyTorch multiplies
+# it by 1 / sqrt(eps) before it takes it away, and what rounding leaves of that the next norm enlarges as much again.
+SMALL_BIAS = {"gate_s_conv_reduce0.bias": 0.1}
+
 CASES: tuple[Case, ...] = (
-    Case("BAM", "blocks.bam", (a_map(4, 17, 8, 16),), (MAP,), {"gate_channel": 17, "reduction_ratio": 5}),
+    Case(
+        "BAM",
+        "blocks.bam",
+        (a_map(3, 17, 7, 11),),
+        (MAP,),
+        {"gate_channel": 17, "reduction_ratio": 5},
+        gains=SMALL_BIAS,
+    ),
     Case(
         "BAM, sum",
         "blocks.bam",
-        (a_map(4, 13, 8, 2),),
+        (a_map(3, 13, 5, 7),),
         (MAP,),
         {
             "gate_channel": 13,
@@ -19,6 +28,7 @@ CASES: tuple[Case, ...] = (
             "dilation_val": 2,
             "combine": "sum",
         },
+        gains=SMALL_BIAS,
     ),
     Case("SCSE", "blocks.scse", (a_map(2, 11, 5, 7),), (MAP,), {"in_channels": 11, "reduction": 3}),
     Case(
@@ -69,5 +79,12 @@ CASES: tuple[Case, ...] = (
         (a_map(2, 3, 7, 5),),
         (MAP,),
         {"channels": 3, "use_conv": False},
+    ),
+    Case(
+        "UFOAttention",
+        "blocks.ufo",
+        (Input((2, 5, 12)), Input((2, 7, 12)), Input((2, 7, 12))),
+        (None,),
+        {"d_model": 12, "d_k": 5, "d_v": 11, "h": 3},
     ),
 )

@@ -112,4 +112,12 @@ ORIGINALS: tuple[Original, ...] = (
             ({"channels": 32, "use_conv": False}, "without parameters"),
         )
     ),
+    Original(
+        "UFOAttention",
+        {"d_model": 32, "d_k": 7, "d_v": 11, "h": 4},
+        f"{FIGHTINGCV}.UFOAttention:UFOAttention",
+        {"d_model": 32, "d_k": 7, "d_v": 11, "h": 4},
+        (Input((3, 5, 32)), Input((3, 7, 32)), Input((3, 7, 32))),
+        (None,),
+    ),
 )
