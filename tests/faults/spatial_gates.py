@@ -9,7 +9,10 @@ from .planting import after, arguments, built, wrap
 
 
 def maximum_to_the_first_of_equals(right, self, x):
-    by_channel, by_place = x * ops.sigmoid(self.cSE(x)), x * ops.sigmoid(self.sSE(x))
+    channel_gate, spatial_gate = ops.sigmoid(self.cSE(x)), ops.sigmoid(self.sSE(x))
+    ops.record(self, "channel_gate", channel_gate)
+    ops.record(self, "spatial_gate", spatial_gate)
+    by_channel, by_place = x * channel_gate, x * spatial_gate
     return jnp.where(by_channel >= by_place, by_channel, by_place)
 
 
@@ -21,6 +24,16 @@ def without_silu(right, self, x):
     height_gate = ops.sigmoid(self.norm_h(self.conv_h(jnp.mean(x, axis=2, keepdims=True))))
     width_gate = ops.sigmoid(self.norm_w(self.conv_w(jnp.mean(x, axis=1, keepdims=True))))
     return x * height_gate * width_gate
+
+
+def queries_alone(right, self, x):
+    return right(self, x) if x.shape[-1] == self.fc_q.out_features // self.h else x
+
+
+def gamma_once(right, self, x):
+    if x.shape[-1] == self.fc_q.out_features // self.h:
+        return right(self, x)
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def softmax_over_the_channels(right, scores, axis):
@@ -52,7 +65,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("polarized: softmax over the channels", wrap("blocks.polarized._softmax", softmax_over_the_channels),
           "ParallelPolarizedSelfAttention", found=("ch_wz", "output"), given=True),
     Fault("polarized: the layer norm's eps", arguments("layers.LayerNorm", eps=1e-6),
-          "ParallelPolarizedSelfAttention", found=("ln", "output")),
+          "ParallelPolarizedSelfAttention"),
     Fault("polarized: the spatial gate of the input",
           wrap("SequentialPolarizedSelfAttention.__call__", spatial_gate_of_the_input),
           "SequentialPolarizedSelfAttention", found=("sp_wq", "output"), given=True),
@@ -65,5 +78,9 @@ FAULTS: tuple[Fault, ...] = (
     Fault("strip: the product of both means", wrap("ops.add", lambda right, x, y: x * y), "StripAttention"),
     Fault("strip: no skip", built("StripAttention", lambda block: setattr(block, "has_skip", False)),
           "StripAttention, with bias"),
+    Fault("UFO: keys and values not normed", wrap("blocks.ufo.UFOAttention._normalised", queries_alone),
+          "UFOAttention", ("output", "output[0]"), ("fc_o", "output"), given=True),
+    Fault("UFO: gamma once", wrap("blocks.ufo.UFOAttention._normalised", gamma_once), "UFOAttention",
+          ("output", "output[0]"), ("fc_o", "output"), given=True),
 )
 # fmt: on
