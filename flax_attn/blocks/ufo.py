@@ -86,6 +86,7 @@ class UFOAttention(nnx.Module):
 def _small_linear(in_features: int, out_features: int, *, rngs: nnx.Rngs, **options: Unpack[Options]) -> Linear:
     """A linear layer with weights from N(0, 0.001) and biases of 0, as the published code starts from."""
     layer = Linear(in_features, out_features, rngs=rngs, **options)
-    layer.kernel[...] = 0.001 * jax.random.normal(rngs.params(), layer.kernel.shape, layer.kernel.dtype)
-    layer.bias[...] = jnp.zeros(out_features, layer.bias.dtype)
+    dtype = layer.kernel.dtype
+    layer.kernel = nnx.Param(0.001 * jax.random.normal(rngs.params(), (in_features, out_features), dtype))
+    layer.bias = nnx.Param(jnp.zeros(out_features, dtype))
     return layer
