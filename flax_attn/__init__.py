@@ -15,6 +15,7 @@ shape raise ``ValueError``; the message gives the argument, the expected shape a
 """
 
 from .blocks.additive import AdditiveAttention as AdditiveAttention
+from .blocks.bam import BAM as BAM
 from .blocks.cbam import CBAM as CBAM
 from .blocks.cbam import BasicConv as BasicConv
 from .blocks.cbam import ChannelGate as ChannelGate
@@ -24,13 +25,22 @@ from .blocks.channel import ChannelAttention as ChannelAttention
 from .blocks.channel import UseAttentionModel as UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention as ConvAttention
 from .blocks.conv_multi_head import ConvMultiHeadAttention as ConvMultiHeadAttention
+from .blocks.coordinate import CoordinateAttention as CoordinateAttention
 from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
 from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
+from .blocks.local import EfficientLocalAttention as EfficientLocalAttention
 from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAttention
+from .blocks.polarized import ParallelPolarizedSelfAttention as ParallelPolarizedSelfAttention
+from .blocks.polarized import SequentialPolarizedSelfAttention as SequentialPolarizedSelfAttention
 from .blocks.position import LearnedPositionEncoding2d as LearnedPositionEncoding2d
 from .blocks.position import SinePositionEncoding2d as SinePositionEncoding2d
+from .blocks.scse import SCSE as SCSE
+from .blocks.shuffle import ShuffleAttention as ShuffleAttention
 from .blocks.spatial import SpatialAttentionModule as SpatialAttentionModule
+from .blocks.strip import StripAttention as StripAttention
+from .blocks.triplet import TripletAttention as TripletAttention
+from .blocks.ufo import UFOAttention as UFOAttention
 from .convert import from_torch as from_torch
 from .convert import to_torch as to_torch
 from .ops import attention_maps as attention_maps

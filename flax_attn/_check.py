@@ -68,6 +68,14 @@ def check_positive(minimum: int = 1, **arguments: int) -> None:
             raise ValueError(f"{name} must be a whole number >= {minimum}, got {value!r}")
 
 
+def check_odd(**arguments: int) -> None:
+    """Raises ``ValueError`` unless every argument is an odd whole number of at least 1."""
+    check_positive(**arguments)
+    for name, value in arguments.items():
+        if value % 2 == 0:
+            raise ValueError(f"{name} must be odd, got {value}")
+
+
 def check_rate(argument: str, rate: float) -> None:
     """Raises ``ValueError`` unless ``rate`` is a probability."""
     if not (is_number(rate) and 0.0 <= rate <= 1.0):

@@ -13,13 +13,22 @@ from flax import nnx
 
 from ._check import check_positive, nearest
 from .blocks.additive import AdditiveAttention
+from .blocks.bam import BAM
 from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
+from .blocks.coordinate import CoordinateAttention
 from .blocks.eca import EfficientChannelAttention
+from .blocks.local import EfficientLocalAttention
 from .blocks.multi_head import MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention
+from .blocks.polarized import ParallelPolarizedSelfAttention, SequentialPolarizedSelfAttention
+from .blocks.scse import SCSE
+from .blocks.shuffle import ShuffleAttention
 from .blocks.spatial import SpatialAttentionModule
+from .blocks.strip import StripAttention
+from .blocks.triplet import TripletAttention
+from .blocks.ufo import UFOAttention
 
 Size = tuple[int, int]
 PLACES = ("branch", "convolution", "stages")
@@ -77,10 +86,19 @@ class Entry:
 
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
+HOU = ("Hou et al. 2021", "https://arxiv.org/abs/2103.02907")
+LIU = ("Liu et al. 2021", "https://arxiv.org/abs/2107.00782")
+MISRA = ("Misra et al. 2021", "https://arxiv.org/abs/2010.03045")
+PARK = ("Park et al. 2018", "https://arxiv.org/abs/1807.06514")
+ROY = ("Roy et al. 2018", "https://arxiv.org/abs/1803.02579")
+SONG = ("Song 2021", "https://arxiv.org/abs/2109.14382")
+STRIPS = ("timm, after Hou et al. 2020", "https://arxiv.org/abs/2003.13328")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
+XU = ("Xu & Wan 2024", "https://arxiv.org/abs/2403.01123")
 YOLOV4 = ("Bochkovskiy et al. 2020", "https://arxiv.org/abs/2004.10934")
+ZHANG = ("Zhang & Yang 2021", "https://arxiv.org/abs/2102.00240")
 
 
 def _heads(c: int, _: Any) -> dict[str, Any]:
@@ -130,8 +148,18 @@ BLOCKS = (
     Entry("sensor_spatial", SpatialAttentionModule, "gate", lambda c, _: {}, "", "", featured=True),
     # Gates from the pooled map.
     # Gates that also see the places of a map.
+    Entry("bam", BAM, "gate", lambda c, _: {"gate_channel": c}, *PARK),
+    Entry("scse", SCSE, "gate", lambda c, _: {"in_channels": c}, *ROY),
+    Entry("coordinate", CoordinateAttention, "gate", lambda c, _: {"channels": c}, *HOU),
+    Entry("triplet", TripletAttention, "gate", lambda c, _: {}, *MISRA),
+    Entry("shuffle", ShuffleAttention, "gate", lambda c, _: {"channels": c}, *ZHANG),
+    Entry("polarized_parallel", ParallelPolarizedSelfAttention, "gate", lambda c, _: {"channels": c}, *LIU),
+    Entry("polarized_sequential", SequentialPolarizedSelfAttention, "gate", lambda c, _: {"channels": c}, *LIU),
+    Entry("efficient_local", EfficientLocalAttention, "gate", lambda c, _: {"channels": c}, *XU),
+    Entry("strip", StripAttention, "gate", lambda c, _: {"channels": c}, *STRIPS),
     # Kernels, branches and frequencies.
     # Tokens.
+    Entry("ufo", UFOAttention, "tokens", lambda c, _: {"d_model": c, "d_k": c // 4, "d_v": c // 4, "h": 4}, *SONG),
     # Between the places or the channels of a map.
     # Windows and neighbourhoods.
 )

@@ -11,7 +11,7 @@ from flax_attn.networks import patch
 
 # Both maps have more pixels than attention takes at once.
 SIZES = ({"heads": 2, "h": 8, "w": 20, "c": 32}, {"heads": 7, "h": 12, "w": 24, "c": 64})
-HEADS = {"multi_head": "n_head", "conv_multi_head": "num_heads"}
+HEADS = {"multi_head": "n_head", "conv_multi_head": "num_heads", "ufo": "h"}
 RNGS = nnx.Rngs(0)
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import ops
-from .._check import check_positive, check_shape
+from .._check import check_odd, check_positive, check_shape
 from ..layers import Conv
 from ..options import Options, check_options
 
@@ -57,9 +57,7 @@ class EfficientChannelAttention(nnx.Module):
             check_positive(channels=channels, gamma=gamma)
             width = int(abs(math.log2(channels) + beta) / gamma)
             kernel_size = max(width + (width + 1) % 2, 3)
-        check_positive(kernel_size=kernel_size)
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+        check_odd(kernel_size=kernel_size)
         self.channels, self.circular, self.dtype = channels, circular, options.get("dtype")
         self.conv = Conv(
             1, 1, (kernel_size,), padding=0 if circular else kernel_size // 2, bias=False, rngs=rngs, **options

@@ -1,5 +1,6 @@
 """Parameter-free functions that the blocks are built from."""
 
+from .activations import hard_swish as hard_swish
 from .activations import leaky_relu as leaky_relu
 from .activations import relu as relu
 from .attention import additive_attention as additive_attention

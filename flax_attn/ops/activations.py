@@ -1,7 +1,9 @@
-"""ReLUs with PyTorch's gradients at 0 (common with black images and zero biases) and at NaN."""
+"""Activations with PyTorch's gradients at their kinks (0 is common with black images and zero biases) and at NaN."""
 
 import jax
 import jax.numpy as jnp
+
+from .dtype import score_dtype
 
 
 def relu(x: jax.Array) -> jax.Array:
@@ -22,3 +24,16 @@ def leaky_relu(x: jax.Array, negative_slope: float = 0.01) -> jax.Array:
         [0.25, 0.25, 1.0]
     """
     return jnp.where(x > 0, x, negative_slope * x)
+
+
+def hard_swish(x: jax.Array) -> jax.Array:
+    """``x * clip(x + 3, 0, 6) / 6`` in at least float32, with gradient 0 at -3 and 1 at 3, where JAX has the mean.
+
+    Example:
+        >>> hard_swish(jnp.array([-4.0, 0.0, 1.5, 4.0])).tolist()
+        [0.0, 0.0, 1.125, 4.0]
+    """
+    wide = x.astype(score_dtype(x.dtype))
+    bent = jnp.where(jnp.abs(wide) < 3, wide, 0)  # so that no gradient is 0 times infinity
+    straight = jnp.where(wide <= -3, jnp.zeros((), wide.dtype), wide)
+    return jnp.where(jnp.abs(wide) < 3, bent * (bent + 3) / 6, straight).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""ReLUs: PyTorch's gradient at 0 and at NaN, where JAX's is another."""
+"""Activations: PyTorch's gradient at kinks and at NaN, where JAX's is another."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from flax import nnx
 from torch.nn import functional as F
 
 from flax_attn import ops
+from flax_attn.testing import relative_error, tolerance
 
 X = np.array([-np.inf, -2.0, -0.0, 0.0, 3.0, np.inf, np.nan], np.float32)
 
@@ -29,13 +30,30 @@ def test_values_and_gradients_are_torchs(ours, theirs):
     np.testing.assert_array_equal(gradient(ours), torch_gradient(theirs))
 
 
+def test_hard_swish_is_torchs():
+    x = np.array([-4.0, -3.0, -1.5, -0.0, 1.5, 3.0, 4.0], np.float32)
+    tensor = torch.tensor(x, requires_grad=True)
+    theirs = F.hardswish(tensor)
+    theirs.sum().backward()
+    ours = ops.hard_swish(jnp.asarray(x))
+    slopes = jax.grad(lambda x: ops.hard_swish(x).sum())(jnp.asarray(x))
+    assert relative_error(np.asarray(ours), theirs.detach().numpy()) <= tolerance("output", "float32")
+    assert relative_error(np.asarray(slopes), tensor.grad.numpy()) <= tolerance("input gradient", "float32")
+
+
+def test_hard_swish_of_what_is_not_finite():
+    x = jnp.array([-jnp.inf, jnp.inf, jnp.nan])
+    np.testing.assert_array_equal(ops.hard_swish(x), [0, jnp.inf, jnp.nan])  # PyTorch: -inf * 0, NaN, for the first
+    np.testing.assert_array_equal(jax.grad(lambda x: ops.hard_swish(x).sum())(x), [0, 1, 1])
+
+
 def test_jax_has_others():
     # If JAX ever takes PyTorch's, these functions may go.
     assert list(np.flatnonzero(gradient(nnx.relu) != torch_gradient(F.relu))) == [6]
     assert list(np.flatnonzero(gradient(nnx.leaky_relu) != torch_gradient(F.leaky_relu))) == [2, 3]
 
 
-@pytest.mark.parametrize("function", [ops.relu, ops.leaky_relu])
+@pytest.mark.parametrize("function", [ops.relu, ops.leaky_relu, ops.hard_swish])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_the_dtype_stays(function, dtype):
     assert function(jnp.ones(3, dtype)).dtype == dtype

@@ -1,0 +1,28 @@
+"""The rules of blocks that hold parameters of their own, beside those of their layers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from ..blocks.shuffle import ShuffleAttention
+from ..blocks.ufo import UFOAttention
+from .layers import of_rank
+from .rules import Entry, rule
+
+
+def per_channel(name: str, variable: nnx.Variable[Any]) -> Entry:
+    """A number per channel or head: Flax (c,), PyTorch (1, c, 1, 1)."""
+    return Entry(name, of_rank(1, variable), lambda array: array[None, :, None, None], np.ravel)
+
+
+@rule(ShuffleAttention)
+def _shuffle_attention(block: ShuffleAttention) -> Iterator[Entry]:
+    for name in ("cweight", "cbias", "sweight", "sbias"):
+        yield per_channel(name, getattr(block, name))
+
+
+@rule(UFOAttention)
+def _ufo_attention(block: UFOAttention) -> Iterator[Entry]:
+    yield per_channel("gamma", block.gamma)
