@@ -30,6 +30,7 @@ from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAttention
 from .blocks.position import LearnedPositionEncoding2d as LearnedPositionEncoding2d
 from .blocks.position import SinePositionEncoding2d as SinePositionEncoding2d
+from .blocks.selective_kernel import SelectiveKernel as SelectiveKernel
 from .blocks.spatial import SpatialAttentionModule as SpatialAttentionModule
 from .convert import from_torch as from_torch
 from .convert import to_torch as to_torch

@@ -19,6 +19,7 @@ from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
 from .blocks.eca import EfficientChannelAttention
 from .blocks.multi_head import MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention
+from .blocks.selective_kernel import SelectiveKernel
 from .blocks.spatial import SpatialAttentionModule
 
 Size = tuple[int, int]
@@ -71,6 +72,7 @@ class Entry:
 
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
+LI = ("Li et al. 2019", "https://arxiv.org/abs/1903.06586")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
@@ -124,6 +126,7 @@ BLOCKS = (
     # Gates from the pooled map.
     # Gates that also see the places of a map.
     # Kernels, branches and frequencies.
+    Entry("selective_kernel", SelectiveKernel, "gate", lambda c, _: {"in_channels": c}, *LI),
     # Tokens.
     # Between the places or the channels of a map.
     # Windows and neighbourhoods.

@@ -36,6 +36,13 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         # Gates that also see the places.
         # Kernels, branches and frequencies.
+        "pytorchcv.SKConvBlock": {
+            "branches.branch2": "paths.0",
+            "branches.branch3": "paths.1",
+            "fc1.conv": "attn.fc_reduce",
+            "fc1.bn": "attn.bn",
+            "fc2": "attn.fc_select",
+        },
         # Tokens.
         # Maps.
         # Windows.

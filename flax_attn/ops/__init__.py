@@ -18,6 +18,7 @@ from .maps import AttentionMap as AttentionMap
 from .maps import attention_maps as attention_maps
 from .maps import is_recording as is_recording
 from .maps import record as record
+from .norms import safe_norm as safe_norm
 from .pooling import adaptive_avg_pool as adaptive_avg_pool
 from .pooling import global_pool as global_pool
 from .pooling import max_first as max_first
@@ -25,3 +26,4 @@ from .pooling import max_pool_2x2 as max_pool_2x2
 from .tokens import flatten_channels_first as flatten_channels_first
 from .tokens import map_to_tokens as map_to_tokens
 from .tokens import tokens_to_map as tokens_to_map
+from .widths import make_divisible as make_divisible
