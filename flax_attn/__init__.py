@@ -26,12 +26,17 @@ from .blocks.conv_multi_head import ConvAttention as ConvAttention
 from .blocks.conv_multi_head import ConvMultiHeadAttention as ConvMultiHeadAttention
 from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
 from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
+from .blocks.large_kernel import LargeKernelAttention as LargeKernelAttention
+from .blocks.large_kernel import VANAttention as VANAttention
 from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAttention
 from .blocks.position import LearnedPositionEncoding2d as LearnedPositionEncoding2d
 from .blocks.position import SinePositionEncoding2d as SinePositionEncoding2d
+from .blocks.pyramid_split import PyramidSplitAttention as PyramidSplitAttention
+from .blocks.response_norm import GlobalResponseNorm as GlobalResponseNorm
 from .blocks.selective_kernel import SelectiveKernel as SelectiveKernel
 from .blocks.spatial import SpatialAttentionModule as SpatialAttentionModule
+from .blocks.split_attention import SplitAttention as SplitAttention
 from .convert import from_torch as from_torch
 from .convert import to_torch as to_torch
 from .ops import attention_maps as attention_maps

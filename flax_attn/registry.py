@@ -17,10 +17,14 @@ from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
 from .blocks.eca import EfficientChannelAttention
+from .blocks.large_kernel import LargeKernelAttention, VANAttention
 from .blocks.multi_head import MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention
+from .blocks.pyramid_split import PyramidSplitAttention
+from .blocks.response_norm import GlobalResponseNorm
 from .blocks.selective_kernel import SelectiveKernel
 from .blocks.spatial import SpatialAttentionModule
+from .blocks.split_attention import SplitAttention
 
 Size = tuple[int, int]
 
@@ -72,6 +76,7 @@ class Entry:
 
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
+GUO = ("Guo et al. 2023", "https://arxiv.org/abs/2202.09741")
 LI = ("Li et al. 2019", "https://arxiv.org/abs/1903.06586")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
@@ -127,6 +132,32 @@ BLOCKS = (
     # Gates that also see the places of a map.
     # Kernels, branches and frequencies.
     Entry("selective_kernel", SelectiveKernel, "gate", lambda c, _: {"in_channels": c}, *LI),
+    Entry(
+        "split_attention",
+        SplitAttention,
+        "gate",
+        lambda c, _: {"in_channels": c, "norm": True},
+        "Zhang et al. 2022",
+        "https://arxiv.org/abs/2004.08955",
+    ),
+    Entry(
+        "response_norm",
+        GlobalResponseNorm,
+        "gate",
+        lambda c, _: {"dim": c},
+        "Woo et al. 2023",
+        "https://arxiv.org/abs/2301.00808",
+    ),
+    Entry("large_kernel", LargeKernelAttention, "gate", lambda c, _: {"dim": c}, *GUO),
+    Entry("van", VANAttention, "gate", lambda c, _: {"d_model": c}, *GUO),
+    Entry(
+        "pyramid_split",
+        PyramidSplitAttention,
+        "gate",
+        lambda c, _: {"in_planes": c, "planes": c, "conv_groups": (1, 2, 4, 8), "reduction": 4},
+        "Zhang et al. 2022",
+        "https://arxiv.org/abs/2105.14447",
+    ),
     # Tokens.
     # Between the places or the channels of a map.
     # Windows and neighbourhoods.

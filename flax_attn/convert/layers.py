@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from ..blocks.response_norm import GlobalResponseNorm
 from ..layers import BatchNorm
 from .rules import Entry, rule
 
@@ -119,7 +120,8 @@ def _turned_channels_last(weight: np.ndarray) -> np.ndarray:
 @rule(nnx.LayerNorm)
 @rule(nnx.GroupNorm)
 @rule(nnx.InstanceNorm)
-def _norm(layer: nnx.LayerNorm | nnx.GroupNorm | nnx.InstanceNorm) -> Iterator[Entry]:
+@rule(GlobalResponseNorm)
+def _norm(layer: nnx.LayerNorm | nnx.GroupNorm | nnx.InstanceNorm | GlobalResponseNorm) -> Iterator[Entry]:
     yield from _optional("weight", layer.scale)
     yield from _optional("bias", layer.bias)
 

@@ -36,6 +36,13 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         # Gates that also see the places.
         # Kernels, branches and frequencies.
+        "pytorchcv.SAConvBlock": {
+            "conv.conv": "conv",
+            "conv.bn": "bn0",
+            "att.conv1": "fc1",
+            "att.bn": "bn1",
+            "att.conv2": "fc2",
+        },
         "pytorchcv.SKConvBlock": {
             "branches.branch2": "paths.0",
             "branches.branch3": "paths.1",
