@@ -24,11 +24,15 @@ from .blocks.channel import ChannelAttention as ChannelAttention
 from .blocks.channel import UseAttentionModel as UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention as ConvAttention
 from .blocks.conv_multi_head import ConvMultiHeadAttention as ConvMultiHeadAttention
+from .blocks.csra import ClassSpecificResidualAttention as ClassSpecificResidualAttention
+from .blocks.csra import MultiHeadResidualAttention as MultiHeadResidualAttention
 from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
 from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
 from .blocks.large_kernel import LargeKernelAttention as LargeKernelAttention
 from .blocks.large_kernel import VANAttention as VANAttention
 from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
+from .blocks.multi_spectral import MultiSpectralAttention as MultiSpectralAttention
+from .blocks.parnet import ParNetAttention as ParNetAttention
 from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAttention
 from .blocks.position import LearnedPositionEncoding2d as LearnedPositionEncoding2d
 from .blocks.position import SinePositionEncoding2d as SinePositionEncoding2d

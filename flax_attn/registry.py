@@ -16,9 +16,12 @@ from .blocks.additive import AdditiveAttention
 from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
+from .blocks.csra import ClassSpecificResidualAttention, MultiHeadResidualAttention
 from .blocks.eca import EfficientChannelAttention
 from .blocks.large_kernel import LargeKernelAttention, VANAttention
 from .blocks.multi_head import MultiHeadAttention
+from .blocks.multi_spectral import MultiSpectralAttention
+from .blocks.parnet import ParNetAttention
 from .blocks.pointwise import PointwiseSpatialAttention
 from .blocks.pyramid_split import PyramidSplitAttention
 from .blocks.response_norm import GlobalResponseNorm
@@ -82,6 +85,7 @@ VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
 YOLOV4 = ("Bochkovskiy et al. 2020", "https://arxiv.org/abs/2004.10934")
+ZHU = ("Zhu & Wu 2021", "https://arxiv.org/abs/2108.02456")
 
 
 def _heads(c: int, _: Any) -> dict[str, Any]:
@@ -157,6 +161,30 @@ BLOCKS = (
         lambda c, _: {"in_planes": c, "planes": c, "conv_groups": (1, 2, 4, 8), "reduction": 4},
         "Zhang et al. 2022",
         "https://arxiv.org/abs/2105.14447",
+    ),
+    Entry(
+        "multi_spectral",
+        MultiSpectralAttention,
+        "gate",
+        lambda c, _: {"channel": c, "dct_h": 7, "dct_w": 7},
+        "Qin et al. 2021",
+        "https://arxiv.org/abs/2012.11879",
+    ),
+    Entry("csra", ClassSpecificResidualAttention, "head", lambda c, _: {"input_dim": c, "num_classes": c}, *ZHU),
+    Entry(
+        "csra_multi_head",
+        MultiHeadResidualAttention,
+        "head",
+        lambda c, _: {"num_heads": 4, "lam": 0.1, "input_dim": c, "num_classes": c},
+        *ZHU,
+    ),
+    Entry(
+        "parnet",
+        ParNetAttention,
+        "gate",
+        lambda c, _: {"channel": c},
+        "Goyal et al. 2022",
+        "https://arxiv.org/abs/2110.07641",
     ),
     # Tokens.
     # Between the places or the channels of a map.

@@ -36,6 +36,14 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         # Gates that also see the places.
         # Kernels, branches and frequencies.
+        "fightingcv.ParNetAttention": {
+            "sse.1": "se.cvsig.conv",
+            "conv1x1.0": "rbr_1x1.conv",
+            "conv1x1.1": "rbr_1x1.bn",
+            "conv3x3.0": "rbr_dense.conv",
+            "conv3x3.1": "rbr_dense.bn",
+        },
+        "fightingcv.ResidualAttention": {"fc": "head"},
         "pytorchcv.SAConvBlock": {
             "conv.conv": "conv",
             "conv.bn": "bn0",

@@ -1,6 +1,6 @@
 """The originals of attention over kernels, branches and frequencies."""
 
-from torch.nn import BatchNorm2d
+from torch.nn import BatchNorm2d, SiLU
 
 from ..cases import MAP, Input
 from .original import Original
@@ -70,5 +70,54 @@ ORIGINALS: tuple[Original, ...] = (
         "murufeng/EPSANet/models/epsanet.py:PSAModule",
         {"inplans": 64, "planes": 128},
         (Input((3, 64, 5, 7), MAP),),
+    ),
+    Original(
+        "MultiSpectralAttention",
+        {"channel": 32, "dct_h": 14, "dct_w": 14},
+        "cfzd/FcaNet/model/layer.py:MultiSpectralAttentionLayer",
+        {"channel": 32, "dct_h": 14, "dct_w": 14},
+        (Input((3, 32, 15, 17), MAP),),
+    ),
+    Original(
+        "ClassSpecificResidualAttention",
+        {"input_dim": 32, "num_classes": 5, "temperature": 2},
+        "Kevinz-code/CSRA/pipeline/csra.py:CSRA",
+        {"input_dim": 32, "num_classes": 5, "T": 2, "lam": 0.1},
+        outputs=(None,),
+    ),
+    Original(
+        "ClassSpecificResidualAttention",
+        {"input_dim": 32, "num_classes": 5, "temperature": 99, "lam": 0.2, "normalize": False},
+        "fightingcv_attention.attention.ResidualAttention:ResidualAttention",
+        {"channel": 32, "num_class": 5},
+        outputs=(None,),
+        names="fightingcv.ResidualAttention",
+    ),
+    Original(
+        "MultiHeadResidualAttention",
+        {"num_heads": 4, "lam": 0.1, "input_dim": 32, "num_classes": 5},
+        "Kevinz-code/CSRA/pipeline/csra.py:MHA",
+        {"num_heads": 4, "lam": 0.1, "input_dim": 32, "num_classes": 5},
+        outputs=(None,),
+    ),
+    Original(
+        "ParNetAttention",
+        {"channel": 32},
+        "imankgoyal/NonDeepNetworks/imagenet/timm/models/simplenet_impl/repvgg.py:RepVGGBlock",
+        {
+            "in_channels": 32,
+            "out_channels": 32,
+            "kernel_size": 3,
+            "padding": 1,
+            "se_block": True,
+            "activation": SiLU(),
+        },
+    ),
+    Original(
+        "ParNetAttention",
+        {"channel": 32, "skip_norm": False, "bias": True},
+        "fightingcv_attention.attention.ParNetAttention:ParNetAttention",
+        {"channel": 32},
+        names="fightingcv.ParNetAttention",
     ),
 )
