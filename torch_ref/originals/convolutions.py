@@ -5,6 +5,9 @@ from torch.nn import BatchNorm2d, SiLU
 from ..cases import MAP, Input
 from .original import Original
 
+# Enough images that the means of BatchNorm over pooled maps, and so their gradients, are well conditioned.
+MANY = (Input((11, 32, 5, 7), MAP),)
+
 ORIGINALS: tuple[Original, ...] = (
     Original("SelectiveKernel", {"in_channels": 32}, "timm.layers:SelectiveKernel", {"in_channels": 32}),
     Original(
@@ -40,6 +43,7 @@ ORIGINALS: tuple[Original, ...] = (
         {"in_channels": 32, "norm": True},
         "timm.layers:SplitAttn",
         {"in_channels": 32, "norm_layer": BatchNorm2d},
+        MANY,
         only="norm",
     ),
     Original(
@@ -47,6 +51,7 @@ ORIGINALS: tuple[Original, ...] = (
         {"in_channels": 32, "norm": True},
         "pytorchcv.models.common.att:saconv3x3_block",
         {"in_channels": 32, "out_channels": 32},
+        MANY,
         names="pytorchcv.SAConvBlock",
     ),
     Original(
