@@ -75,7 +75,7 @@ class ClassSpecificResidualAttention(nnx.Module):
         scores = jnp.reshape(scores, (x.shape[0], -1, scores.shape[-1])).astype(ops.score_dtype(dtype))
         if self.normalize:
             norm = ops.safe_norm(self.head.kernel[0, 0].astype(scores.dtype), 0)
-            scores = scores / norm
+            scores = scores / ops.with_rank(norm, 3)
         if self.temperature == MAXIMUM:
             attended = ops.max_first(scores, 1)[:, 0]
             weights = partial(jax.nn.one_hot, jnp.argmax(scores, axis=1), scores.shape[1], axis=1, dtype=dtype)

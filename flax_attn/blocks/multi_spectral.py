@@ -65,15 +65,18 @@ class MultiSpectralAttention(nnx.Module):
         **options: Unpack[Options],
     ) -> None:
         check_options(self, options)
+        check_positive(channel=channel)
         check_positive(minimum=7, dct_h=dct_h, dct_w=dct_w)
         check_choice("freq_sel_method", freq_sel_method, METHODS)
         check_ratio("reduction", reduction, channel)
-        pairs = ORDERS[freq_sel_method[:3]].split()[: int(freq_sel_method[3:])]
-        if channel % len(pairs):
-            raise ValueError(f"channel must be a multiple of {len(pairs)}, the number of frequencies, got {channel}")
+        frequencies = ORDERS[freq_sel_method[:3]].split()[: int(freq_sel_method[3:])]
+        if channel % len(frequencies):
+            raise ValueError(
+                f"channel must be a multiple of {len(frequencies)}, the number of frequencies, got {channel}"
+            )
         self.channel, self.size, self.dtype = channel, (dct_h, dct_w), options.get("dtype")
         # A variable that is no parameter, as it is in the state_dict but does not learn.
-        functions = np.repeat(_functions(pairs, dct_h, dct_w), channel // len(pairs), axis=-1)
+        functions = np.repeat(_functions(frequencies, dct_h, dct_w), channel // len(frequencies), axis=-1)
         self.dct_weight: nnx.Variable[Any] = nnx.Variable(
             jnp.asarray(functions, ops.score_dtype(options.get("param_dtype", jnp.float32)))
         )
@@ -94,13 +97,13 @@ class MultiSpectralAttention(nnx.Module):
         return ops.multiply(x, gate)
 
 
-def _functions(pairs: list[str], height: int, width: int) -> np.ndarray:
-    """The functions (height, width, number of pairs) of the transform."""
-    rows = np.stack([_cosine(int(u) * (height // 7), height) for u, _ in pairs], axis=-1)
-    columns = np.stack([_cosine(int(v) * (width // 7), width) for _, v in pairs], axis=-1)
-    return rows[:, None] * columns[None]
+def _functions(frequencies: list[str], height: int, width: int) -> np.ndarray:
+    """The functions (height, width, number of frequencies) of the transform."""
+    rows = np.stack([_cosine(int(one[0]) * (height // 7), height) for one in frequencies], axis=-1)
+    columns = np.stack([_cosine(int(one[1]) * (width // 7), width) for one in frequencies], axis=-1)
+    return np.asarray(rows[:, None] * columns[None])
 
 
 def _cosine(frequency: int, length: int) -> np.ndarray:
     scale = math.sqrt((2 if frequency else 1) / length)
-    return scale * np.cos(math.pi * frequency * (np.arange(length) + 0.5) / length)
+    return np.asarray(scale * np.cos(math.pi * frequency * (np.arange(length) + 0.5) / length))

@@ -98,13 +98,10 @@ def test_a_number_of_heads_without_temperatures():
         MultiHeadResidualAttention(3, 0.1, 5, 7, rngs=nnx.Rngs(0))
 
 
-@pytest.mark.parametrize(
-    "block",
-    [
-        lambda: ClassSpecificResidualAttention(3, 2, rngs=nnx.Rngs(0)),
-        lambda: MultiHeadResidualAttention(2, 1, 3, 2, rngs=nnx.Rngs(0)),
-    ],
-)
-def test_bad_shapes(block):
-    with pytest.raises(ValueError, match=re.escape("x must have shape (b, h, w, c=3), got (2, 5, 7, 4)")):
-        block()(jnp.ones((2, 5, 7, 4)))
+def test_bad_shapes():
+    for block in (
+        ClassSpecificResidualAttention(3, 2, rngs=nnx.Rngs(0)),
+        MultiHeadResidualAttention(2, 0.1, 3, 2, rngs=nnx.Rngs(0)),
+    ):
+        with pytest.raises(ValueError, match=re.escape("x must have shape (b, h, w, c=3), got (2, 5, 7, 4)")):
+            block(jnp.ones((2, 5, 7, 4)))

@@ -28,20 +28,14 @@ def test_against_scipys_transform(order, h, w):
         block = MultiSpectralAttention(16, h, w, 4, f"{order}8", param_dtype="float64", rngs=nnx.Rngs(0))
         out, weights = np.asarray(block(jnp.asarray(x))), flax_attn.to_torch(block)
     spectrum = dctn(x, type=2, axes=(1, 2), norm="ortho")
-    z = np.stack(
-        [
-            spectrum[:, u * (h // 7), v * (w // 7), 2 * i + j]
-            for i, (u, v) in enumerate(FREQUENCIES[order])
-            for j in (0, 1)
-        ],
-        axis=-1,
-    )
+    parts = [spectrum[:, u * (h // 7), v * (w // 7), 2 * i : 2 * i + 2] for i, (u, v) in enumerate(FREQUENCIES[order])]
+    z = np.concatenate(parts, axis=-1)
     gate = expit(np.maximum(z @ weights["fc.0.weight"].T, 0) @ weights["fc.2.weight"].T)
     assert relative_error(out, x * gate[:, None, None]) <= tolerance("output", "float64")
 
 
 @pytest.mark.parametrize("order", FREQUENCIES)
-def test_all_32_frequencies_differ_but_for_the_authors_repeated_one(order):
+def test_the_functions_are_orthonormal_so_that_no_frequency_comes_twice(order):
     block = MultiSpectralAttention(32, 7, 7, freq_sel_method=f"{order}32", rngs=nnx.Rngs(0))
     functions = np.moveaxis(np.asarray(block.dct_weight[...]), -1, 0).reshape(32, -1)
     np.testing.assert_allclose(np.linalg.norm(functions, axis=1), 1, rtol=1e-6)
@@ -74,7 +68,7 @@ def test_the_transform_is_a_buffer_of_the_state_dict():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"channel": 0}, "channels must be a whole number >= 1, got 0"),
+        ({"channel": 0}, "channel must be a whole number >= 1, got 0"),
         ({"channel": 24}, "channel must be a multiple of 16, the number of frequencies, got 24"),
         ({"dct_h": 6}, "dct_h must be a whole number >= 7, got 6"),
         ({"dct_w": 1}, "dct_w must be a whole number >= 7, got 1"),
