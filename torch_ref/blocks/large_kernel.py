@@ -1,7 +1,6 @@
 """Large kernel attention (Guo et al. 2023), following the authors' code."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..maps import record
 
@@ -27,8 +26,9 @@ class VANAttention(nn.Module):
     def __init__(self, d_model: int):
         super().__init__()
         self.proj_1 = nn.Conv2d(d_model, d_model, 1)
+        self.activation = nn.GELU()
         self.spatial_gating_unit = LargeKernelAttention(d_model)
         self.proj_2 = nn.Conv2d(d_model, d_model, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.proj_2(self.spatial_gating_unit(F.gelu(self.proj_1(x))))
+        return x + self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))
