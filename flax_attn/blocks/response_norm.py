@@ -51,7 +51,7 @@ class GlobalResponseNorm(nnx.Module):
         x = ops.cast(x, self.dtype)
         dtype = self.dtype or promoted(x.dtype, self.scale.dtype)
         wide = x.astype(ops.score_dtype(dtype))
-        norm = ops.safe_norm(wide, (1, 2))
+        norm = ops.safe_norm(wide, (1, 2), keepdims=True)
         gate = norm / (jnp.mean(norm, axis=-1, keepdims=True) + self.eps)
         ops.record(self, "gate", gate.astype(dtype))
         scaled = ops.add(ops.multiply(wide * gate, self.scale[...]), self.bias[...])

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import ops
-from .._check import check_positive, check_shape
+from .._check import check_positive, check_shape, is_number
 from ..layers import BatchNorm, Conv
 from ..options import Options, check_options
 
@@ -42,8 +42,8 @@ class SelectiveKernel(nnx.Module):
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: If a size is below 1, a kernel is even or below 3, ``groups`` does not divide the channels, or the
-            kernels cannot split them evenly.
+        ValueError: If a size is below 1 or ``rd_ratio`` not above 0, a kernel is even or below 3, ``groups`` does not
+            divide the channels, or the kernels cannot split them evenly.
 
     Example:
         >>> SelectiveKernel(8, 6, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 7, 8))).shape
@@ -71,6 +71,8 @@ class SelectiveKernel(nnx.Module):
         out_channels = in_channels if out_channels is None else out_channels
         sizes = tuple(kernel_size) if isinstance(kernel_size, Sequence) else (kernel_size, kernel_size)
         check_positive(in_channels=in_channels, out_channels=out_channels, dilation=dilation, rd_divisor=rd_divisor)
+        if not is_number(rd_ratio) or rd_ratio <= 0:
+            raise ValueError(f"rd_ratio must be a finite number above 0, got {rd_ratio!r}")
         hidden = ops.make_divisible(out_channels * rd_ratio, rd_divisor) if rd_channels is None else rd_channels
         check_positive(rd_channels=hidden)
         if not sizes or any(size < 3 or size % 2 == 0 for size in sizes):

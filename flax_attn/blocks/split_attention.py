@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import ops
-from .._check import check_positive, check_reach, check_shape
+from .._check import check_positive, check_reach, check_shape, is_number
 from ..layers import BatchNorm, Conv
 from ..options import Options, check_options
 
@@ -41,7 +41,8 @@ class SplitAttention(nnx.Module):
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: If a size is below 1, or the groups do not divide the channels or the hidden width.
+        ValueError: If a size is below 1 or ``rd_ratio`` not above 0, or the groups do not divide the channels or the hidden
+            width.
 
     Example:
         >>> SplitAttention(8, 6, norm=True, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 7, 8))).shape
@@ -71,6 +72,8 @@ class SplitAttention(nnx.Module):
         out_channels = in_channels if out_channels is None else out_channels
         check_positive(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, dilation=dilation)
         check_positive(groups=groups, radix=radix, rd_divisor=rd_divisor)
+        if not is_number(rd_ratio) or rd_ratio <= 0:
+            raise ValueError(f"rd_ratio must be a finite number above 0, got {rd_ratio!r}")
         if rd_channels is None:
             hidden = max(32, ops.make_divisible(in_channels * radix * rd_ratio, rd_divisor))
         else:

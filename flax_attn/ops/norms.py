@@ -1,4 +1,4 @@
-"""Norms whose gradient is 0 where they are 0, as PyTorch's are; a plain square root would give 0 * inf = NaN."""
+"""Norms and deviations with PyTorch's gradient where they are 0, which is 0; that of ``jnp.linalg.norm`` is NaN."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,49 @@ import jax.numpy as jnp
 
 from .dtype import score_dtype
 
+Axes = int | Sequence[int] | None
 
-def safe_norm(x: jax.Array, axis: int | Sequence[int]) -> jax.Array:
-    """The Euclidean norm over ``axis``, kept with size 1, summed in at least float32.
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """Square root with gradient 0 at 0.
 
     Example:
-        >>> safe_norm(jnp.array([3.0, 4.0]), -1).tolist()
-        [5.0]
-        >>> jax.grad(lambda x: safe_norm(x, -1)[0])(jnp.zeros(2)).tolist()
-        [0.0, 0.0]
+        >>> jax.vmap(jax.grad(safe_sqrt))(jnp.array([0.0, 4.0])).tolist()
+        [0.0, 0.25]
     """
-    axes = axis if isinstance(axis, int) else tuple(axis)
-    total = jnp.sum(jnp.square(x.astype(score_dtype(x.dtype))), axis=axes, keepdims=True)
-    zero = total == 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total))).astype(x.dtype)
+    zero = x == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
+
+
+def safe_norm(x: jax.Array, axis: Axes = None, keepdims: bool = False) -> jax.Array:
+    """Square root of the sum of squares over ``axis``, computed in at least float32, with gradient 0 at zero.
+
+    Example:
+        >>> jax.grad(safe_norm)(jnp.zeros(3)).tolist()
+        [0.0, 0.0, 0.0]
+    """
+    wide = x.astype(score_dtype(x.dtype))
+    return safe_sqrt(jnp.sum(jnp.square(wide), _axes(axis), keepdims=keepdims)).astype(x.dtype)
+
+
+def safe_std(x: jax.Array, axis: Axes = None, ddof: int = 1, keepdims: bool = False) -> jax.Array:
+    """Standard deviation over ``axis``, computed in at least float32, with gradient 0 where it is 0.
+
+    Args:
+        x: Array of floats.
+        axis: One axis, several, or None for all.
+        ddof: What is taken from the number of elements that the sum of squares is divided by; 1, as in PyTorch, gives
+            NaN for a single element.
+        keepdims: Whether to keep the axes with size 1.
+
+    Example:
+        >>> x = jnp.array([1.0, 3.0])
+        >>> safe_std(x, ddof=0).tolist(), jax.grad(safe_std)(jnp.ones(3)).tolist()
+        (1.0, [0.0, 0.0, 0.0])
+    """
+    wide = x.astype(score_dtype(x.dtype))
+    return safe_sqrt(jnp.var(wide, _axes(axis), ddof=ddof, keepdims=keepdims)).astype(x.dtype)
+
+
+def _axes(axis: Axes) -> int | tuple[int, ...] | None:
+    return tuple(axis) if isinstance(axis, Sequence) else axis

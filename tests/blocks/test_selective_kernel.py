@@ -82,6 +82,7 @@ def test_one_size_stands_for_two_kernels_and_the_stride_halves_the_map():
     [
         ({"in_channels": 0}, "in_channels must be a whole number >= 1, got 0"),
         ({"out_channels": 0}, "out_channels must be a whole number >= 1, got 0"),
+        ({"rd_ratio": 0}, "rd_ratio must be a finite number above 0, got 0"),
         ({"rd_channels": 0}, "rd_channels must be a whole number >= 1, got 0"),
         ({"kernel_size": (3, 4)}, "kernel_size must be odd and at least 3, or a sequence of such, got (3, 4)"),
         ({"kernel_size": 1}, "kernel_size must be odd and at least 3, or a sequence of such, got 1"),

@@ -67,6 +67,7 @@ def test_padding_follows_the_kernel_and_not_the_dilation():
         ({"in_channels": 0}, "in_channels must be a whole number >= 1, got 0"),
         ({"out_channels": 0}, "out_channels must be a whole number >= 1, got 0"),
         ({"radix": 0}, "radix must be a whole number >= 1, got 0"),
+        ({"rd_ratio": 0}, "rd_ratio must be a finite number above 0, got 0"),
         ({"rd_channels": 0}, "rd_channels must be a whole number >= 1, got 0"),
         ({"padding": -1}, "padding must be a whole number >= 0"),
         (
