@@ -41,8 +41,8 @@ class SplitAttention(nnx.Module):
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: If a size is below 1 or ``rd_ratio`` not above 0, or the groups do not divide the channels or the hidden
-            width.
+        ValueError: If a size is below 1 or ``rd_ratio`` not above 0, or the groups do not divide the channels or
+            the hidden width.
 
     Example:
         >>> SplitAttention(8, 6, norm=True, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 7, 8))).shape
