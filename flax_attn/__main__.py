@@ -62,7 +62,8 @@ def _table(given: Sequence[str]) -> dict[str, str]:
     for word in given:
         old, equals, new = word.partition("=")
         if not equals and word not in TABLES:
-            raise ValueError(f"--rename must be OLD=NEW or the name of a table, got {word!r}; {nearest(word, [*TABLES])}")
+            hint = nearest(word, [*TABLES])
+            raise ValueError(f"--rename must be OLD=NEW or the name of a table, got {word!r}; {hint}")
         table |= {old: new} if equals else TABLES[word]
     return table
 

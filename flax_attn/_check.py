@@ -53,6 +53,23 @@ def is_below(size: int, minimum: int) -> bool:
     return isinstance(size, int) and size < minimum
 
 
+def check_reach(argument: str, array: HasShape, reach: Sequence[int], padding: int) -> None:
+    """Raises ``ValueError`` unless a map (b, h, w, c), padded on each side, holds a kernel that spans ``reach``.
+
+    Example:
+        >>> import numpy as np
+        >>> check_reach("x", np.zeros((2, 5, 7, 3)), (9, 5), padding=1)
+        Traceback (most recent call last):
+        ...
+        ValueError: x must have h >= 7 for a kernel that spans 9, got 5
+    """
+    for name, span, size in zip("hw", reach, array.shape[1:3], strict=True):
+        if is_below(size, span - 2 * padding):
+            raise ValueError(
+                f"{argument} must have {name} >= {span - 2 * padding} for a kernel that spans {span}, got {size}"
+            )
+
+
 def check_positive(minimum: int = 1, **arguments: int) -> None:
     """Raises ``ValueError`` unless every argument is a whole number of at least ``minimum``.
 

@@ -18,14 +18,22 @@ from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
 from .blocks.coordinate import CoordinateAttention
+from .blocks.csra import ClassSpecificResidualAttention, MultiHeadResidualAttention
 from .blocks.eca import EfficientChannelAttention
+from .blocks.large_kernel import LargeKernelAttention, VANAttention
 from .blocks.local import EfficientLocalAttention
 from .blocks.multi_head import MultiHeadAttention
+from .blocks.multi_spectral import MultiSpectralAttention
+from .blocks.parnet import ParNetAttention
 from .blocks.pointwise import PointwiseSpatialAttention
 from .blocks.polarized import ParallelPolarizedSelfAttention, SequentialPolarizedSelfAttention
+from .blocks.pyramid_split import PyramidSplitAttention
+from .blocks.response_norm import GlobalResponseNorm
 from .blocks.scse import SCSE
+from .blocks.selective_kernel import SelectiveKernel
 from .blocks.shuffle import ShuffleAttention
 from .blocks.spatial import SpatialAttentionModule
+from .blocks.split_attention import SplitAttention
 from .blocks.strip import StripAttention
 from .blocks.triplet import TripletAttention
 from .blocks.ufo import UFOAttention
@@ -93,12 +101,15 @@ PARK = ("Park et al. 2018", "https://arxiv.org/abs/1807.06514")
 ROY = ("Roy et al. 2018", "https://arxiv.org/abs/1803.02579")
 SONG = ("Song 2021", "https://arxiv.org/abs/2109.14382")
 STRIPS = ("timm, after Hou et al. 2020", "https://arxiv.org/abs/2003.13328")
+GUO = ("Guo et al. 2023", "https://arxiv.org/abs/2202.09741")
+LI = ("Li et al. 2019", "https://arxiv.org/abs/1903.06586")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
 XU = ("Xu & Wan 2024", "https://arxiv.org/abs/2403.01123")
 YOLOV4 = ("Bochkovskiy et al. 2020", "https://arxiv.org/abs/2004.10934")
 ZHANG = ("Zhang & Yang 2021", "https://arxiv.org/abs/2102.00240")
+ZHU = ("Zhu & Wu 2021", "https://arxiv.org/abs/2108.02456")
 
 
 def _heads(c: int, _: Any) -> dict[str, Any]:
@@ -158,6 +169,57 @@ BLOCKS = (
     Entry("efficient_local", EfficientLocalAttention, "gate", lambda c, _: {"channels": c}, *XU),
     Entry("strip", StripAttention, "gate", lambda c, _: {"channels": c}, *STRIPS),
     # Kernels, branches and frequencies.
+    Entry("selective_kernel", SelectiveKernel, "gate", lambda c, _: {"in_channels": c}, *LI),
+    Entry(
+        "split_attention",
+        SplitAttention,
+        "gate",
+        lambda c, _: {"in_channels": c, "norm": True},
+        "Zhang et al. 2022",
+        "https://arxiv.org/abs/2004.08955",
+    ),
+    Entry(
+        "response_norm",
+        GlobalResponseNorm,
+        "gate",
+        lambda c, _: {"dim": c},
+        "Woo et al. 2023",
+        "https://arxiv.org/abs/2301.00808",
+    ),
+    Entry("large_kernel", LargeKernelAttention, "gate", lambda c, _: {"dim": c}, *GUO),
+    Entry("van", VANAttention, "gate", lambda c, _: {"d_model": c}, *GUO),
+    Entry(
+        "pyramid_split",
+        PyramidSplitAttention,
+        "gate",
+        lambda c, _: {"in_planes": c, "planes": c, "conv_groups": (1, 2, 4, 8), "reduction": 4},
+        "Zhang et al. 2022",
+        "https://arxiv.org/abs/2105.14447",
+    ),
+    Entry(
+        "multi_spectral",
+        MultiSpectralAttention,
+        "gate",
+        lambda c, _: {"channel": c, "dct_h": 7, "dct_w": 7},
+        "Qin et al. 2021",
+        "https://arxiv.org/abs/2012.11879",
+    ),
+    Entry("csra", ClassSpecificResidualAttention, "head", lambda c, _: {"input_dim": c, "num_classes": c}, *ZHU),
+    Entry(
+        "csra_multi_head",
+        MultiHeadResidualAttention,
+        "head",
+        lambda c, _: {"num_heads": 4, "lam": 0.1, "input_dim": c, "num_classes": c},
+        *ZHU,
+    ),
+    Entry(
+        "parnet",
+        ParNetAttention,
+        "gate",
+        lambda c, _: {"channel": c},
+        "Goyal et al. 2022",
+        "https://arxiv.org/abs/2110.07641",
+    ),
     # Tokens.
     Entry("ufo", UFOAttention, "tokens", lambda c, _: {"d_model": c, "d_k": c // 4, "d_v": c // 4, "h": 4}, *SONG),
     # Between the places or the channels of a map.

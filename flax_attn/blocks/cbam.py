@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import ops
-from .._check import check_choice, check_positive, check_ratio, check_shape, is_below
+from .._check import check_choice, check_positive, check_ratio, check_reach, check_shape
 from ..layers import BatchNorm, Conv, Linear
 from ..ops.pooling import POOL_TYPES
 from ..options import Options, check_options
@@ -96,11 +96,7 @@ class BasicConv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the layer to a map (b, h, w, in_planes) and returns (b, h', w', out_planes)."""
         check_shape("x", x, "b h w c", c=self.in_planes)
-        for name, size, padded in zip("hw", self.reach, x.shape[1:3], strict=True):
-            if is_below(padded, size - 2 * self.padding):
-                raise ValueError(
-                    f"x must have {name} >= {size - 2 * self.padding} for a kernel that spans {size}, got {padded}"
-                )
+        check_reach("x", x, self.reach, self.padding)
         x = self.conv(x)
         if self.bn is not None:
             x = self.bn(x)

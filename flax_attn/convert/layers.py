@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from ..blocks.multi_spectral import MultiSpectralAttention
+from ..blocks.response_norm import GlobalResponseNorm
 from ..layers import BatchNorm
 from .rules import Entry, rule
 
@@ -119,7 +121,8 @@ def _turned_channels_last(weight: np.ndarray) -> np.ndarray:
 @rule(nnx.LayerNorm)
 @rule(nnx.GroupNorm)
 @rule(nnx.InstanceNorm)
-def _norm(layer: nnx.LayerNorm | nnx.GroupNorm | nnx.InstanceNorm) -> Iterator[Entry]:
+@rule(GlobalResponseNorm)
+def _norm(layer: nnx.LayerNorm | nnx.GroupNorm | nnx.InstanceNorm | GlobalResponseNorm) -> Iterator[Entry]:
     yield from _optional("weight", layer.scale)
     yield from _optional("bias", layer.bias)
 
@@ -154,3 +157,10 @@ def _prelu(layer: nnx.PReLU) -> Iterator[Entry]:
     yield Entry(
         "weight", of_rank(0, layer.negative_slope), lambda slope: slope.reshape(1), lambda weight: weight.reshape(())
     )
+
+
+@rule(MultiSpectralAttention)
+def _multi_spectral(block: MultiSpectralAttention) -> Iterator[Entry]:
+    """The functions of the transform are a buffer of a layer that holds nothing else, channels first."""
+    weight = of_rank(3, block.dct_weight)
+    yield Entry("dct_layer.weight", weight, lambda x: np.moveaxis(x, -1, 0), lambda x: np.moveaxis(x, 0, -1))

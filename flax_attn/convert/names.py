@@ -55,6 +55,28 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "sSE.conv": "sSE.0",
         },
         # Kernels, branches and frequencies.
+        "fightingcv.ParNetAttention": {
+            "sse.1": "se.cvsig.conv",
+            "conv1x1.0": "rbr_1x1.conv",
+            "conv1x1.1": "rbr_1x1.bn",
+            "conv3x3.0": "rbr_dense.conv",
+            "conv3x3.1": "rbr_dense.bn",
+        },
+        "fightingcv.ResidualAttention": {"fc": "head"},
+        "pytorchcv.SAConvBlock": {
+            "conv.conv": "conv",
+            "conv.bn": "bn0",
+            "att.conv1": "fc1",
+            "att.bn": "bn1",
+            "att.conv2": "fc2",
+        },
+        "pytorchcv.SKConvBlock": {
+            "branches.branch2": "paths.0",
+            "branches.branch3": "paths.1",
+            "fc1.conv": "attn.fc_reduce",
+            "fc1.bn": "attn.bn",
+            "fc2": "attn.fc_select",
+        },
         # Tokens.
         # Maps.
         # Windows.

@@ -19,6 +19,9 @@ from .maps import AttentionMap as AttentionMap
 from .maps import attention_maps as attention_maps
 from .maps import is_recording as is_recording
 from .maps import record as record
+from .norms import safe_norm as safe_norm
+from .norms import safe_sqrt as safe_sqrt
+from .norms import safe_std as safe_std
 from .pooling import adaptive_avg_pool as adaptive_avg_pool
 from .pooling import global_pool as global_pool
 from .pooling import max_first as max_first
@@ -26,3 +29,5 @@ from .pooling import max_pool_2x2 as max_pool_2x2
 from .tokens import flatten_channels_first as flatten_channels_first
 from .tokens import map_to_tokens as map_to_tokens
 from .tokens import tokens_to_map as tokens_to_map
+from .widths import make_divisible as make_divisible
+from .widths import reduced_width as reduced_width

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,7 @@ class Original:
             ImportError: The package is not installed, or the original is in a repository and no file is given.
         """
         place, _, cls = self.path.partition(":")
+        declare_operators()
         if file is not None:
             module = load_file(file)
         elif self.in_repository:
@@ -86,7 +88,6 @@ class Original:
         elif place.endswith(".py"):
             module = load_in_package(place)
         else:
-            declare_operators()
             module = importlib.import_module(place)
         return self.build(getattr(module, cls), **self.their_args)
 
@@ -130,6 +131,7 @@ def load_file(file: str | Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where decorators look for it
     spec.loader.exec_module(module)
     return module
 
