@@ -15,6 +15,7 @@ shape raise ``ValueError``; the message gives the argument, the expected shape a
 """
 
 from .blocks.additive import AdditiveAttention as AdditiveAttention
+from .blocks.bottleneck import BottleneckAttention as BottleneckAttention
 from .blocks.cbam import CBAM as CBAM
 from .blocks.cbam import BasicConv as BasicConv
 from .blocks.cbam import ChannelGate as ChannelGate
@@ -26,11 +27,18 @@ from .blocks.conv_multi_head import ConvAttention as ConvAttention
 from .blocks.conv_multi_head import ConvMultiHeadAttention as ConvMultiHeadAttention
 from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
 from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
+from .blocks.focal import FocalModulation as FocalModulation
+from .blocks.halo import HaloAttention as HaloAttention
+from .blocks.lambda_layer import LambdaLayer as LambdaLayer
 from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
+from .blocks.outlook import OutlookAttention as OutlookAttention
 from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAttention
 from .blocks.position import LearnedPositionEncoding2d as LearnedPositionEncoding2d
 from .blocks.position import SinePositionEncoding2d as SinePositionEncoding2d
 from .blocks.spatial import SpatialAttentionModule as SpatialAttentionModule
+from .blocks.spatial_reduction import SpatialReductionAttention as SpatialReductionAttention
+from .blocks.window import ShiftedWindowAttention as ShiftedWindowAttention
+from .blocks.window import WindowAttention as WindowAttention
 from .convert import from_torch as from_torch
 from .convert import to_torch as to_torch
 from .ops import attention_maps as attention_maps

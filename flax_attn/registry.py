@@ -13,13 +13,20 @@ from flax import nnx
 
 from ._check import check_positive, nearest
 from .blocks.additive import AdditiveAttention
+from .blocks.bottleneck import BottleneckAttention
 from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
 from .blocks.eca import EfficientChannelAttention
+from .blocks.focal import FocalModulation
+from .blocks.halo import HaloAttention
+from .blocks.lambda_layer import LambdaLayer
 from .blocks.multi_head import MultiHeadAttention
+from .blocks.outlook import OutlookAttention
 from .blocks.pointwise import PointwiseSpatialAttention
 from .blocks.spatial import SpatialAttentionModule
+from .blocks.spatial_reduction import SpatialReductionAttention
+from .blocks.window import ShiftedWindowAttention
 
 Size = tuple[int, int]
 
@@ -70,11 +77,18 @@ class Entry:
 
 
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
+BELLO = ("Bello 2021", "https://arxiv.org/abs/2102.08602")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
+LIU_2021 = ("Liu et al. 2021", "https://arxiv.org/abs/2103.14030")
+SRINIVAS = ("Srinivas et al. 2021", "https://arxiv.org/abs/2101.11605")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
+VASWANI_2021 = ("Vaswani et al. 2021", "https://arxiv.org/abs/2103.12731")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
+WANG_2021 = ("Wang et al. 2021", "https://arxiv.org/abs/2102.12122")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
+YANG_2022 = ("Yang et al. 2022", "https://arxiv.org/abs/2203.11926")
 YOLOV4 = ("Bochkovskiy et al. 2020", "https://arxiv.org/abs/2004.10934")
+YUAN_2022 = ("Yuan et al. 2022", "https://arxiv.org/abs/2106.13112")
 
 
 def _heads(c: int, _: Any) -> dict[str, Any]:
@@ -127,6 +141,44 @@ BLOCKS = (
     # Tokens.
     # Between the places or the channels of a map.
     # Windows and neighbourhoods.
+    Entry(
+        "shifted_window",
+        ShiftedWindowAttention,
+        "gate",
+        lambda c, _: {"dim": c, "window_size": (7, 7), "shift_size": (3, 3), "num_heads": 4},
+        *LIU_2021,
+    ),
+    Entry(
+        "spatial_reduction",
+        SpatialReductionAttention,
+        "gate",
+        lambda c, _: {"dim": c, "num_heads": 4, "sr_ratio": 2},
+        *WANG_2021,
+    ),
+    Entry(
+        "focal_modulation",
+        FocalModulation,
+        "gate",
+        lambda c, _: {"dim": c, "focal_window": 3, "focal_level": 2},
+        *YANG_2022,
+    ),
+    Entry("outlook", OutlookAttention, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *YUAN_2022),
+    Entry(
+        "halo",
+        HaloAttention,
+        "gate",
+        lambda c, _: {"dim": c, "num_heads": 4, "block_size": 4, "halo_size": 2},
+        *VASWANI_2021,
+    ),
+    Entry(
+        "bottleneck",
+        BottleneckAttention,
+        "gate",
+        lambda c, size: {"dim": c, "feat_size": size, "num_heads": 4},
+        *SRINIVAS,
+        needs_size=True,
+    ),
+    Entry("lambda", LambdaLayer, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *BELLO),
 )
 
 

@@ -25,9 +25,11 @@ from .pooling import max_pool_2x2 as max_pool_2x2
 from .tokens import flatten_channels_first as flatten_channels_first
 from .tokens import map_to_tokens as map_to_tokens
 from .tokens import tokens_to_map as tokens_to_map
+from .widths import make_divisible as make_divisible
 from .windows import fold as fold
-from .windows import relative_logits as relative_logits
+from .windows import relative_attention as relative_attention
 from .windows import relative_position_index as relative_position_index
+from .windows import repeat_windows as repeat_windows
 from .windows import row_and_column as row_and_column
 from .windows import unfold as unfold
 from .windows import window_partition as window_partition

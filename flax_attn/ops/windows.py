@@ -9,6 +9,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+
+from .attention import dot_product_attention
 
 Size = tuple[int, int]
 
@@ -46,6 +49,17 @@ def window_reverse(windows: jax.Array, window_size: Size, size: Size) -> jax.Arr
     check_divides("window_size", window_size, size)
     x = jnp.reshape(windows, (-1, h // height, w // width, height, width, windows.shape[-1]))
     return jnp.reshape(jnp.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, h, w, windows.shape[-1]))
+
+
+def repeat_windows(array: jax.Array, b: int) -> jax.Array:
+    """Repeats what is for the windows of one map, (windows, ...), for those of several, (b, ...).
+
+    Example:
+        >>> repeat_windows(jnp.arange(2), 6).tolist()
+        [0, 1, 0, 1, 0, 1]
+    """
+    windows, *rest = array.shape
+    return jnp.broadcast_to(array[None], (b // windows, windows, *rest)).reshape(b, *rest)
 
 
 def check_divides(argument: str, window_size: Size, size: Size) -> None:
@@ -118,35 +132,66 @@ def relative_position_index(window_size: Size) -> np.ndarray:
     return np.asarray(down * (2 * width - 1) + right)
 
 
-def relative_logits(
-    query: jax.Array, height_rel: jax.Array, width_rel: jax.Array, precision: jax.lax.PrecisionLike = None
-) -> jax.Array:
-    """What relative positions add to the scores of each row and of each column of keys.
+def relative_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    height_rel: jax.Array,
+    width_rel: jax.Array,
+    *,
+    scale_positions: bool = False,
+    mask: jax.Array | None = None,
+    need_weights: bool = True,
+    precision: jax.lax.PrecisionLike = None,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Computes ``softmax(s q k^T + q r_rows + q r_columns) v`` over maps, with s = 1/sqrt(d).
 
-    Row j of the keys is j - y rows below row y of the queries, and both are counted from the first.
+    Row j of the keys is j - y rows below row y of the queries, and both are counted from the first, also where keys
+    surround the queries. Queries and keys get features whose products are what the positions add, so that the scores
+    are those of `dot_product_attention`, and never held at once where that does not.
 
     Args:
         query: (b, h, w, heads, d).
-        height_rel: A vector for each distance between rows, -(rows - 1) to rows - 1: (2 * rows - 1, d).
+        key: (b, rows, columns, heads, d).
+        value: (b, rows, columns, heads, d_v).
+        height_rel: A vector for each distance between rows, from -(rows - 1) to rows - 1: (2 * rows - 1, d).
         width_rel: The same for columns: (2 * columns - 1, d).
+        scale_positions: Whether s also scales what the positions add.
+        mask: (b, heads, h * w, rows * columns), as for `dot_product_attention`, as are the others.
+        need_weights: Whether to return the attention weights.
         precision: Precision of the products.
 
     Returns:
-        (b, h, w, heads, rows + columns). Its product with a key of `row_and_column` is what is added to the score.
+        The output (b, h * w, heads, d_v), and the weights (b, heads, h * w, rows * columns) or None.
 
     Example:
-        >>> relative_logits(jnp.ones((2, 3, 5, 4, 8)), jnp.ones((5, 8)), jnp.ones((9, 8))).shape
-        (2, 3, 5, 4, 8)
+        >>> query, key = jnp.ones((2, 3, 5, 4, 8)), jnp.ones((2, 7, 9, 4, 8))
+        >>> out, weights = relative_attention(query, key, key, jnp.ones((13, 8)), jnp.ones((17, 8)))
+        >>> out.shape, weights.shape
+        ((2, 15, 4, 8), (2, 4, 15, 63))
     """
-    rows = jnp.einsum("byxhd,yjd->byxhj", query, _distances(height_rel, query.shape[1]), precision=precision)
-    columns = jnp.einsum("byxhd,xjd->byxhj", query, _distances(width_rel, query.shape[2]), precision=precision)
-    return jnp.concatenate([rows, columns], axis=-1)
+    b, h, w, heads, d = query.shape
+    rows, columns = key.shape[1:3]
+    by_row = jnp.einsum("byxhd,yjd->byxhj", query, _distances(height_rel, h, query.dtype), precision=precision)
+    by_column = jnp.einsum("byxhd,xjd->byxhj", query, _distances(width_rel, w, query.dtype), precision=precision)
+    scaled = query if scale_positions else query * d**-0.5
+    places = jnp.asarray(row_and_column((rows, columns)), key.dtype)[None, :, :, None]
+    places = jnp.broadcast_to(places, (*key.shape[:-1], rows + columns))
+    return dot_product_attention(
+        jnp.concatenate([scaled, by_row, by_column], axis=-1).reshape(b, h * w, heads, -1),
+        jnp.concatenate([key, places], axis=-1).reshape(b, rows * columns, heads, -1),
+        value.reshape(b, rows * columns, heads, -1),
+        temperature=d**0.5 if scale_positions else 1.0,
+        mask=mask,
+        need_weights=need_weights,
+        precision=precision,
+    )
 
 
-def _distances(table: jax.Array, queries: int) -> jax.Array:
+def _distances(table: jax.Array, queries: int, dtype: DTypeLike) -> jax.Array:
     """The vector for each query and key along one axis: (queries, keys, d)."""
     keys = (table.shape[0] + 1) // 2
-    return table[np.arange(keys)[None] - np.arange(queries)[:, None] + keys - 1]
+    return table.astype(dtype)[np.arange(keys)[None] - np.arange(queries)[:, None] + keys - 1]
 
 
 def row_and_column(size: Size) -> np.ndarray:

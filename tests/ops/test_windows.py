@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from torch.nn import functional as F
 
 from flax_attn import ops
@@ -60,13 +61,27 @@ def test_the_index_of_relative_positions():
     assert index.max() == 34
 
 
-def test_relative_logits_are_those_of_pairs():
-    query, height_rel, width_rel = random(2, 3, 5, 4, 6), random(13, 6), random(15, 6)  # 7 rows and 8 columns of keys
-    logits = ops.relative_logits(*map(jnp.asarray, (query, height_rel, width_rel)))
-    pairs = np.einsum("byxhf,jif->byxhji", logits, ops.row_and_column((7, 8)))
+@pytest.mark.parametrize("scale_positions", [False, True])
+def test_relative_attention_adds_to_the_scores_of_pairs(scale_positions):
+    query, key, value = random(2, 3, 5, 4, 6), random(2, 7, 8, 4, 6) / 2, random(2, 7, 8, 4, 9)
+    height_rel, width_rel = random(13, 6), random(15, 6) / 3
+    keep = np.random.default_rng(1).random((2, 4, 15, 56)) < 0.8
+    arrays = map(jnp.asarray, (query, key, value, height_rel, width_rel))
+    out, weights = ops.relative_attention(*arrays, scale_positions=scale_positions, mask=jnp.asarray(keep))
+    scores = np.zeros((2, 4, 3, 5, 7, 8))
     for y, x, j, i in np.ndindex(3, 5, 7, 8):
-        expected = query[:, y, x] @ (height_rel[j - y + 6] + width_rel[i - x + 7])
-        np.testing.assert_allclose(pairs[:, y, x, :, j, i], expected, rtol=1e-4, atol=1e-5)
+        content = np.sum(query[:, y, x] * key[:, j, i], axis=-1)
+        position = query[:, y, x] @ (height_rel[j - y + 6] + width_rel[i - x + 7])
+        scores[:, :, y, x, j, i] = content / 6**0.5 + position / (6**0.5 if scale_positions else 1)
+    expected = softmax(np.where(keep, scores.reshape(2, 4, 15, 56), -1e9), axis=-1)
+    np.testing.assert_allclose(weights, expected, rtol=1e-3, atol=1e-5)
+    summed = np.einsum("bhqk,bkhd->bqhd", expected, value.reshape(2, 56, 4, 9))
+    np.testing.assert_allclose(out, summed, rtol=1e-3, atol=1e-5)
+
+
+def test_what_is_for_one_map_is_repeated_for_all():
+    repeated = ops.repeat_windows(jnp.arange(6).reshape(2, 3), 4)
+    assert repeated.tolist() == [[0, 1, 2], [3, 4, 5], [0, 1, 2], [3, 4, 5]]
 
 
 def test_fold_can_be_differentiated():
