@@ -5,7 +5,8 @@ queries q, a context c_0 and gates g_0 .. g_L, ``c_l = GELU(depthwise conv_l(c_(
 ``focal_window + focal_factor * level``, and ``out = proj(q * h(sum_l g_l c_l + g_L GELU(mean of the last c)))``. The
 gates are not squashed.
 
-Differs from the authors' code, which is channels last too: f, h and proj are convolutions, as in timm.
+Differs from the authors' code as timm does: f and proj are convolutions, into which weights of linear layers also load,
+and the norm, ``ln`` there, has eps 1e-6 and not 1e-5.
 """
 
 from typing import Unpack

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 from scipy.special import softmax
 
@@ -77,6 +78,21 @@ def test_masked_places_get_no_weight():
     first = weights[0].reshape(2, 4, 4, 4)  # of the block in the upper left corner
     assert float(jnp.abs(first[..., 0, :]).max()) == float(jnp.abs(first[..., :, 0]).max()) == 0
     assert float(first[..., 1:, 1:].min()) > 0
+
+
+def test_another_port_hides_the_map_and_sees_the_padding():
+    """fightingcv_attention's mask is the complement of halonet-pytorch's: a block with no padding loses all keys."""
+    pytest.importorskip("fightingcv_attention", reason="holds another port, in tests/originals.txt")
+    from fightingcv_attention.attention.HaloAttention import HaloAttention as Port
+
+    theirs = Port(dim=8, block_size=2, halo_size=1, dim_head=4, heads=2)
+    x = torch.randn(1, 8, 2, 2, generator=torch.Generator().manual_seed(0))
+    options = dict.fromkeys(("scale_pos_embed", "mask_padding", "out_proj"), True)
+    ours = HaloAttention(8, num_heads=2, block_size=2, halo_size=1, **options, rngs=nnx.Rngs(0))
+    # On a map of one block it attends to padding alone, whose values are 0: only the last bias is left.
+    bias = theirs.to_out.bias.detach().numpy()
+    np.testing.assert_allclose(theirs(x).detach().numpy()[0, :, 0, 0], bias, atol=1e-6)
+    assert float(jnp.ptp(ours(jnp.asarray(x.numpy().transpose(0, 2, 3, 1))))) > 0.01
 
 
 def test_memory_grows_with_the_places_and_not_with_their_square():

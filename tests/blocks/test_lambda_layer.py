@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 from scipy.special import softmax
 
 import flax_attn
 from flax_attn import LambdaLayer
 from flax_attn.testing import relative_error, tolerance
+from torch_ref.originals.original import declare_operators
 
 
 def by_hand(weights, x, heads, k, u):
@@ -69,6 +71,14 @@ def test_a_table_with_an_axis_for_the_depth_loads():
     weights = flax_attn.to_torch(block)
     flax_attn.from_torch(block, {**weights, "pos_emb": weights["pos_emb"][..., None]})
     np.testing.assert_array_equal(flax_attn.to_torch(block)["pos_emb"], weights["pos_emb"])
+
+
+def test_timms_fails_where_the_output_is_wider():
+    """It reshapes to the input's channels; `test_against_numpy` has such a layer."""
+    declare_operators()
+    timm = pytest.importorskip("timm.layers.lambda_layer", reason="holds timm's, in tests/originals.txt")
+    with pytest.raises(RuntimeError, match="shape"):
+        timm.LambdaLayer(8, 16, r=3)(torch.zeros(2, 8, 3, 3))
 
 
 def test_no_array_of_all_pairs():

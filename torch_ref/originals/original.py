@@ -80,6 +80,7 @@ class Original:
         """
         place, _, cls = self.path.partition(":")
         if file is not None:
+            declare_operators()
             module = load_file(file)
         elif self.in_repository:
             raise ImportError(f"{self.path} is in no package: give its file with --file")

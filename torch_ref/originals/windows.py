@@ -67,6 +67,14 @@ ORIGINALS: tuple[Original, ...] = (
         only="head_dim",
     ),
     Original(
+        "WindowAttention",
+        {"dim": 12, "num_heads": 4, "window_size": (3, 4)},
+        "microsoft/Swin-Transformer/models/swin_transformer.py:WindowAttention",
+        {"dim": 12, "num_heads": 4, "window_size": (3, 4)},
+        (Input((4, 12, 12)),),
+        (None,),
+    ),
+    Original(
         "ShiftedWindowAttention",
         SHIFTED,
         "torchvision.models.swin_transformer:ShiftedWindowAttention",
@@ -102,6 +110,22 @@ ORIGINALS: tuple[Original, ...] = (
         {"dim": 8, "num_heads": 2, "sr_ratio": 2},
         SMALL_MAP,
         call=_call_with_size,
+    ),
+    Original(
+        "SpatialReductionAttention",
+        {"dim": 8, "num_heads": 2, "sr_ratio": 2},
+        "fightingcv_attention.backbone.PVT:Attention",
+        {"dim": 8, "num_heads": 2, "sr_ratio": 2, "qkv_bias": True},
+        SMALL_MAP,
+        call=_call_with_sides,
+    ),
+    Original(
+        "FocalModulation",
+        FOCAL,
+        "microsoft/FocalNet/classification/focalnet.py:FocalModulation",
+        FOCAL,
+        (Input((2, 5, 7, 6)),),
+        (None,),
     ),
     Original("FocalModulation", FOCAL, "timm.models.focalnet:FocalModulation", FOCAL, (Input((2, 6, 5, 7), MAP),)),
     Original(
