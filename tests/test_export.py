@@ -26,7 +26,8 @@ def axes(one):
             yield range(2 if heads else x.ndim - 1)
 
 
-# Their tables have a row for each row and column of the map, or their windows follow from its size.
+# Their tables have a row for each row and column of the map, their windows follow from its size, or a stride cuts it
+# into patches, of which JAX cannot tell that there are any.
 FIXED = (
     "LearnedPositionEncoding2d",
     "NetMultiHeadAttention, learned",
@@ -40,6 +41,7 @@ FIXED = (
     "OutlookAttention, stride",
     "ShiftedWindowAttention",
     "ShiftedWindowAttention, one axis",
+    "SpatialReductionAttention",
     "WindowAttention",
     "WindowAttention, mask and bias",
 )
@@ -49,7 +51,6 @@ STRIDED = (
     "Conv",
     "SpatialAttentionNeuralNetwork",
     "SpatialAttentionNeuralNetwork, other width",
-    "SpatialReductionAttention",
 )
 
 

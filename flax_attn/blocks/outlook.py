@@ -90,12 +90,12 @@ class OutlookAttention(nnx.Module):
                 f"{values.shape[1:3]} with {self.padding}"
             )
         b, rows, columns, _ = scores.shape
-        scores = scores.reshape(b, rows, columns, heads, area, area)
+        scores = scores.reshape(b, rows * columns, heads, area, area)
         scores = scores.astype(ops.score_dtype(scores.dtype)) * (self.dim // heads) ** -0.5
-        weights = self.attn_drop(jnp.moveaxis(jax.nn.softmax(scores, axis=-1), 3, 1).astype(values.dtype))
+        weights = self.attn_drop(jnp.swapaxes(jax.nn.softmax(scores, axis=-1), 1, 2).astype(values.dtype))
         ops.record(self, "weights", weights.reshape(b, heads, rows * columns * area, area))
-        values = values.reshape(b, rows, columns, area, heads, self.dim // heads)
-        mixed = jnp.einsum("bhyxqk,byxkhd->byxqhd", weights, values, precision=self.precision)
+        values = values.reshape(b, rows * columns, area, heads, self.dim // heads)
+        mixed = jnp.einsum("bhnqk,bnkhd->bnqhd", weights, values, precision=self.precision)
         mixed = mixed.reshape(b, rows, columns, self.kernel_size, self.kernel_size, self.dim)
         out = ops.fold(mixed, (x.shape[1], x.shape[2]), self.stride, self.padding)
         return self.proj_drop(self.proj(out))

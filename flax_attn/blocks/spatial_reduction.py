@@ -87,9 +87,12 @@ class SpatialReductionAttention(nnx.Module):
         b, h, w, _ = x.shape
         heads, d = self.num_heads, self.dim // self.num_heads
         query = self.q(ops.map_to_tokens(x)).reshape(b, h * w, heads, d)
-        for layer in (self.pool, self.sr, self.norm, self.act):
+        for layer in (self.pool, self.sr):
             x = x if layer is None else layer(x)
-        keys = self.kv(ops.map_to_tokens(x))
+        tokens = ops.map_to_tokens(x)
+        for layer in (self.norm, self.act):
+            tokens = tokens if layer is None else layer(tokens)
+        keys = self.kv(tokens)
         keys = keys.reshape(b, keys.shape[1], 2, heads, d)
         out, weights = ops.dot_product_attention(
             query,
@@ -102,4 +105,5 @@ class SpatialReductionAttention(nnx.Module):
         )
         if weights is not None:
             ops.record(self, "weights", weights)
-        return self.proj_drop(self.proj(out.reshape(b, h, w, self.dim)))
+        out = self.proj_drop(self.proj(out.reshape(b, h * w, self.dim)))
+        return out.reshape(b, h, w, self.dim)

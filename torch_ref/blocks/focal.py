@@ -47,5 +47,5 @@ class FocalModulation(nn.Module):
         out = query * gate
         if self.norm is not None:
             out = self.norm(out.movedim(1, -1)).movedim(-1, 1)
-        projected: Tensor = self.proj_drop(self.proj(out))
+        projected: Tensor = self.proj_drop(self.proj(out).movedim(1, -1)).movedim(-1, 1)
         return projected
