@@ -90,8 +90,8 @@ class SpatialReductionAttention(nnx.Module):
         for layer in (self.pool, self.sr):
             x = x if layer is None else layer(x)
         tokens = ops.map_to_tokens(x)
-        for layer in (self.norm, self.act):
-            tokens = tokens if layer is None else layer(tokens)
+        for function in (self.norm, self.act):
+            tokens = tokens if function is None else function(tokens)
         keys = self.kv(tokens)
         keys = keys.reshape(b, keys.shape[1], 2, heads, d)
         out, weights = ops.dot_product_attention(
