@@ -16,6 +16,7 @@ shape raise ``ValueError``; the message gives the argument, the expected shape a
 
 from .blocks.additive import AdditiveAttention as AdditiveAttention
 from .blocks.bam import BAM as BAM
+from .blocks.bottleneck import BottleneckAttention as BottleneckAttention
 from .blocks.cbam import CBAM as CBAM
 from .blocks.cbam import BasicConv as BasicConv
 from .blocks.cbam import ChannelGate as ChannelGate
@@ -30,11 +31,15 @@ from .blocks.csra import ClassSpecificResidualAttention as ClassSpecificResidual
 from .blocks.csra import MultiHeadResidualAttention as MultiHeadResidualAttention
 from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
 from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
+from .blocks.focal import FocalModulation as FocalModulation
+from .blocks.halo import HaloAttention as HaloAttention
+from .blocks.lambda_layer import LambdaLayer as LambdaLayer
 from .blocks.large_kernel import LargeKernelAttention as LargeKernelAttention
 from .blocks.large_kernel import VANAttention as VANAttention
 from .blocks.local import EfficientLocalAttention as EfficientLocalAttention
 from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
 from .blocks.multi_spectral import MultiSpectralAttention as MultiSpectralAttention
+from .blocks.outlook import OutlookAttention as OutlookAttention
 from .blocks.parnet import ParNetAttention as ParNetAttention
 from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAttention
 from .blocks.polarized import ParallelPolarizedSelfAttention as ParallelPolarizedSelfAttention
@@ -47,10 +52,13 @@ from .blocks.scse import SCSE as SCSE
 from .blocks.selective_kernel import SelectiveKernel as SelectiveKernel
 from .blocks.shuffle import ShuffleAttention as ShuffleAttention
 from .blocks.spatial import SpatialAttentionModule as SpatialAttentionModule
+from .blocks.spatial_reduction import SpatialReductionAttention as SpatialReductionAttention
 from .blocks.split_attention import SplitAttention as SplitAttention
 from .blocks.strip import StripAttention as StripAttention
 from .blocks.triplet import TripletAttention as TripletAttention
 from .blocks.ufo import UFOAttention as UFOAttention
+from .blocks.window import ShiftedWindowAttention as ShiftedWindowAttention
+from .blocks.window import WindowAttention as WindowAttention
 from .convert import from_torch as from_torch
 from .convert import to_torch as to_torch
 from .ops import attention_maps as attention_maps

@@ -120,6 +120,22 @@ def check_ratio(argument: str, ratio: int, channels: int) -> None:
         )
 
 
+def check_heads(num_heads: int, **channels: int) -> None:
+    """Raises ``ValueError`` unless ``num_heads`` divides the numbers of channels.
+
+    Example:
+        >>> check_heads(4, dim=32)
+        >>> check_heads(5, dim=32)
+        Traceback (most recent call last):
+        ...
+        ValueError: num_heads must divide dim=32, got 5
+    """
+    check_positive(num_heads=num_heads, **channels)
+    for name, number in channels.items():
+        if number % num_heads:
+            raise ValueError(f"num_heads must divide {name}={number}, got {num_heads}")
+
+
 def check_choice(argument: str, value: object, choices: Sequence[object]) -> None:
     """Raises ``ValueError`` unless ``value`` is one of ``choices``."""
     if value not in choices:

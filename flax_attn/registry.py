@@ -14,16 +14,21 @@ from flax import nnx
 from ._check import check_positive, nearest
 from .blocks.additive import AdditiveAttention
 from .blocks.bam import BAM
+from .blocks.bottleneck import BottleneckAttention
 from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
 from .blocks.coordinate import CoordinateAttention
 from .blocks.csra import ClassSpecificResidualAttention, MultiHeadResidualAttention
 from .blocks.eca import EfficientChannelAttention
+from .blocks.focal import FocalModulation
+from .blocks.halo import HaloAttention
+from .blocks.lambda_layer import LambdaLayer
 from .blocks.large_kernel import LargeKernelAttention, VANAttention
 from .blocks.local import EfficientLocalAttention
 from .blocks.multi_head import MultiHeadAttention
 from .blocks.multi_spectral import MultiSpectralAttention
+from .blocks.outlook import OutlookAttention
 from .blocks.parnet import ParNetAttention
 from .blocks.pointwise import PointwiseSpatialAttention
 from .blocks.polarized import ParallelPolarizedSelfAttention, SequentialPolarizedSelfAttention
@@ -33,10 +38,12 @@ from .blocks.scse import SCSE
 from .blocks.selective_kernel import SelectiveKernel
 from .blocks.shuffle import ShuffleAttention
 from .blocks.spatial import SpatialAttentionModule
+from .blocks.spatial_reduction import SpatialReductionAttention
 from .blocks.split_attention import SplitAttention
 from .blocks.strip import StripAttention
 from .blocks.triplet import TripletAttention
 from .blocks.ufo import UFOAttention
+from .blocks.window import ShiftedWindowAttention
 
 Size = tuple[int, int]
 PLACES = ("branch", "convolution", "stages")
@@ -93,6 +100,7 @@ class Entry:
 
 
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
+BELLO = ("Bello 2021", "https://arxiv.org/abs/2102.08602")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
 HOU = ("Hou et al. 2021", "https://arxiv.org/abs/2103.02907")
 LIU = ("Liu et al. 2021", "https://arxiv.org/abs/2107.00782")
@@ -103,13 +111,19 @@ SONG = ("Song 2021", "https://arxiv.org/abs/2109.14382")
 STRIPS = ("timm, after Hou et al. 2020", "https://arxiv.org/abs/2003.13328")
 GUO = ("Guo et al. 2023", "https://arxiv.org/abs/2202.09741")
 LI = ("Li et al. 2019", "https://arxiv.org/abs/1903.06586")
+LIU_2021 = ("Liu et al. 2021", "https://arxiv.org/abs/2103.14030")
+SRINIVAS = ("Srinivas et al. 2021", "https://arxiv.org/abs/2101.11605")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
+VASWANI_2021 = ("Vaswani et al. 2021", "https://arxiv.org/abs/2103.12731")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
+WANG_2021 = ("Wang et al. 2021", "https://arxiv.org/abs/2102.12122")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
 XU = ("Xu & Wan 2024", "https://arxiv.org/abs/2403.01123")
 YOLOV4 = ("Bochkovskiy et al. 2020", "https://arxiv.org/abs/2004.10934")
 ZHANG = ("Zhang & Yang 2021", "https://arxiv.org/abs/2102.00240")
 ZHU = ("Zhu & Wu 2021", "https://arxiv.org/abs/2108.02456")
+YANG_2022 = ("Yang et al. 2022", "https://arxiv.org/abs/2203.11926")
+YUAN_2022 = ("Yuan et al. 2022", "https://arxiv.org/abs/2106.13112")
 
 
 def _heads(c: int, _: Any) -> dict[str, Any]:
@@ -224,6 +238,44 @@ BLOCKS = (
     Entry("ufo", UFOAttention, "tokens", lambda c, _: {"d_model": c, "d_k": c // 4, "d_v": c // 4, "h": 4}, *SONG),
     # Between the places or the channels of a map.
     # Windows and neighbourhoods.
+    Entry(
+        "shifted_window",
+        ShiftedWindowAttention,
+        "gate",
+        lambda c, _: {"dim": c, "window_size": (7, 7), "shift_size": (3, 3), "num_heads": 4},
+        *LIU_2021,
+    ),
+    Entry(
+        "spatial_reduction",
+        SpatialReductionAttention,
+        "gate",
+        lambda c, _: {"dim": c, "num_heads": 4, "sr_ratio": 2},
+        *WANG_2021,
+    ),
+    Entry(
+        "focal_modulation",
+        FocalModulation,
+        "gate",
+        lambda c, _: {"dim": c, "focal_window": 3, "focal_level": 2},
+        *YANG_2022,
+    ),
+    Entry("outlook", OutlookAttention, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *YUAN_2022),
+    Entry(
+        "halo",
+        HaloAttention,
+        "gate",
+        lambda c, _: {"dim": c, "num_heads": 4, "block_size": 4, "halo_size": 2},
+        *VASWANI_2021,
+    ),
+    Entry(
+        "bottleneck",
+        BottleneckAttention,
+        "gate",
+        lambda c, size: {"dim": c, "feat_size": size, "num_heads": 4},
+        *SRINIVAS,
+        needs_size=True,
+    ),
+    Entry("lambda", LambdaLayer, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *BELLO),
 )
 
 

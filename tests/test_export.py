@@ -26,10 +26,32 @@ def axes(one):
             yield range(2 if heads else x.ndim - 1)
 
 
-# Their tables have a row for each row and column of the map.
-FIXED = ("LearnedPositionEncoding2d", "NetMultiHeadAttention, learned")
+# Their tables have a row for each row and column of the map, their windows follow from its size, or a stride cuts it
+# into patches, of which JAX cannot tell that there are any.
+FIXED = (
+    "LearnedPositionEncoding2d",
+    "NetMultiHeadAttention, learned",
+    "BottleneckAttention",
+    "BottleneckAttention, stride",
+    "HaloAttention",
+    "HaloAttention, average pool",
+    "HaloAttention, masked",
+    "HaloAttention, stride",
+    "LambdaLayer, of all",
+    "OutlookAttention, stride",
+    "ShiftedWindowAttention",
+    "ShiftedWindowAttention, one axis",
+    "SpatialReductionAttention",
+    "WindowAttention",
+    "WindowAttention, mask and bias",
+)
 # JAX cannot take the gradient of a convolution with a stride along an axis of a symbolic size.
-STRIDED = ("BasicConv", "Conv", "SpatialAttentionNeuralNetwork", "SpatialAttentionNeuralNetwork, other width")
+STRIDED = (
+    "BasicConv",
+    "Conv",
+    "SpatialAttentionNeuralNetwork",
+    "SpatialAttentionNeuralNetwork, other width",
+)
 
 
 def symbols(one, fixed=FIXED):
@@ -37,7 +59,7 @@ def symbols(one, fixed=FIXED):
     image = one.folder == "networks.patch" and one.name not in fixed
     scope = export.SymbolicScope(["s22 >= 4", "s29 >= 4"] if image else [])
     for x, free in zip(one.inputs, axes(one), strict=True):
-        free = [0] if one.name in fixed else free
+        free = [axis for axis in free if axis == 0] if one.name in fixed else free
         shape = ",".join(f"s{size}" if axis in free else str(size) for axis, size in enumerate(x.shape))
         yield jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), x.dtype)
 

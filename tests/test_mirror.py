@@ -25,6 +25,7 @@ NOT_IN_THE_TABLE = {
     "LearnedPositionEncoding2d",
     "ScaledDotProductAttention",
     "SinePositionEncoding2d",
+    "WindowAttention",
 }
 
 

@@ -40,6 +40,7 @@ rule, which gives its name and layout in PyTorch: see `rule`.
 from . import attention as attention
 from . import blocks as blocks
 from . import layers as layers
+from . import positions as positions
 from .names import NAMES as NAMES
 from .names import OFFICIAL_CBAM_NAMES as OFFICIAL_CBAM_NAMES
 from .names import TUTORIAL_NAMES as TUTORIAL_NAMES

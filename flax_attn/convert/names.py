@@ -81,6 +81,20 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         # Maps.
         # Windows.
         **RESNETS,
+        "fightingcv_attention.OutlookAttention": {"v_pj": "v"},
+        "halonet_pytorch.HaloAttention": {
+            "to_q": "q",
+            "to_kv": "kv",
+            "to_out": "proj",
+            "rel_pos_emb.rel_height": "pos_embed.height_rel",
+            "rel_pos_emb.rel_width": "pos_embed.width_rel",
+        },
+        "bottleneck_transformer_pytorch.Attention": {
+            "to_qkv": "qkv",
+            "pos_emb.rel_height": "pos_embed.height_rel",
+            "pos_emb.rel_width": "pos_embed.width_rel",
+        },
+        "lambda_networks.LambdaLayer": {"pos_conv": "conv_lambda", "rel_pos_emb": "pos_emb"},
     }
 )
 """What other packages call the entries of a block, by package and class: ``rename=NAMES["pytorchcv.CbamBlock"]``.

@@ -17,6 +17,8 @@ from .rename import rename_all, wrappers_in
 from .rules import Entry
 from .walk import MisfitError, entries
 
+# Buffers without weights: the number of batches, and what Swin's blocks compute from the sizes of map and window.
+DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside its module
 log = logging.getLogger("flax_attn")
 
@@ -35,7 +37,8 @@ def from_torch(
     """Fills ``module`` with the weights of a PyTorch state_dict, in place.
 
     Every entry must match a variable and every variable an entry; nothing is reshaped to fit. Values are cast to the
-    dtype of their variable. ``num_batches_tracked`` is ignored.
+    dtype of their variable. Buffers without weights are ignored: ``num_batches_tracked``, and Swin's
+    ``relative_position_index`` and ``attn_mask``.
 
     A state_dict does not contain the token order a network was trained with. The source tutorial's multi-head network
     has ``token_order="article"``; its weights also load into ``"pixels"``, where they compute a different function.
@@ -92,7 +95,7 @@ def from_torch(
     problems += [
         f"{path}: expected no such entry, got {_describe(value)}"
         for path, value in given.items()
-        if path not in wanted and path.rpartition(".")[2] != "num_batches_tracked"
+        if path not in wanted and path.rpartition(".")[2] not in DERIVED
     ]
     if problems:
         problems += _hints(given, wanted, rename)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.nn.initializers import Initializer
 
 
@@ -20,3 +21,18 @@ def uniform_fan_in(fan_in: int) -> Initializer:
         return values if out_sharding is None else jax.device_put(values, out_sharding)
 
     return init
+
+
+def truncated_normal(std: float) -> Initializer:
+    """N(0, std^2) cut at -2 and 2, as ``torch.nn.init.trunc_normal_(std=std)``."""
+
+    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+        values = std * jax.random.truncated_normal(key, -2 / std, 2 / std, shape, dtype)
+        return values if out_sharding is None else jax.device_put(values, out_sharding)
+
+    return init
+
+
+def reset_truncated_normal(layer: nnx.Conv | nnx.Linear, rngs: nnx.Rngs, std: float) -> None:
+    """Draws the kernel of a layer from `truncated_normal`."""
+    layer.kernel[...] = truncated_normal(std)(rngs.params(), layer.kernel.shape, layer.kernel.dtype)

@@ -31,3 +31,11 @@ from .tokens import map_to_tokens as map_to_tokens
 from .tokens import tokens_to_map as tokens_to_map
 from .widths import make_divisible as make_divisible
 from .widths import reduced_width as reduced_width
+from .windows import fold as fold
+from .windows import relative_attention as relative_attention
+from .windows import relative_position_index as relative_position_index
+from .windows import repeat_windows as repeat_windows
+from .windows import row_and_column as row_and_column
+from .windows import unfold as unfold
+from .windows import window_partition as window_partition
+from .windows import window_reverse as window_reverse

@@ -18,7 +18,7 @@ from torch_ref.pairs import build, build_twin
 from train.look.maps import kind_of
 
 # Linear in the tokens, so that no weight belongs to a pair of them.
-WITHOUT_MAPS: set[str] = {"ufo"}
+WITHOUT_MAPS = {"lambda", "ufo"}
 
 
 def make(case):
