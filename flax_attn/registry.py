@@ -20,6 +20,7 @@ from .blocks.eca import EfficientChannelAttention
 from .blocks.multi_head import MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention
 from .blocks.spatial import SpatialAttentionModule
+from .blocks.vit import SelfAttention
 
 Size = tuple[int, int]
 
@@ -70,6 +71,7 @@ class Entry:
 
 
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
+DOSOVITSKIY = ("Dosovitskiy et al. 2021", "https://arxiv.org/abs/2010.11929")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
@@ -125,6 +127,7 @@ BLOCKS = (
     # Gates that also see the places of a map.
     # Kernels, branches and frequencies.
     # Tokens.
+    Entry("self_attention", SelfAttention, "self", lambda c, _: {"dim": c, "num_heads": 4}, *DOSOVITSKIY),
     # Between the places or the channels of a map.
     # Windows and neighbourhoods.
 )

@@ -14,12 +14,17 @@ from flax_attn.testing import relative_error, tolerance
 from .every import EVERY, differentiated
 
 
+# Blocks of one array of tokens, behind which the mask comes.
+SELF = ("SelfAttention", "DifferentialAttention")
+
+
 def axes(one):
     """For each input, which axes are positions and not features: those that may be symbolic."""
     heads = one.name.startswith("ScaledDotProductAttention")
+    tokens = 1 if one.name.startswith(SELF) else 3
     for place, x in enumerate(one.inputs):
-        if place > 2:  # masks and biases
-            yield [axis for axis, size in enumerate(x.shape) if size > 1 and not (heads and axis == 1)]
+        if place >= tokens:  # masks and biases
+            yield [axis for axis, size in enumerate(x.shape) if size > 1 and not (x.ndim == 4 and axis == 1)]
         elif one.name == "Embedding":
             yield range(x.ndim)
         else:

@@ -10,8 +10,8 @@ import flax_attn
 from flax_attn.networks import patch
 
 # Both maps have more pixels than attention takes at once.
-SIZES = ({"heads": 2, "h": 8, "w": 20, "c": 32}, {"heads": 7, "h": 12, "w": 24, "c": 64})
-HEADS = {"multi_head": "n_head", "conv_multi_head": "num_heads"}
+SIZES = ({"heads": 2, "h": 8, "w": 20, "c": 32}, {"heads": 8, "h": 12, "w": 24, "c": 64})
+HEADS = {"multi_head": "n_head", **dict.fromkeys(("conv_multi_head", "self_attention"), "num_heads")}
 RNGS = nnx.Rngs(0)
 
 

@@ -37,6 +37,11 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         # Gates that also see the places.
         # Kernels, branches and frequencies.
         # Tokens.
+        "torch.nn.MultiheadAttention": {
+            "in_proj_weight": "qkv.weight",
+            "in_proj_bias": "qkv.bias",
+            "out_proj": "proj",
+        },
         # Maps.
         # Windows.
     }
