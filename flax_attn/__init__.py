@@ -15,6 +15,8 @@ shape raise ``ValueError``; the message gives the argument, the expected shape a
 """
 
 from .blocks.additive import AdditiveAttention as AdditiveAttention
+from .blocks.attention_pool import AttentionPool2d as AttentionPool2d
+from .blocks.attention_pool import RotaryAttentionPool2d as RotaryAttentionPool2d
 from .blocks.cbam import CBAM as CBAM
 from .blocks.cbam import BasicConv as BasicConv
 from .blocks.cbam import ChannelGate as ChannelGate
@@ -24,12 +26,17 @@ from .blocks.channel import ChannelAttention as ChannelAttention
 from .blocks.channel import UseAttentionModel as UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention as ConvAttention
 from .blocks.conv_multi_head import ConvMultiHeadAttention as ConvMultiHeadAttention
+from .blocks.differential import DifferentialAttention as DifferentialAttention
 from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
 from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
+from .blocks.external import ExternalAttention as ExternalAttention
+from .blocks.external import MultiHeadExternalAttention as MultiHeadExternalAttention
 from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
+from .blocks.multi_query import MultiQueryAttention2d as MultiQueryAttention2d
 from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAttention
 from .blocks.position import LearnedPositionEncoding2d as LearnedPositionEncoding2d
 from .blocks.position import SinePositionEncoding2d as SinePositionEncoding2d
+from .blocks.separable import SeparableSelfAttention as SeparableSelfAttention
 from .blocks.spatial import SpatialAttentionModule as SpatialAttentionModule
 from .blocks.vit import SelfAttention as SelfAttention
 from .convert import from_torch as from_torch

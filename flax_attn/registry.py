@@ -13,12 +13,17 @@ from flax import nnx
 
 from ._check import check_positive, nearest
 from .blocks.additive import AdditiveAttention
+from .blocks.attention_pool import AttentionPool2d, RotaryAttentionPool2d
 from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
+from .blocks.differential import DifferentialAttention
 from .blocks.eca import EfficientChannelAttention
+from .blocks.external import ExternalAttention, MultiHeadExternalAttention
 from .blocks.multi_head import MultiHeadAttention
+from .blocks.multi_query import MultiQueryAttention2d
 from .blocks.pointwise import PointwiseSpatialAttention
+from .blocks.separable import SeparableSelfAttention
 from .blocks.spatial import SpatialAttentionModule
 from .blocks.vit import SelfAttention
 
@@ -73,9 +78,15 @@ class Entry:
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
 DOSOVITSKIY = ("Dosovitskiy et al. 2021", "https://arxiv.org/abs/2010.11929")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
+GUO_EXTERNAL = ("Guo et al. 2022", "https://arxiv.org/abs/2105.02358")
+MEHTA = ("Mehta & Rastegari 2022", "https://arxiv.org/abs/2206.02680")
+QIN = ("Qin et al. 2024", "https://arxiv.org/abs/2404.10518")
+RADFORD = ("Radford et al. 2021", "https://arxiv.org/abs/2103.00020")
+SU = ("Su et al. 2021", "https://arxiv.org/abs/2104.09864")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
+YE = ("Ye et al. 2025", "https://arxiv.org/abs/2410.05258")
 YOLOV4 = ("Bochkovskiy et al. 2020", "https://arxiv.org/abs/2004.10934")
 
 
@@ -128,6 +139,32 @@ BLOCKS = (
     # Kernels, branches and frequencies.
     # Tokens.
     Entry("self_attention", SelfAttention, "self", lambda c, _: {"dim": c, "num_heads": 4}, *DOSOVITSKIY),
+    Entry("external", ExternalAttention, "self", lambda c, _: {"d_model": c}, *GUO_EXTERNAL),
+    Entry(
+        "external_multi_head",
+        MultiHeadExternalAttention,
+        "self",
+        lambda c, _: {"dim": c, "num_heads": 4},
+        *GUO_EXTERNAL,
+    ),
+    Entry("differential", DifferentialAttention, "self", lambda c, _: {"dim": c, "num_heads": 4}, *YE),
+    Entry("separable", SeparableSelfAttention, "gate", lambda c, _: {"embed_dim": c}, *MEHTA),
+    Entry("multi_query", MultiQueryAttention2d, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *QIN),
+    Entry(
+        "attention_pool",
+        AttentionPool2d,
+        "gate",
+        lambda c, size: {"in_features": c, "feat_size": size, "num_heads": 4, "pool_type": ""},
+        *RADFORD,
+        needs_size=True,
+    ),
+    Entry(
+        "rotary_attention_pool",
+        RotaryAttentionPool2d,
+        "gate",
+        lambda c, _: {"in_features": c, "num_heads": 4, "pool_type": ""},
+        *SU,
+    ),
     # Between the places or the channels of a map.
     # Windows and neighbourhoods.
 )

@@ -13,7 +13,6 @@ from flax_attn.testing import relative_error, tolerance
 
 from .every import EVERY, differentiated
 
-
 # Blocks of one array of tokens, behind which the mask comes.
 SELF = ("SelfAttention", "DifferentialAttention")
 
@@ -31,8 +30,14 @@ def axes(one):
             yield range(2 if heads else x.ndim - 1)
 
 
-# Their tables have a row for each row and column of the map.
-FIXED = ("LearnedPositionEncoding2d", "NetMultiHeadAttention, learned")
+# Their tables have a row for each row and column of the map, or are resized to it, as is the output of a smaller map.
+FIXED = (
+    "LearnedPositionEncoding2d",
+    "NetMultiHeadAttention, learned",
+    "AttentionPool2d",
+    "AttentionPool2d, map of another size",
+    "MultiQueryAttention2d, strides",
+)
 # JAX cannot take the gradient of a convolution with a stride along an axis of a symbolic size.
 STRIDED = ("BasicConv", "Conv", "SpatialAttentionNeuralNetwork", "SpatialAttentionNeuralNetwork, other width")
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from ..layers import BatchNorm
+from ..layers import BatchNorm, RMSNorm
 from .rules import Entry, rule
 
 
@@ -124,8 +124,9 @@ def _norm(layer: nnx.LayerNorm | nnx.GroupNorm | nnx.InstanceNorm) -> Iterator[E
     yield from _optional("bias", layer.bias)
 
 
+@rule(RMSNorm)
 @rule(nnx.RMSNorm)
-def _rms_norm(layer: nnx.RMSNorm) -> Iterator[Entry]:
+def _rms_norm(layer: RMSNorm | nnx.RMSNorm) -> Iterator[Entry]:
     yield from _optional("weight", layer.scale)
 
 

@@ -42,6 +42,13 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "in_proj_bias": "qkv.bias",
             "out_proj": "proj",
         },
+        "openai.AttentionPool2d": {
+            "positional_embedding": "pos_embed",
+            "q_proj": "q",
+            "k_proj": "k",
+            "v_proj": "v",
+            "c_proj": "proj",
+        },
         # Maps.
         # Windows.
     }
