@@ -13,7 +13,7 @@ from flax_attn.networks import patch
 from flax_attn.registry import BLOCKS
 
 # Both maps have more pixels than attention takes at once.
-SIZES = ({"heads": 2, "h": 8, "w": 20, "c": 32}, {"heads": 8, "h": 12, "w": 24, "c": 64})
+SIZES = ({"heads": 2, "h": 16, "w": 20, "c": 32}, {"heads": 8, "h": 16, "w": 32, "c": 64})
 HEADS = {
     entry.name: argument
     for entry in BLOCKS

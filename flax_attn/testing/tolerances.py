@@ -50,6 +50,17 @@ ORIGINALS: dict[str, tuple[float, str]] = {
         1e-6,
         "it rounds the products of the lambdas to float32; with dual_lambda it does not, and is held to float64",
     ),
+    "AttentionPool2d, timm.layers.attention_pool2d:AttentionPool2d, another size": (
+        1e-6,
+        "it resizes the table in float32",
+    ),
+    **dict.fromkeys(
+        (
+            "RotaryAttentionPool2d, timm.layers.attention_pool2d:RotAttentionPool2d",
+            "RotaryAttentionPool2d, timm.layers.attention_pool2d:RotAttentionPool2d, map",
+        ),
+        (1e-6, "its sines and cosines are float32"),
+    ),
 }
 """(tolerance, reason) by the name of an original (torch_ref/originals) that computes a part in float32."""
 

@@ -100,7 +100,8 @@ class AttentionPool2d(_AttentionPool):
         height, width = x.shape[2:]
         places = self.pos_embed[1:].T.unflatten(1, self.feat_size)[None]
         if self.feat_size != (height, width):
-            places = F.interpolate(places, (height, width), mode="bicubic", antialias=True)
+            wide = places.to(torch.promote_types(places.dtype, torch.float32))
+            places = F.interpolate(wide, (height, width), mode="bicubic", antialias=True).to(x.dtype)
         tokens = self.tokens_of(x) + torch.cat([self.pos_embed[:1], places[0].flatten(1).T])
         return self.pool(*self.heads_of(tokens), height, width)
 
