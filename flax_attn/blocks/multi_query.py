@@ -141,7 +141,7 @@ class _Projection(nnx.Module):
         self, dim: int, width: int, down: AvgPool | Conv | None, bias: bool, rngs: nnx.Rngs, options: Options
     ) -> None:
         self.down_pool = nnx.data(down if isinstance(down, AvgPool) else None)
-        self.down_conv = nnx.data(down if isinstance(down, Conv) else None)
+        self.down_conv: Conv | None = nnx.data(down if isinstance(down, Conv) else None)
         self.norm = nnx.data(BatchNorm(dim, rngs=rngs, **options) if down is not None else None)
         self.proj = Conv(dim, width, 1, bias=bias, rngs=rngs, **options)
         _xavier(self.proj, rngs)

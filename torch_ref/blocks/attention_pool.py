@@ -103,7 +103,8 @@ class AttentionPool2d(_AttentionPool):
             wide = places.to(torch.promote_types(places.dtype, torch.float32))
             places = F.interpolate(wide, (height, width), mode="bicubic", antialias=True).to(x.dtype)
         tokens = self.tokens_of(x) + torch.cat([self.pos_embed[:1], places[0].flatten(1).T])
-        return self.pool(*self.heads_of(tokens), height, width)
+        q, k, v = self.heads_of(tokens)
+        return self.pool(q, k, v, height, width)
 
 
 class RotaryAttentionPool2d(_AttentionPool):
