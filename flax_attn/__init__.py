@@ -15,6 +15,8 @@ shape raise ``ValueError``; the message gives the argument, the expected shape a
 """
 
 from .blocks.additive import AdditiveAttention as AdditiveAttention
+from .blocks.attention_pool import AttentionPool2d as AttentionPool2d
+from .blocks.attention_pool import RotaryAttentionPool2d as RotaryAttentionPool2d
 from .blocks.bam import BAM as BAM
 from .blocks.bottleneck import BottleneckAttention as BottleneckAttention
 from .blocks.cbam import CBAM as CBAM
@@ -29,8 +31,11 @@ from .blocks.conv_multi_head import ConvMultiHeadAttention as ConvMultiHeadAtten
 from .blocks.coordinate import CoordinateAttention as CoordinateAttention
 from .blocks.csra import ClassSpecificResidualAttention as ClassSpecificResidualAttention
 from .blocks.csra import MultiHeadResidualAttention as MultiHeadResidualAttention
+from .blocks.differential import DifferentialAttention as DifferentialAttention
 from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
 from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
+from .blocks.external import ExternalAttention as ExternalAttention
+from .blocks.external import MultiHeadExternalAttention as MultiHeadExternalAttention
 from .blocks.focal import FocalModulation as FocalModulation
 from .blocks.halo import HaloAttention as HaloAttention
 from .blocks.lambda_layer import LambdaLayer as LambdaLayer
@@ -38,6 +43,7 @@ from .blocks.large_kernel import LargeKernelAttention as LargeKernelAttention
 from .blocks.large_kernel import VANAttention as VANAttention
 from .blocks.local import EfficientLocalAttention as EfficientLocalAttention
 from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
+from .blocks.multi_query import MultiQueryAttention2d as MultiQueryAttention2d
 from .blocks.multi_spectral import MultiSpectralAttention as MultiSpectralAttention
 from .blocks.outlook import OutlookAttention as OutlookAttention
 from .blocks.parnet import ParNetAttention as ParNetAttention
@@ -50,6 +56,7 @@ from .blocks.pyramid_split import PyramidSplitAttention as PyramidSplitAttention
 from .blocks.response_norm import GlobalResponseNorm as GlobalResponseNorm
 from .blocks.scse import SCSE as SCSE
 from .blocks.selective_kernel import SelectiveKernel as SelectiveKernel
+from .blocks.separable import SeparableSelfAttention as SeparableSelfAttention
 from .blocks.shuffle import ShuffleAttention as ShuffleAttention
 from .blocks.spatial import SpatialAttentionModule as SpatialAttentionModule
 from .blocks.spatial_reduction import SpatialReductionAttention as SpatialReductionAttention
@@ -57,6 +64,7 @@ from .blocks.split_attention import SplitAttention as SplitAttention
 from .blocks.strip import StripAttention as StripAttention
 from .blocks.triplet import TripletAttention as TripletAttention
 from .blocks.ufo import UFOAttention as UFOAttention
+from .blocks.vit import SelfAttention as SelfAttention
 from .blocks.window import ShiftedWindowAttention as ShiftedWindowAttention
 from .blocks.window import WindowAttention as WindowAttention
 from .convert import from_torch as from_torch

@@ -13,6 +13,7 @@ from flax import nnx
 
 from ._check import check_positive, nearest
 from .blocks.additive import AdditiveAttention
+from .blocks.attention_pool import AttentionPool2d, RotaryAttentionPool2d
 from .blocks.bam import BAM
 from .blocks.bottleneck import BottleneckAttention
 from .blocks.cbam import CBAM, ChannelGate, SpatialGate
@@ -20,13 +21,16 @@ from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
 from .blocks.coordinate import CoordinateAttention
 from .blocks.csra import ClassSpecificResidualAttention, MultiHeadResidualAttention
+from .blocks.differential import DifferentialAttention
 from .blocks.eca import EfficientChannelAttention
+from .blocks.external import ExternalAttention, MultiHeadExternalAttention
 from .blocks.focal import FocalModulation
 from .blocks.halo import HaloAttention
 from .blocks.lambda_layer import LambdaLayer
 from .blocks.large_kernel import LargeKernelAttention, VANAttention
 from .blocks.local import EfficientLocalAttention
 from .blocks.multi_head import MultiHeadAttention
+from .blocks.multi_query import MultiQueryAttention2d
 from .blocks.multi_spectral import MultiSpectralAttention
 from .blocks.outlook import OutlookAttention
 from .blocks.parnet import ParNetAttention
@@ -36,6 +40,7 @@ from .blocks.pyramid_split import PyramidSplitAttention
 from .blocks.response_norm import GlobalResponseNorm
 from .blocks.scse import SCSE
 from .blocks.selective_kernel import SelectiveKernel
+from .blocks.separable import SeparableSelfAttention
 from .blocks.shuffle import ShuffleAttention
 from .blocks.spatial import SpatialAttentionModule
 from .blocks.spatial_reduction import SpatialReductionAttention
@@ -43,6 +48,7 @@ from .blocks.split_attention import SplitAttention
 from .blocks.strip import StripAttention
 from .blocks.triplet import TripletAttention
 from .blocks.ufo import UFOAttention
+from .blocks.vit import SelfAttention
 from .blocks.window import ShiftedWindowAttention
 
 Size = tuple[int, int]
@@ -113,12 +119,19 @@ GUO = ("Guo et al. 2023", "https://arxiv.org/abs/2202.09741")
 LI = ("Li et al. 2019", "https://arxiv.org/abs/1903.06586")
 LIU_2021 = ("Liu et al. 2021", "https://arxiv.org/abs/2103.14030")
 SRINIVAS = ("Srinivas et al. 2021", "https://arxiv.org/abs/2101.11605")
+DOSOVITSKIY = ("Dosovitskiy et al. 2021", "https://arxiv.org/abs/2010.11929")
+GUO_EXTERNAL = ("Guo et al. 2022", "https://arxiv.org/abs/2105.02358")
+MEHTA = ("Mehta & Rastegari 2022", "https://arxiv.org/abs/2206.02680")
+QIN = ("Qin et al. 2024", "https://arxiv.org/abs/2404.10518")
+RADFORD = ("Radford et al. 2021", "https://arxiv.org/abs/2103.00020")
+SU = ("Su et al. 2021", "https://arxiv.org/abs/2104.09864")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 VASWANI_2021 = ("Vaswani et al. 2021", "https://arxiv.org/abs/2103.12731")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
 WANG_2021 = ("Wang et al. 2021", "https://arxiv.org/abs/2102.12122")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
 XU = ("Xu & Wan 2024", "https://arxiv.org/abs/2403.01123")
+YE = ("Ye et al. 2025", "https://arxiv.org/abs/2410.05258")
 YOLOV4 = ("Bochkovskiy et al. 2020", "https://arxiv.org/abs/2004.10934")
 ZHANG = ("Zhang & Yang 2021", "https://arxiv.org/abs/2102.00240")
 ZHU = ("Zhu & Wu 2021", "https://arxiv.org/abs/2108.02456")
@@ -236,6 +249,33 @@ BLOCKS = (
     ),
     # Tokens.
     Entry("ufo", UFOAttention, "tokens", lambda c, _: {"d_model": c, "d_k": c // 4, "d_v": c // 4, "h": 4}, *SONG),
+    Entry("self_attention", SelfAttention, "self", lambda c, _: {"dim": c, "num_heads": 4}, *DOSOVITSKIY),
+    Entry("external", ExternalAttention, "self", lambda c, _: {"d_model": c}, *GUO_EXTERNAL),
+    Entry(
+        "external_multi_head",
+        MultiHeadExternalAttention,
+        "self",
+        lambda c, _: {"dim": c, "num_heads": 4},
+        *GUO_EXTERNAL,
+    ),
+    Entry("differential", DifferentialAttention, "self", lambda c, _: {"dim": c, "num_heads": 4}, *YE),
+    Entry("separable", SeparableSelfAttention, "gate", lambda c, _: {"embed_dim": c}, *MEHTA),
+    Entry("multi_query", MultiQueryAttention2d, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *QIN),
+    Entry(
+        "attention_pool",
+        AttentionPool2d,
+        "gate",
+        lambda c, size: {"in_features": c, "feat_size": size, "num_heads": 4, "pool_type": ""},
+        *RADFORD,
+        needs_size=True,
+    ),
+    Entry(
+        "rotary_attention_pool",
+        RotaryAttentionPool2d,
+        "gate",
+        lambda c, _: {"in_features": c, "num_heads": 4, "pool_type": ""},
+        *SU,
+    ),
     # Between the places or the channels of a map.
     # Windows and neighbourhoods.
     Entry(

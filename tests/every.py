@@ -62,6 +62,7 @@ LAYERS = (
     _of_layer("LayerNorm", lambda rngs, **o: layers.LayerNorm(3, rngs=rngs, **o), 2, 7, 3),
     _of_layer("Linear", lambda rngs, **o: layers.Linear(3, 5, rngs=rngs, **o), 2, 7, 3),
     _of_layer("MaxPool", lambda rngs, **o: layers.MaxPool(3, 2, 1), 2, 7, 5, 3),
+    _of_layer("RMSNorm", lambda rngs, **o: layers.RMSNorm(3, rngs=rngs, **o), 2, 7, 3),
     _of_layer(
         "MultiheadAttention",
         lambda rngs, **o: layers.MultiheadAttention(6, 2, 0.1, batch_first=True, rngs=rngs, **o),

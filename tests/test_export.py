@@ -13,21 +13,25 @@ from flax_attn.testing import relative_error, tolerance
 
 from .every import EVERY, differentiated
 
+# Blocks of one array of tokens, behind which the mask comes.
+SELF = ("SelfAttention", "DifferentialAttention")
+
 
 def axes(one):
     """For each input, which axes are positions and not features: those that may be symbolic."""
     heads = one.name.startswith("ScaledDotProductAttention")
+    tokens = 1 if one.name.startswith(SELF) else 3
     for place, x in enumerate(one.inputs):
-        if place > 2:  # masks and biases
-            yield [axis for axis, size in enumerate(x.shape) if size > 1 and not (heads and axis == 1)]
+        if place >= tokens:  # masks and biases
+            yield [axis for axis, size in enumerate(x.shape) if size > 1 and not (x.ndim == 4 and axis == 1)]
         elif one.name == "Embedding":
             yield range(x.ndim)
         else:
             yield range(2 if heads else x.ndim - 1)
 
 
-# Their tables have a row for each row and column of the map, their windows follow from its size, or a stride cuts it
-# into patches, of which JAX cannot tell that there are any.
+# Their tables have a row for each row and column of the map, their windows follow from its size, a stride cuts it into
+# patches, of which JAX cannot tell that there are any, or a table or a smaller map is resized to it.
 FIXED = (
     "LearnedPositionEncoding2d",
     "NetMultiHeadAttention, learned",
@@ -44,6 +48,9 @@ FIXED = (
     "SpatialReductionAttention",
     "WindowAttention",
     "WindowAttention, mask and bias",
+    "AttentionPool2d",
+    "AttentionPool2d, map of another size",
+    "MultiQueryAttention2d, strides",
 )
 # JAX cannot take the gradient of a convolution with a stride along an axis of a symbolic size.
 STRIDED = (

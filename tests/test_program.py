@@ -1,5 +1,7 @@
 """The traced program does not grow with heads, pixels or channels: nothing is repeated for each of them."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,10 +10,19 @@ from jax.extend.core import jaxprs_in_params
 
 import flax_attn
 from flax_attn.networks import patch
+from flax_attn.registry import BLOCKS
 
 # Both maps have more pixels than attention takes at once.
-SIZES = ({"heads": 2, "h": 8, "w": 20, "c": 32}, {"heads": 7, "h": 12, "w": 24, "c": 64})
-HEADS = {"multi_head": "n_head", "conv_multi_head": "num_heads", "ufo": "h"}
+SIZES = ({"heads": 2, "h": 16, "w": 20, "c": 32}, {"heads": 8, "h": 16, "w": 32, "c": 64})
+HEADS = {
+    "ufo": "h",
+    **{
+        entry.name: argument
+        for entry in BLOCKS
+        for argument in ("n_head", "num_heads")
+        if argument in inspect.signature(entry.block.__init__).parameters
+    },
+}
 RNGS = nnx.Rngs(0)
 
 

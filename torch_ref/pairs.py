@@ -35,7 +35,7 @@ class Pair:
         torch_module: PyTorch reference.
         inputs: Inputs of one call.
         batches: Further inputs, for training.
-        layouts: Layouts of inputs, outputs and maps in Flax.
+        layouts: Layouts of inputs, outputs, maps and dropouts in Flax.
         package: Package of the Flax module; a copy of `flax_attn` uses its own harness.
     """
 
@@ -86,7 +86,12 @@ def make_pair(case: Case, seed: int = 0, package: str = "flax_attn") -> Pair:
         torch_module,
         inputs,
         tuple(batches),
-        {"inputs": [wanted.layout for wanted in case.inputs], "outputs": case.outputs, "maps": GATES},
+        {
+            "inputs": [wanted.layout for wanted in case.inputs],
+            "outputs": case.outputs,
+            "maps": GATES,
+            "dropouts": case.dropouts,
+        },
         package,
     )
 
@@ -132,8 +137,7 @@ def with_all_digits(array: np.ndarray) -> np.ndarray:
     This exposes intermediate rounding in float64 and changes nothing in float32. Equal values stay equal, zeros stay 0.
     """
     wide = array.astype(np.float64)
-    moved: np.ndarray = wide * (1 + 2.0**-28 * np.sin(1000 * wide))
-    return moved
+    return np.asarray(wide * (1 + 2.0**-28 * np.sin(1000 * wide)))  # of a single number too
 
 
 def all_digits_of(inputs: Iterable[np.ndarray | None]) -> tuple[np.ndarray | None, ...]:
@@ -179,7 +183,7 @@ def randomise(module: torch.nn.Module, rng: np.random.Generator, gains: Mapping[
             else:  # biases around 0, the scales of norms around 1
                 value = name.endswith("weight") + rng.normal(0, 0.2, tuple(parameter.shape))
             gain = next((gain for end, gain in gains.items() if name.endswith(end)), 1.0)
-            parameter.copy_(torch.from_numpy(value * gain))
+            parameter.copy_(torch.from_numpy(np.asarray(value * gain)))
         for name, buffer in module.named_buffers():
             if name.endswith("running_mean"):
                 buffer.copy_(torch.from_numpy(rng.normal(0, 0.3, tuple(buffer.shape))))

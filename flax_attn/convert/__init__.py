@@ -20,7 +20,8 @@ the functions are equal only if the layers also have equal settings, which the n
 - ``torch.nn.GroupNorm``: `flax_attn.layers.GroupNorm`; or ``nnx.GroupNorm``, with the same two settings.
 - ``torch.nn.InstanceNorm1d``, ``2d``, ``3d``: ``nnx.InstanceNorm``, with the same two settings. PyTorch's InstanceNorm
   has no weights by default: ``use_scale=False, use_bias=False``, or ``affine=True`` there.
-- ``torch.nn.RMSNorm`` over the last axis: ``nnx.RMSNorm``. PyTorch's default ``eps`` is the dtype's own: give both one.
+- ``torch.nn.RMSNorm`` over the last axis: `flax_attn.layers.RMSNorm`; or ``nnx.RMSNorm``, with the same ``epsilon``
+  (PyTorch's default is the dtype's own).
 - ``torch.nn.Embedding``: `flax_attn.layers.Embedding`; or ``nnx.Embed``, which has no ``padding_idx``, whose row
   PyTorch does not train. Neither has ``max_norm``.
 - ``torch.nn.PReLU()``: ``nnx.PReLU``, which has a single slope (and starts from 0.01, not 0.25).

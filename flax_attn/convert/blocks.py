@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from ..blocks.attention_pool import AttentionPool2d, RotaryAttentionPool2d
+from ..blocks.differential import DifferentialAttention
 from ..blocks.shuffle import ShuffleAttention
 from ..blocks.ufo import UFOAttention
 from .layers import of_rank
@@ -26,3 +28,10 @@ def _shuffle_attention(block: ShuffleAttention) -> Iterator[Entry]:
 @rule(UFOAttention)
 def _ufo_attention(block: UFOAttention) -> Iterator[Entry]:
     yield per_channel("gamma", block.gamma)
+
+
+@rule(AttentionPool2d)
+@rule(DifferentialAttention)
+@rule(RotaryAttentionPool2d)
+def _own(block: nnx.Module) -> Iterator[Entry]:
+    yield from (Entry(name, value) for name, value in vars(block).items() if isinstance(value, nnx.Param))

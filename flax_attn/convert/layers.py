@@ -8,7 +8,7 @@ from flax import nnx
 
 from ..blocks.multi_spectral import MultiSpectralAttention
 from ..blocks.response_norm import GlobalResponseNorm
-from ..layers import BatchNorm
+from ..layers import BatchNorm, RMSNorm
 from .rules import Entry, rule
 
 
@@ -127,8 +127,9 @@ def _norm(layer: nnx.LayerNorm | nnx.GroupNorm | nnx.InstanceNorm | GlobalRespon
     yield from _optional("bias", layer.bias)
 
 
+@rule(RMSNorm)
 @rule(nnx.RMSNorm)
-def _rms_norm(layer: nnx.RMSNorm) -> Iterator[Entry]:
+def _rms_norm(layer: RMSNorm | nnx.RMSNorm) -> Iterator[Entry]:
     yield from _optional("weight", layer.scale)
 
 

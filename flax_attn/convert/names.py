@@ -78,6 +78,18 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "fc2": "attn.fc_select",
         },
         # Tokens.
+        "torch.nn.MultiheadAttention": {
+            "in_proj_weight": "qkv.weight",
+            "in_proj_bias": "qkv.bias",
+            "out_proj": "proj",
+        },
+        "openai.AttentionPool2d": {
+            "positional_embedding": "pos_embed",
+            "q_proj": "q",
+            "k_proj": "k",
+            "v_proj": "v",
+            "c_proj": "proj",
+        },
         # Maps.
         # Windows.
         **RESNETS,

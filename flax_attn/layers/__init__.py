@@ -17,3 +17,4 @@ from .multihead_attention import MultiheadAttention as MultiheadAttention
 from .pooling import AdaptiveAvgPool as AdaptiveAvgPool
 from .pooling import AvgPool as AvgPool
 from .pooling import MaxPool as MaxPool
+from .rms_norm import RMSNorm as RMSNorm

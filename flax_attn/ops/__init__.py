@@ -26,6 +26,8 @@ from .pooling import adaptive_avg_pool as adaptive_avg_pool
 from .pooling import global_pool as global_pool
 from .pooling import max_first as max_first
 from .pooling import max_pool_2x2 as max_pool_2x2
+from .rotary import rotary_angles as rotary_angles
+from .rotary import rotate as rotate
 from .tokens import flatten_channels_first as flatten_channels_first
 from .tokens import map_to_tokens as map_to_tokens
 from .tokens import tokens_to_map as tokens_to_map

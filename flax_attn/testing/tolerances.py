@@ -49,6 +49,21 @@ _DEEP = (1e-11, "53 layers that follow each other, each of which rounds, and nor
 ORIGINALS: dict[str, tuple[float, str]] = {
     "ResNet, torchvision.models:resnet50": _DEEP,
     "ResNet, pytorchcv.models.resnet:resnet50": _DEEP,
+    "DifferentialAttention, timm.layers:DiffAttention": (
+        1e-6,
+        "it rounds the products of the lambdas to float32; with dual_lambda it does not, and is held to float64",
+    ),
+    "AttentionPool2d, timm.layers.attention_pool2d:AttentionPool2d, another size": (
+        1e-6,
+        "it resizes the table in float32",
+    ),
+    **dict.fromkeys(
+        (
+            "RotaryAttentionPool2d, timm.layers.attention_pool2d:RotAttentionPool2d",
+            "RotaryAttentionPool2d, timm.layers.attention_pool2d:RotAttentionPool2d, map",
+        ),
+        (1e-6, "its sines and cosines are float32"),
+    ),
 }
 """(tolerance, reason) by the name of an original (torch_ref/originals) that computes a part in float32 or is deep."""
 

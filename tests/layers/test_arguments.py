@@ -24,6 +24,7 @@ TWINS = {
     layers.Linear: torch.nn.Linear,
     layers.MaxPool: torch.nn.MaxPool2d,
     layers.MultiheadAttention: torch.nn.MultiheadAttention,
+    layers.RMSNorm: torch.nn.RMSNorm,
 }
 # Flax's names of PyTorch's arguments.
 NAMES = {

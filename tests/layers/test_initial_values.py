@@ -140,7 +140,13 @@ def test_every_parameter_of_every_module_belongs_to_a_layer(case):
     module = nnx.eval_shape(lambda: build(case, nnx.Rngs(0)))
     for _, inner in nnx.iter_modules(module):
         if any(isinstance(value, nnx.Param) for value in vars(inner).values()):
-            assert type(inner).__module__.startswith(layers.__name__)
+            assert type(inner).__module__.startswith(layers.__name__) or (type(inner).__name__ in WITH_PARAMETERS)
+
+
+# Blocks with a rule for parameters of their own, whose tests check where these start.
+WITH_PARAMETERS = {"AttentionPool2d", "DifferentialAttention", "RotaryAttentionPool2d"}
+# Their originals draw other values; the tests of these blocks say which.
+OTHER_INITIAL_VALUES = {"AttentionPool2d", "ExternalAttention", "MultiQueryAttention2d"}
 
 
 @cache
@@ -148,6 +154,7 @@ def fresh_weights():
     """Per block: weights and biases of its products and convolutions, in units of 1/sqrt(fan_in)."""
     weights = {}
     cases = [case for case in CASES if case.module.startswith("blocks.") and case.name == case.class_name]
+    cases = [case for case in cases if case.name not in OTHER_INITIAL_VALUES]
     with jax.default_prng_impl("rbg"):  # compiles in a tenth of the default's time
         for seed, case in enumerate(cases):
             module = build(case, nnx.Rngs(seed))

@@ -61,6 +61,8 @@ CASES = {
     ),
     "GroupNorm, vectors": (lambda r: layers.GroupNorm(2, 6, rngs=r), lambda: torch.nn.GroupNorm(2, 6), (5, 6), None),
     "LayerNorm": (lambda r: layers.LayerNorm(7, rngs=r), lambda: torch.nn.LayerNorm(7), (2, 5, 7), None),
+    "RMSNorm": (lambda r: layers.RMSNorm(7, rngs=r), lambda: torch.nn.RMSNorm(7), (2, 5, 7), None),
+    "RMSNorm, eps": (lambda r: layers.RMSNorm(7, 0.1, rngs=r), lambda: torch.nn.RMSNorm(7, 0.1), (2, 5, 7), None),
     "Linear": (lambda r: layers.Linear(7, 3, rngs=r), lambda: torch.nn.Linear(7, 3), (2, 5, 7), None),
     "Linear, by position": (
         lambda r: layers.Linear(7, 3, False, rngs=r),

@@ -43,6 +43,7 @@ class Case:
         args: Arguments of the constructor; ``block`` is a name in `flax_attn.list_blocks`.
         kwargs: Keyword arguments of the call.
         zero_gradients: Suffixes of the names of parameters whose gradient is analytically zero.
+        dropouts: Layouts of what dropouts get, by their path.
         gains: Factors for random weights, by suffix of the parameter name.
         draw: Index of the random draw of weights and inputs. In some draws, a scalar gradient is zero up to rounding,
             or a value is so close to the kink of a ReLU or to a tie in a max pool that rounding decides its gradient;
@@ -56,6 +57,7 @@ class Case:
     args: Mapping[str, Any] = field(default_factory=dict)
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     zero_gradients: tuple[str, ...] = ()
+    dropouts: Mapping[str, str] = field(default_factory=dict)
     gains: Mapping[str, float] = field(default_factory=dict)
     draw: int = 0
 
