@@ -76,31 +76,37 @@ class Feed:
     """
 
     def __init__(self, source: Source, config: Config, layout: Layout, *, streamed: bool) -> None:
-        self._source, self._config, self._layout, self._streamed = source, config, layout, streamed
+        self._source, self._config, self._layout, self.streamed = source, config, layout, streamed
         self._batches: Generator[np.ndarray, None, None] | None = None
         self._next = 0  # the step that the next batch of a stream is for
+        self._steps = len(source.train) // config.batch_size  # per epoch
+        self._indices = functools.partial(train_indices, source.train, config)
+        self._real = np.ones(config.batch_size, np.bool_)
         if streamed:
             _import_grain()  # fails before a run folder is created
         else:
             self._inputs: Any = layout.copy(source.read(slice(None)))
 
-    def train(self, epoch: int, first: int) -> Iterator[Fed]:
-        """The training batches of an epoch, beginning with number ``first``."""
-        config, steps = self._config, len(self._source.train) // self._config.batch_size
-        indices = functools.partial(train_indices, self._source.train, config)
-        start, real = epoch * steps + first, np.ones(config.batch_size, np.bool_)
-        if self._streamed and (self._batches is None or self._next != start):  # else the threads go on
+    def train(self, epoch: int, first: int, last: int | None = None) -> Iterator[Fed]:
+        """The training batches of an epoch from number ``first`` up to ``last``, by default to the end."""
+        start, end = (epoch * self._steps + place for place in (first, self._steps if last is None else last))
+        if self.streamed and (self._batches is None or self._next != start):  # else the threads go on
             self.close()
-            self._next, self._batches = start, decode(self._source.records, indices, range(start, STEPS))
-        for step in range(start, start + steps - first):
+            self._next, self._batches = start, decode(self._source.records, self._indices, range(start, STEPS))
+        for step in range(start, end):
             inputs = next(self._batches) if self._batches else None
             self._next += 1
-            yield self._fed(inputs, indices(step), real)
+            yield self._fed(inputs, self._indices(step), self._real)
+
+    def train_whole(self, epoch: int) -> Fed:
+        """All training batches of an epoch of a resident source, stacked: places, indices and labels are (k, b)."""
+        steps = range(epoch * self._steps, (epoch + 1) * self._steps)
+        return self._fed(None, np.stack([self._indices(step) for step in steps]), self._real)
 
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""
         batches = list(eval_batches(self._source.test, self._config.batch_size))
-        if not self._streamed:
+        if not self.streamed:
             yield from (self._fed(None, *batch) for batch in batches)
             return
         indices = [batch for batch, _ in batches]
@@ -115,7 +121,7 @@ class Feed:
             self._batches = None
 
     def _fed(self, inputs: np.ndarray | None, indices: np.ndarray, real: np.ndarray) -> Fed:
-        cut, labels = self._layout.cut, self._source.labels
+        cut, labels = functools.partial(self._layout.cut, axis=indices.ndim - 1), self._source.labels
         places = cut(indices)
         labels = None if labels is None else cut(labels[indices])
         if inputs is None:
