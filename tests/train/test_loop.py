@@ -10,24 +10,32 @@ import pytest
 
 from flax_attn.testing import tolerance
 from train.checkpoints import Checkpoints, steps_in
-from train.config import PatchConfig
+from train.config import PatchConfig, SensorConfig
 from train.data import Source
-from train.data.feed import Feed
+from train.data.feed import decode
+from train.data.labelled import Labelled
+from train.data.synthetic_labelled import synthetic_windows
 from train.loop import NonFiniteError, Run, StoppedError, fit
 from train.runs import RunFolder
 from train.show import Bar
 from train.signals import Stop
 from train.step import train_block, train_step
+from train.tasks.labelled import WINDOWS
 
 from .conftest import small_images
 from .test_step import leaves
 
 STEPS = 8  # in an epoch
-SOURCE = Source("small", small_images(40, 16, 16))  # 32 train
+IMAGES = Source("small", small_images(40, 16, 16))  # 32 train
+WINDOWS_OF = Labelled("small", WINDOWS, *synthetic_windows(40)[:2])
+OPTIONS = {"batch_size": 4, "epochs": 2}
 
 
-def new_run(one_program, **options):
-    run = Run(PatchConfig(**{"batch_size": 4, "network": "multi_head", "epochs": 2, **options}), SOURCE)
+def new_run(one_program, network="multi_head", **options):
+    return in_blocks(Run(PatchConfig(**OPTIONS, network=network, **options), IMAGES), one_program)
+
+
+def in_blocks(run, one_program):
     run.one_program = one_program  # as on a GPU
     return run
 
@@ -89,8 +97,13 @@ def test_no_length_of_blocks_changes_a_bit_or_compiles_anew(one_program):
         assert used._cache_size() == 1
 
 
-def test_one_program_takes_the_steps_that_single_ones_are():
-    taken = [take_epoch(new_run(one_program), 1, 3) for one_program in (False, True)]
+@pytest.mark.parametrize("task", ["patch", "sensor"])  # the latter with labels
+def test_one_program_takes_the_steps_that_single_ones_are(task):
+    if task == "patch":
+        runs = [new_run(one_program) for one_program in (False, True)]
+    else:
+        runs = [in_blocks(Run(SensorConfig(**OPTIONS), WINDOWS_OF), one_program) for one_program in (False, True)]
+    taken = [take_epoch(run, 1, 3) for run in runs]
     np.testing.assert_allclose(errors(taken[1]), errors(taken[0]), rtol=100 * tolerance("output", "float32"))
     accuracies = [np.concatenate([scores.accuracy for scores in blocks]) for blocks in taken]
     np.testing.assert_array_equal(*accuracies)
@@ -101,8 +114,7 @@ def test_a_stream_is_taken_in_blocks_without_decoding_anything_twice(monkeypatch
     whole = errors(take_epoch(new_run(False), 0, 3))
     monkeypatch.setattr("train.data.feed.RESIDENT_BYTES", 0)
     begun = []
-    decode = monkeypatch.setattr("train.data.feed.decode", lambda *given, d=_decode(): begun.append(given) or d(*given))
-    assert decode is None
+    monkeypatch.setattr("train.data.feed.decode", lambda *given: begun.append(given) or decode(*given))
     with contextlib.closing(new_run(False)) as run:
         assert run.feed.streamed
         assert np.array_equal(errors(take_epoch(run, 0, 3)), whole)
@@ -110,21 +122,15 @@ def test_a_stream_is_taken_in_blocks_without_decoding_anything_twice(monkeypatch
     assert len(begun) == 1
 
 
-def _decode():
-    from train.data.feed import decode
-
-    return decode
-
-
 @pytest.fixture
 def fit_run(tmp_path, console):
     """Trains a run into a folder of its own."""
 
-    def train(run, stop=()):
+    def train(run, stop=None):
         folder = RunFolder(tmp_path / "run")
         folder.path.mkdir()
         checkpoints = Checkpoints(tmp_path / "checkpoints", 3)
-        fit(run, folder, checkpoints, Bar(1, console), stop or Stop())
+        fit(run, folder, checkpoints, Bar(1, console), Stop() if stop is None else stop)
 
     return train
 
@@ -187,14 +193,3 @@ def test_a_slow_step_is_a_block_of_its_own():
     run.step_seconds = 30.0
     assert len(next(run.train_epoch(0, 0, 1.0)).error) == 1
     assert math.isfinite(run.step_seconds)
-
-
-def test_a_stacked_epoch_holds_the_batches_of_its_steps():
-    labelled = Source("small", SOURCE.records, labels=np.arange(40, dtype=np.int32))
-    run = new_run(False)
-    feed = Feed(labelled, run.config, run.layout, streamed=False)
-    whole = feed.train_whole(3)
-    for step, fed in enumerate(feed.train(3, 0)):
-        for name in ("places", "indices", "labels"):
-            assert np.array_equal(getattr(whole, name)[step], getattr(fed, name)), name
-    assert len(whole.places) == STEPS == step + 1
