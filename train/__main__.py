@@ -19,15 +19,14 @@ COMMANDS = {"attend": "train.attend", "compare": "train.compare", "report": "tra
 
 
 def keep_programs() -> None:
-    """Keeps compiled programs in the user's cache for the next start, unless JAX is told where; before JAX is used."""
-    if jax.config.jax_compilation_cache_dir is not None:
-        return
-    with contextlib.suppress(OSError, RuntimeError):  # a folder that cannot be written, or no home
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "flax_attn", "jax")
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Keeps compiled programs in the user's cache, unless JAX is told where; call it before JAX is used."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "flax_attn", "jax")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             jax.config.update("jax_compilation_cache_dir", str(folder))
-            # The many small programs of a start take longer to compile than the step does to load.
+            # Also small ones: to compile those of a start would take longer than to load its step.
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 

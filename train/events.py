@@ -1,7 +1,6 @@
 """Event files for TensorBoard, in the folder ``tensorboard`` of the run's; needs tensorboardX, which is optional."""
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from tensorboardX import summary
@@ -28,15 +27,15 @@ class Events:
         self._writer = EventsWriter(str(files / "events"))
         # Makes a TensorBoard that is running forget what it has read.
         self._write(1, session_log=SessionLog(status=SessionLog.START))
-        self.add_steps(1, folder.step_errors())
+        for step, error in enumerate(folder.step_errors(), 1):
+            self.add_step(step, error)
         for metrics in folder.history():
             self.add_epoch(metrics)
         self.close = self._writer.close
 
-    def add_steps(self, first: int, errors: Sequence[float]) -> None:
-        """Adds training steps, counted from 1, beginning with ``first``."""
-        for step, error in enumerate(errors, first):
-            self._write(step, summary=summary.scalar("step/train_error", error))
+    def add_step(self, step: int, error: float) -> None:
+        """Adds a training step, counted from 1."""
+        self._write(step, summary=summary.scalar("step/train_error", error))
 
     def add_epoch(self, metrics: EpochMetrics) -> None:
         for name, value in vars(metrics).items():

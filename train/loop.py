@@ -1,7 +1,6 @@
 """The training loop: epochs of training, each followed by a test and a checkpoint."""
 
 import dataclasses
-import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ from .tasks import task_of
 
 if TYPE_CHECKING:
     from .events import Events  # tensorboardX
-
 
 BLOCK = 1.0  # seconds of training steps between looks at whether to stop
 IN_FLIGHT = 3  # steps that are under way at once: with some 30, XLA's CPU devices would deadlock
@@ -104,22 +102,20 @@ class Run:
         Yields the scores of blocks of steps, arrays of numpy (k,), and waits for nothing within one. A block ends where
         a checkpoint is due, and is as long as fits into ``seconds`` by the time of the last one; at least one step.
         """
-        whole = self.feed.train_whole(epoch) if self.one_program else None
+        every = self.config.save_steps or self.steps
         while first < self.steps:
-            began = time.perf_counter()
-            last = min(first + max(1, int(seconds / self.step_seconds)), self.steps)
-            if every := self.config.save_steps:
-                last = min(last, (first // every + 1) * every)
-            if whole is None:
-                scores = self._take_steps(epoch, first, last)
-            else:
-                block = train_block(self.state, whole, first, last, epoch, self.key, task=self.task)
-                self.state, scores = block[0], Scores(*(np.asarray(each)[first:last] for each in block[1]))
+            began, most = time.perf_counter(), max(1, int(seconds / self.step_seconds))
+            last = min(first + most, (first // every + 1) * every, self.steps)
+            scores = self._take_steps(epoch, first, last)
             self.step_seconds = (time.perf_counter() - began) / (last - first)
             yield scores
             first = last
 
     def _take_steps(self, epoch: int, first: int, last: int) -> Scores:
+        if self.one_program:
+            whole = self.feed.train_whole(epoch)
+            self.state, scores = train_block(self.state, whole, first, last, epoch, self.key, task=self.task)
+            return Scores(*(np.asarray(each)[first:last] for each in scores))
         taken: list[Scores] = []
         for fed in self.feed.train(epoch, first, last):
             self.state, scores = train_step(self.state, fed, epoch, self.key, task=self.task)
@@ -161,23 +157,20 @@ def fit(
         train, test, begin, step = Tally(*run.place.tally), Tally(), epoch * run.steps, run.place.step
         began = time.perf_counter()
         for scores in run.train_epoch(epoch, step - begin, BLOCK):
-            errors = scores.error.tolist()
-            finite = list(itertools.takewhile(math.isfinite, errors))
-            for log in logs:
-                log.add_steps(step + 1, finite)
-            if finite != errors:
-                where = f"{name}, step {step + len(finite) + 1 - begin}"
-                raise NonFiniteError(f"non-finite loss ({errors[len(finite)]}) in {where}")
-            for error, accuracy in zip(errors, scores.accuracy.tolist(), strict=True):
+            for error, accuracy in zip(scores.error.tolist(), scores.accuracy.tolist(), strict=True):
+                step += 1
+                if not math.isfinite(error):
+                    raise NonFiniteError(f"non-finite loss ({error}) in {name}, step {step - begin}")
                 train.add(error, accuracy, config.batch_size)
-            step += len(errors)
-            now = time.perf_counter()
+                for log in logs:
+                    log.add_step(step, error)
+            now, taken = time.perf_counter(), step - run.place.step
             if not compiling or (step == end and not train.timed):
-                train.timed += len(errors) * config.batch_size
+                train.timed += taken * config.batch_size
                 train.seconds += now - began
             began, compiling = now, False
             run.place = Place(step, epoch, dataclasses.astuple(train))
-            bar.count(f"{name}/{config.epochs}", scores=f"train error {train.means[0]:.4f}", done=len(errors))
+            bar.count(f"{name}/{config.epochs}", scores=f"train error {train.means[0]:.4f}", done=taken)
             due = config.save_steps and (step - begin) % config.save_steps == 0
             if step < end and (stop or due):  # else the test comes first
                 save()

@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -59,7 +58,7 @@ class EpochMetrics:
 
 
 class RunFolder:
-    """The files of a run in the folder ``path``; what is added to a log is written at once."""
+    """The files of a run in the folder ``path``; each line of a log is written at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -97,15 +96,15 @@ class RunFolder:
         write_whole(self.path / name, json.dumps(values, indent=2) + "\n")
 
     def add_epoch(self, metrics: EpochMetrics) -> None:
-        self._add(EPOCHS, [vars(metrics)])
+        self._add(EPOCHS, vars(metrics))
 
-    def add_steps(self, first: int, errors: Sequence[float]) -> None:
-        """Appends training steps, counted from 1, beginning with ``first``."""
-        self._add(STEPS, [{"step": step, "error": error} for step, error in enumerate(errors, first)])
+    def add_step(self, step: int, error: float) -> None:
+        """Appends a training step, counted from 1."""
+        self._add(STEPS, {"step": step, "error": error})
 
-    def _add(self, name: str, lines: list[dict[str, Any]]) -> None:
+    def _add(self, name: str, line: dict[str, Any]) -> None:
         with (self.path / name).open("a") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+            file.write(json.dumps(line) + "\n")
 
     def sync(self) -> None:
         """Flushes the logs to the disk."""

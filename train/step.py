@@ -123,12 +123,12 @@ def train_block(
 
     def take_step(step: jax.Array, carry: tuple[TrainState, Scores]) -> tuple[TrainState, Scores]:
         places, indices, labels = jax.tree.map(lambda leaf: leaf[step], (fed.places, fed.indices, fed.labels))
-        batch = fed._replace(places=places, indices=indices, labels=labels)
+        batch = Fed(fed.inputs, places, indices, fed.real, labels)
         state, scores = train_step(carry[0], batch, epoch, key, task=task)
         return state, jax.tree.map(lambda all_, one: all_.at[step].set(one.astype(all_.dtype)), carry[1], scores)
 
-    nothing = Scores(*(jnp.zeros(len(fed.places)) for _ in Scores._fields))
-    taken: tuple[TrainState, Scores] = jax.lax.fori_loop(first, last, take_step, (state, nothing))
+    nothing = jnp.zeros(len(fed.places))
+    taken: tuple[TrainState, Scores] = jax.lax.fori_loop(first, last, take_step, (state, Scores(nothing, nothing)))
     return taken
 
 

@@ -248,24 +248,20 @@ def test_photographs_can_be_learned_from(tmp_path, photos):
     assert metrics[-1]["train_error"] < metrics[0]["train_error"]
 
 
-PROGRAMS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-
-
 @pytest.fixture
 def kept(monkeypatch):
-    """Where programs are kept, in an environment that names ``told`` for JAX."""
-    before = {name: getattr(jax.config, name) for name in PROGRAMS}
+    """Where programs are kept in an environment, if JAX is asked to."""
 
-    def folder(told=None, **environment):
-        jax.config.update(PROGRAMS[0], told)
+    def folder(**environment):
+        settings = {}
+        monkeypatch.setattr(jax.config, "update", settings.__setitem__)
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, str(value))
         keep_programs()
-        return jax.config.jax_compilation_cache_dir
+        return settings.get("jax_compilation_cache_dir")
 
-    yield folder
-    for name, value in before.items():
-        jax.config.update(name, value)
+    return folder
 
 
 def test_programs_are_kept_in_the_users_cache(kept, tmp_path):
@@ -276,7 +272,7 @@ def test_programs_are_kept_in_the_users_cache(kept, tmp_path):
 
 @pytest.mark.parametrize("told", ["elsewhere", ""])  # the latter turns it off
 def test_programs_are_kept_where_jax_is_told(told, kept, tmp_path):
-    assert kept(told, XDG_CACHE_HOME=tmp_path) == told
+    assert kept(JAX_COMPILATION_CACHE_DIR=told, XDG_CACHE_HOME=tmp_path) is None
     assert os.listdir(tmp_path) == []
 
 

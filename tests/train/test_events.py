@@ -62,8 +62,8 @@ def test_a_resumed_run_has_each_step_once(from_the_beginning, archive, tmp_path)
 
 
 def fill(events):
-    for step in range(1, 100_000, 10):
-        events.add_steps(step, [0.5] * 10)
+    for step in range(1, 100_000):
+        events.add_step(step, 0.5)
 
 
 def test_a_full_disk_is_an_error_at_once(tmp_path):

@@ -50,22 +50,16 @@ def check_batch_size(batch_size: int, images: range, unit: str = "images") -> No
 
 
 @functools.lru_cache(maxsize=2)  # reading ahead is in two epochs at once
-def epoch_order(records: range, shuffle: bool, seed: int, epoch: int) -> np.ndarray:
-    """The indices of all training records in the order of an epoch."""
-    order = np.arange(records.start, records.stop, dtype=np.int32)
-    return np.random.default_rng([seed, epoch]).permutation(order) if shuffle else order
-
-
-def train_indices(records: range, config: Config, step: int) -> np.ndarray:
-    """The indices (batch_size,) of a step's records, epoch after epoch; each drops the last, incomplete batch.
+def train_batches(records: range, config: Config, epoch: int) -> np.ndarray:
+    """The indices (steps, batch_size) of an epoch's batches; it drops the last, incomplete one.
 
     Example:
-        >>> [train_indices(range(5), Config(batch_size=2, shuffle=False), step).tolist() for step in range(3)]
-        [[0, 1], [2, 3], [0, 1]]
+        >>> train_batches(range(5), Config(batch_size=2, shuffle=False), 0).tolist()
+        [[0, 1], [2, 3]]
     """
-    epoch, place = divmod(step, len(records) // config.batch_size)
-    order = epoch_order(records, config.shuffle, config.seed, epoch)
-    return order[place * config.batch_size : (place + 1) * config.batch_size]
+    order, size = np.arange(records.start, records.stop, dtype=np.int32), config.batch_size
+    order = np.random.default_rng([config.seed, epoch]).permutation(order) if config.shuffle else order
+    return order[: len(order) // size * size].reshape(-1, size)
 
 
 class Feed:
@@ -79,8 +73,7 @@ class Feed:
         self._source, self._config, self._layout, self.streamed = source, config, layout, streamed
         self._batches: Generator[np.ndarray, None, None] | None = None
         self._next = 0  # the step that the next batch of a stream is for
-        self._steps = len(source.train) // config.batch_size  # per epoch
-        self._indices = functools.partial(train_indices, source.train, config)
+        self._order = functools.partial(train_batches, source.train, config)
         self._real = np.ones(config.batch_size, np.bool_)
         if streamed:
             _import_grain()  # fails before a run folder is created
@@ -89,19 +82,19 @@ class Feed:
 
     def train(self, epoch: int, first: int, last: int | None = None) -> Iterator[Fed]:
         """The training batches of an epoch from number ``first`` up to ``last``, by default to the end."""
-        start, end = (epoch * self._steps + place for place in (first, self._steps if last is None else last))
+        batches = self._order(epoch)
+        start = epoch * len(batches) + first
         if self.streamed and (self._batches is None or self._next != start):  # else the threads go on
             self.close()
             self._next, self._batches = start, decode(self._source.records, self._indices, range(start, STEPS))
-        for step in range(start, end):
+        for indices in batches[first:last]:
             inputs = next(self._batches) if self._batches else None
             self._next += 1
-            yield self._fed(inputs, self._indices(step), self._real)
+            yield self._fed(inputs, indices, self._real)
 
     def train_whole(self, epoch: int) -> Fed:
         """All training batches of an epoch of a resident source, stacked: places, indices and labels are (k, b)."""
-        steps = range(epoch * self._steps, (epoch + 1) * self._steps)
-        return self._fed(None, np.stack([self._indices(step) for step in steps]), self._real)
+        return self._fed(None, self._order(epoch), self._real)
 
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""
@@ -119,6 +112,10 @@ class Feed:
         if self._batches is not None:
             self._batches.close()
             self._batches = None
+
+    def _indices(self, step: int) -> np.ndarray:
+        epoch, place = divmod(step, len(self._order(0)))
+        return np.asarray(self._order(epoch)[place])
 
     def _fed(self, inputs: np.ndarray | None, indices: np.ndarray, real: np.ndarray) -> Fed:
         cut, labels = functools.partial(self._layout.cut, axis=indices.ndim - 1), self._source.labels
