@@ -43,13 +43,12 @@ class Layout:
         self.devices = share_out(batch_size, most_devices or jax.local_device_count())
         devices = jax.local_devices()[: self.devices]
         mesh = jax.make_mesh((self.devices,), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
-        # By the axis of the batch: that of one batch, and that of stacked batches.
-        self._parts = [NamedSharding(mesh, PartitionSpec(*axes, "batch")) for axes in ((), (None,))]
+        self._parts = NamedSharding(mesh, PartitionSpec("batch"))
         self._copies = NamedSharding(mesh, PartitionSpec())
 
-    def cut(self, tree: Any, axis: int = 0) -> Any:
-        """Puts an equal part of each array of a pytree, (b, ...) or with ``axis`` 1 (k, b, ...), on each device."""
-        return jax.device_put(tree, self._parts[axis])
+    def cut(self, tree: Any) -> Any:
+        """Puts an equal part of each array (b, ...) of a pytree on each device."""
+        return jax.device_put(tree, self._parts)
 
     def copy(self, tree: Any) -> Any:
         return jax.device_put(tree, self._copies)

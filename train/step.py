@@ -117,17 +117,17 @@ def train_block(
 ) -> tuple[TrainState, Scores]:
     """Takes the steps from ``first`` up to ``last`` of an epoch; one program for blocks of any length.
 
-    Arguments are `train_step`'s, but ``fed`` holds all k batches of the epoch, stacked. The scores are (k,), zero for
-    steps that the block does not take.
+    Arguments are `train_step`'s, but ``fed`` holds all k batches of the epoch, as columns (b, k). The scores are (k,),
+    zero for steps that the block does not take.
     """
 
     def take_step(step: jax.Array, carry: tuple[TrainState, Scores]) -> tuple[TrainState, Scores]:
-        places, indices, labels = jax.tree.map(lambda leaf: leaf[step], (fed.places, fed.indices, fed.labels))
+        places, indices, labels = jax.tree.map(lambda leaf: leaf[:, step], (fed.places, fed.indices, fed.labels))
         batch = Fed(fed.inputs, places, indices, fed.real, labels)
         state, scores = train_step(carry[0], batch, epoch, key, task=task)
         return state, jax.tree.map(lambda all_, one: all_.at[step].set(one.astype(all_.dtype)), carry[1], scores)
 
-    nothing = jnp.zeros(len(fed.places))
+    nothing = jnp.zeros(fed.places.shape[1])
     taken: tuple[TrainState, Scores] = jax.lax.fori_loop(first, last, take_step, (state, Scores(nothing, nothing)))
     return taken
 

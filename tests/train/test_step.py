@@ -230,7 +230,7 @@ def test_the_step_of_every_network_lowers_for_every_platform(network, source):
 
 @pytest.mark.parametrize("network", ["cnn", "multi_head"])
 def test_a_block_of_steps_lowers_for_every_platform(network, source):
-    batch, places = fed(source, range(8)), np.arange(16).reshape(2, 8)
+    batch, places = fed(source, range(8)), np.arange(16).reshape(8, 2)
     whole = batch._replace(places=places, indices=places)
     traced = train_block.trace(new_state(source, network=network), whole, 0, 2, 0, KEY, task=PER_IMAGE)
     text = traced.lower(lowering_platforms=("cpu", "cuda", "tpu")).as_text()

@@ -84,17 +84,21 @@ class Feed:
         """The training batches of an epoch from number ``first`` up to ``last``, by default to the end."""
         batches = self._order(epoch)
         start = epoch * len(batches) + first
+
+        def indices_of(step: int) -> np.ndarray:
+            return np.asarray(self._order(step // len(batches))[step % len(batches)])
+
         if self.streamed and (self._batches is None or self._next != start):  # else the threads go on
             self.close()
-            self._next, self._batches = start, decode(self._source.records, self._indices, range(start, STEPS))
+            self._next, self._batches = start, decode(self._source.records, indices_of, range(start, STEPS))
         for indices in batches[first:last]:
             inputs = next(self._batches) if self._batches else None
             self._next += 1
             yield self._fed(inputs, indices, self._real)
 
     def train_whole(self, epoch: int) -> Fed:
-        """All training batches of an epoch of a resident source, stacked: places, indices and labels are (k, b)."""
-        return self._fed(None, self._order(epoch), self._real)
+        """All training batches of an epoch of a resident source: places, indices and labels are (b, steps)."""
+        return self._fed(None, self._order(epoch).T, self._real)
 
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""
@@ -113,12 +117,8 @@ class Feed:
             self._batches.close()
             self._batches = None
 
-    def _indices(self, step: int) -> np.ndarray:
-        epoch, place = divmod(step, len(self._order(0)))
-        return np.asarray(self._order(epoch)[place])
-
     def _fed(self, inputs: np.ndarray | None, indices: np.ndarray, real: np.ndarray) -> Fed:
-        cut, labels = functools.partial(self._layout.cut, axis=indices.ndim - 1), self._source.labels
+        cut, labels = self._layout.cut, self._source.labels
         places = cut(indices)
         labels = None if labels is None else cut(labels[indices])
         if inputs is None:
