@@ -115,6 +115,6 @@ def train(name: str, kind: Callable[..., Run], options: Options, source: Source)
     with jax.enable_x64(options.dtype == "float64"), jax.default_matmul_precision("highest"):
         network = cast(built, options.dtype)
         with contextlib.closing(kind(options.config, source, total_steps=options.steps, network=network)) as run:
-            steps = (scores for epoch in itertools.count() for _, scores in run.train_epoch(epoch))
+            steps = (scores for epoch in itertools.count() for scores in run.train_epoch(epoch))  # one by one
             taken = track(itertools.islice(steps, options.steps), name, options.steps)
-            return Trajectory(np.array([float(scores.error) for scores in taken]), to_torch(run.network))
+            return Trajectory(np.concatenate([scores.error for scores in taken]), to_torch(run.network))

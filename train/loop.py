@@ -19,11 +19,14 @@ from .devices import Layout
 from .runs import EpochMetrics, RunFolder
 from .show import Bar, epoch_line, say
 from .signals import Stop
-from .step import Scores, adam, create_state, eval_step, learning_rate, network_of, train_step
+from .step import Scores, adam, create_state, eval_step, learning_rate, network_of, train_block, train_step
 from .tasks import task_of
 
 if TYPE_CHECKING:
     from .events import Events  # tensorboardX
+
+BLOCK = 1.0  # seconds of training steps between looks at whether to stop
+IN_FLIGHT = 3  # steps that are under way at once: with some 30, XLA's CPU devices would deadlock
 
 
 class NonFiniteError(ArithmeticError):
@@ -79,6 +82,10 @@ class Run:
         self.state = self.layout.copy(create_state(network, adam(self.rate)))
         self.feed = open_feed(source, config, self.layout)
         self.close = self.feed.close  # ends whatever reads ahead
+        # On CPUs, XLA computes the input's gradient of a convolution some 90 times slower inside a loop:
+        # https://github.com/jax-ml/jax/issues/12868
+        self.one_program = not self.feed.streamed and jax.default_backend() != "cpu"
+        self.step_seconds = math.inf  # that a training step took last
         self.key = self.layout.copy(jax.random.key(config.seed))  # of what tasks draw at random
 
     @property
@@ -89,11 +96,33 @@ class Run:
     def save(self, checkpoints: Checkpoints) -> None:
         checkpoints.save(self.state, self.place)
 
-    def train_epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Fed, Scores]]:
-        """Takes the training steps of an epoch, counted from 0, beginning with step ``first`` of it."""
-        for fed in self.feed.train(epoch, first):
+    def train_epoch(self, epoch: int, first: int = 0, seconds: float = 0.0) -> Iterator[Scores]:
+        """Takes the training steps of an epoch, counted from 0, beginning with step ``first`` of it.
+
+        Yields the scores of blocks of steps, arrays of numpy (k,), and waits for nothing within one. A block ends where
+        a checkpoint is due, and is as long as fits into ``seconds`` by the time of the last one; at least one step.
+        """
+        every = self.config.save_steps or self.steps
+        while first < self.steps:
+            began, most = time.perf_counter(), max(1, int(seconds / self.step_seconds))
+            last = min(first + most, (first // every + 1) * every, self.steps)
+            scores = self._take_steps(epoch, first, last)
+            self.step_seconds = (time.perf_counter() - began) / (last - first)
+            yield scores
+            first = last
+
+    def _take_steps(self, epoch: int, first: int, last: int) -> Scores:
+        if self.one_program:
+            whole = self.feed.train_whole(epoch)
+            self.state, scores = train_block(self.state, whole, first, last, epoch, self.key, task=self.task)
+            return Scores(*(np.asarray(each)[first:last] for each in scores))
+        taken: list[Scores] = []
+        for fed in self.feed.train(epoch, first, last):
             self.state, scores = train_step(self.state, fed, epoch, self.key, task=self.task)
-            yield fed, scores
+            taken.append(scores)
+            if len(taken) >= IN_FLIGHT:
+                jax.block_until_ready(taken[-IN_FLIGHT])
+        return Scores(*map(np.array, zip(*taken, strict=True)))
 
     def test(self) -> Iterator[tuple[Fed, Scores]]:
         for fed in self.feed.test():
@@ -109,6 +138,7 @@ def fit(
     """
     config = run.config
     logs: list[Any] = [folder] if events is None else [folder, events]
+    compiling = True  # in the first block
 
     def save() -> None:
         floats = [leaf for leaf in jax.tree.leaves(run.state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
@@ -124,25 +154,24 @@ def fit(
 
     for epoch in range(run.place.epochs, config.epochs):
         name, end = f"epoch {epoch + 1}", (epoch + 1) * run.steps
-        train, test, first = Tally(*run.place.tally), Tally(), run.place.step + 1
+        train, test, begin, step = Tally(*run.place.tally), Tally(), epoch * run.steps, run.place.step
         began = time.perf_counter()
-        for step, (_, scores) in enumerate(run.train_epoch(epoch, first - 1 - epoch * run.steps), first):
-            # Waits for the step: with some 30 of them under way XLA's CPU devices would deadlock.
-            error = float(scores.error)
-            if not math.isfinite(error):
-                where = f"{name}, step {step - epoch * run.steps}"
-                raise NonFiniteError(f"non-finite loss ({error}) in {where}")
-            train.add(error, float(scores.accuracy), config.batch_size)
-            now = time.perf_counter()
-            if step > first or (step == end and not train.timed):  # the first one of a process compiles
-                train.timed += config.batch_size
+        for scores in run.train_epoch(epoch, step - begin, BLOCK):
+            for error, accuracy in zip(scores.error.tolist(), scores.accuracy.tolist(), strict=True):
+                step += 1
+                if not math.isfinite(error):
+                    raise NonFiniteError(f"non-finite loss ({error}) in {name}, step {step - begin}")
+                train.add(error, accuracy, config.batch_size)
+                for log in logs:
+                    log.add_step(step, error)
+            now, taken = time.perf_counter(), step - run.place.step
+            if not compiling or (step == end and not train.timed):
+                train.timed += taken * config.batch_size
                 train.seconds += now - began
-            began = now
+            began, compiling = now, False
             run.place = Place(step, epoch, dataclasses.astuple(train))
-            for log in logs:
-                log.add_step(step, error)
-            bar.count(f"{name}/{config.epochs}", scores=f"train error {train.means[0]:.4f}")
-            due = config.save_steps and (step - epoch * run.steps) % config.save_steps == 0
+            bar.count(f"{name}/{config.epochs}", scores=f"train error {train.means[0]:.4f}", done=taken)
+            due = config.save_steps and (step - begin) % config.save_steps == 0
             if step < end and (stop or due):  # else the test comes first
                 save()
         for fed, scores in run.test():

@@ -77,10 +77,10 @@ def learning_rate(schedule: str, rate: float, steps: int) -> optax.Schedule:
 
 
 class Scores(NamedTuple):
-    """The mean loss and the accuracy on a batch."""
+    """The mean loss and the accuracy on a batch, or of each of k batches, (k,)."""
 
-    error: jax.Array
-    accuracy: jax.Array
+    error: Any  # of JAX or of numpy
+    accuracy: Any
 
 
 @partial(jax.jit, static_argnames="task", donate_argnames="state")
@@ -109,6 +109,27 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     scores = Scores(error, jnp.mean(task.is_right(answer, y)))
     return TrainState(params, rest, opt_state, state.graph, state.optimizer), scores
+
+
+@partial(jax.jit, static_argnames="task", donate_argnames="state")
+def train_block(
+    state: TrainState, fed: Fed, first: int, last: int, epoch: int, key: jax.Array, *, task: Task
+) -> tuple[TrainState, Scores]:
+    """Takes the steps from ``first`` up to ``last`` of an epoch; one program for blocks of any length.
+
+    Arguments are `train_step`'s, but ``fed`` holds all k batches of the epoch, as columns (b, k). The scores are (k,),
+    zero for steps that the block does not take.
+    """
+
+    def take_step(step: jax.Array, carry: tuple[TrainState, Scores]) -> tuple[TrainState, Scores]:
+        places, indices, labels = jax.tree.map(lambda leaf: leaf[:, step], (fed.places, fed.indices, fed.labels))
+        batch = Fed(fed.inputs, places, indices, fed.real, labels)
+        state, scores = train_step(carry[0], batch, epoch, key, task=task)
+        return state, jax.tree.map(lambda all_, one: all_.at[step].set(one.astype(all_.dtype)), carry[1], scores)
+
+    nothing = jnp.zeros(fed.places.shape[1])
+    taken: tuple[TrainState, Scores] = jax.lax.fori_loop(first, last, take_step, (state, Scores(nothing, nothing)))
+    return taken
 
 
 @partial(jax.jit, static_argnames="task")

@@ -83,7 +83,8 @@ class Twin(Run):
     def save(self, checkpoints: Checkpoints) -> None:
         """Saves nothing, so that the run starts over."""
 
-    def train_epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Fed, Scores]]:
+    def train_epoch(self, epoch: int, first: int = 0, seconds: float = 0.0) -> Iterator[Scores]:
+        """Takes the steps one by one, however short they are."""
         self.module.train()
         steps = np.arange(first, self.steps, dtype=np.int32) + epoch * self.steps
         rates = np.asarray(jax.vmap(self.rate)(steps), np.float64)  # each alone rounds otherwise
@@ -91,7 +92,7 @@ class Twin(Run):
             self.places = self.order_of(step)
             loss, scores = self.score(fed, TRAIN, epoch, self.places)
             self.take_step(loss, rate)
-            yield fed, scores
+            yield Scores(*map(np.atleast_1d, scores))
 
     def order_of(self, step: int) -> np.ndarray:
         """The places of the images in the batch of a step, (b,)."""

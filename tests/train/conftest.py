@@ -80,6 +80,7 @@ def leave_the_devices_alone():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.__main__.use_all_cores", lambda: None)
         patch.setattr("train.__main__.keep_memory", lambda: None)
+        patch.setattr("train.__main__.keep_programs", lambda: None)
         yield
 
 

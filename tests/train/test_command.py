@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 import flax_attn
 from flax_attn.testing import relative_error, tolerance
 from torch_ref.networks import patch as pt
-from train.__main__ import main
+from train.__main__ import keep_programs, main
 from train.config import PRESETS, PatchConfig
 from train.data import KINDS, open_source
 from train.runs import read_config
@@ -245,3 +246,57 @@ def test_photographs_can_be_learned_from(tmp_path, photos):
     assert main(words(tmp_path / "some.npz", tmp_path / "run", "--epochs", "6")) == 0
     metrics = read_metrics(tmp_path / "run")
     assert metrics[-1]["train_error"] < metrics[0]["train_error"]
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """Where programs are kept in an environment, if JAX is asked to."""
+
+    def folder(**environment):
+        settings = {}
+        monkeypatch.setattr(jax.config, "update", settings.__setitem__)
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, str(value))
+        keep_programs()
+        return settings.get("jax_compilation_cache_dir")
+
+    return folder
+
+
+def test_programs_are_kept_in_the_users_cache(kept, tmp_path):
+    assert kept(XDG_CACHE_HOME=tmp_path / "new") == str(tmp_path / "new" / "flax_attn" / "jax")
+    assert os.listdir(tmp_path / "new" / "flax_attn") == ["jax"]
+    assert kept(XDG_CACHE_HOME="", HOME=tmp_path) == str(tmp_path / ".cache" / "flax_attn" / "jax")
+
+
+@pytest.mark.parametrize("told", ["elsewhere", ""])  # the latter turns it off
+def test_programs_are_kept_where_jax_is_told(told, kept, tmp_path):
+    assert kept(JAX_COMPILATION_CACHE_DIR=told, XDG_CACHE_HOME=tmp_path) is None
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_programs_are_kept_where_nothing_can_be_written(kept, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    assert kept(XDG_CACHE_HOME=tmp_path / "file") is None
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # as for another user's folder
+    assert kept(XDG_CACHE_HOME=tmp_path) is None
+
+
+def test_a_damaged_cache_breaks_no_run(archive, tmp_path):
+    cache, off = tmp_path / "flax_attn" / "jax", ("JAX_COMPILATION_CACHE_DIR",)
+    environment = {name: value for name, value in os.environ.items() if name not in off}
+    found = []
+    for name in ("first", "second"):
+        command = [sys.executable, "-m", "train", *words(archive, tmp_path / name, "--epochs", "1", "--network", "cnn")]
+        shell = subprocess.run(
+            command, cwd=ROOT, env=environment | {"XDG_CACHE_HOME": str(tmp_path)}, capture_output=True, text=True
+        )
+        assert shell.returncode == 0, shell.stderr
+        found.append((tmp_path / name / "steps.jsonl").read_text())
+        programs = list(cache.iterdir())
+        assert any("train_step" in path.name for path in programs)
+        for path in programs:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert found[0] == found[1]
+    assert "Error reading persistent compilation cache entry" in shell.stderr

@@ -59,6 +59,7 @@ class StopAt(Stop):
 def stop_at(step, argv):
     """Runs the command until a step, and lets it save and leave."""
     with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr("train.loop.BLOCK", 0)  # looks after every step
         run, *others = prepare(parse(argv), stack)
         with pytest.raises(StoppedError):
             train(run, *others, StopAt(run, step))

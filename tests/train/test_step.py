@@ -15,7 +15,7 @@ from flax_attn.registry import BLOCKS
 from flax_attn.testing import relative_error, tolerance
 from train.config import NETWORKS, PatchConfig
 from train.data.feed import Fed
-from train.step import adam, create_state, eval_step, learning_rate, network_of, train_step
+from train.step import adam, create_state, eval_step, learning_rate, network_of, train_block, train_step
 from train.tasks.labelled import SensorTask
 from train.tasks.patch import PatchTask, build_network, draw_batch, is_right, mean_error
 
@@ -233,3 +233,13 @@ def test_the_step_of_every_network_lowers_for_every_platform(network, source):
     traced = train_step.trace(state, batch, 0, KEY, task=PER_IMAGE)
     text = traced.lower(lowering_platforms=("cpu", "cuda", "tpu")).as_text()
     assert "stablehlo.convolution" in text
+
+
+@pytest.mark.parametrize("network", ["cnn", "multi_head"])
+def test_a_block_of_steps_lowers_for_every_platform(network, source):
+    batch, places = fed(source, range(8)), np.arange(16).reshape(8, 2)
+    whole = batch._replace(places=places, indices=places)
+    traced = train_block.trace(new_state(source, network=network), whole, 0, 2, 0, KEY, task=PER_IMAGE)
+    text = traced.lower(lowering_platforms=("cpu", "cuda", "tpu")).as_text()
+    assert text.count("stablehlo.while") >= 1
+    assert "tf.aliasing_output" in text or "jax.buffer_donor" in text  # the state is donated

@@ -251,7 +251,7 @@ def test_the_folder_holds_what_ours_does(finished):
 def test_it_is_the_training_of_ours(finished, config, source):
     run, steps, tests = Run(dataclasses.replace(config, run_dir=None), source), [], []
     for epoch in range(config.epochs):
-        steps += [float(scores.error) for _, scores in run.train_epoch(epoch)]
+        steps += [float(scores.error[0]) for scores in run.train_epoch(epoch)]
         tests.append(Tally())
         for fed, scores in run.test():
             tests[-1].add(float(scores.error), float(scores.accuracy), int(fed.real.sum()))

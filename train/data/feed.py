@@ -50,22 +50,16 @@ def check_batch_size(batch_size: int, images: range, unit: str = "images") -> No
 
 
 @functools.lru_cache(maxsize=2)  # reading ahead is in two epochs at once
-def epoch_order(records: range, shuffle: bool, seed: int, epoch: int) -> np.ndarray:
-    """The indices of all training records in the order of an epoch."""
-    order = np.arange(records.start, records.stop, dtype=np.int32)
-    return np.random.default_rng([seed, epoch]).permutation(order) if shuffle else order
-
-
-def train_indices(records: range, config: Config, step: int) -> np.ndarray:
-    """The indices (batch_size,) of a step's records, epoch after epoch; each drops the last, incomplete batch.
+def train_batches(records: range, config: Config, epoch: int) -> np.ndarray:
+    """The indices (steps, batch_size) of an epoch's batches; it drops the last, incomplete one.
 
     Example:
-        >>> [train_indices(range(5), Config(batch_size=2, shuffle=False), step).tolist() for step in range(3)]
-        [[0, 1], [2, 3], [0, 1]]
+        >>> train_batches(range(5), Config(batch_size=2, shuffle=False), 0).tolist()
+        [[0, 1], [2, 3]]
     """
-    epoch, place = divmod(step, len(records) // config.batch_size)
-    order = epoch_order(records, config.shuffle, config.seed, epoch)
-    return order[place * config.batch_size : (place + 1) * config.batch_size]
+    order, size = np.arange(records.start, records.stop, dtype=np.int32), config.batch_size
+    order = np.random.default_rng([config.seed, epoch]).permutation(order) if config.shuffle else order
+    return order[: len(order) // size * size].reshape(-1, size)
 
 
 class Feed:
@@ -76,31 +70,40 @@ class Feed:
     """
 
     def __init__(self, source: Source, config: Config, layout: Layout, *, streamed: bool) -> None:
-        self._source, self._config, self._layout, self._streamed = source, config, layout, streamed
+        self._source, self._config, self._layout, self.streamed = source, config, layout, streamed
         self._batches: Generator[np.ndarray, None, None] | None = None
         self._next = 0  # the step that the next batch of a stream is for
+        self._order = functools.partial(train_batches, source.train, config)
+        self._real = np.ones(config.batch_size, np.bool_)
         if streamed:
             _import_grain()  # fails before a run folder is created
         else:
             self._inputs: Any = layout.copy(source.read(slice(None)))
 
-    def train(self, epoch: int, first: int) -> Iterator[Fed]:
-        """The training batches of an epoch, beginning with number ``first``."""
-        config, steps = self._config, len(self._source.train) // self._config.batch_size
-        indices = functools.partial(train_indices, self._source.train, config)
-        start, real = epoch * steps + first, np.ones(config.batch_size, np.bool_)
-        if self._streamed and (self._batches is None or self._next != start):  # else the threads go on
+    def train(self, epoch: int, first: int, last: int | None = None) -> Iterator[Fed]:
+        """The training batches of an epoch from number ``first`` up to ``last``, by default to the end."""
+        batches = self._order(epoch)
+        start = epoch * len(batches) + first
+
+        def indices_of(step: int) -> np.ndarray:
+            return np.asarray(self._order(step // len(batches))[step % len(batches)])
+
+        if self.streamed and (self._batches is None or self._next != start):  # else the threads go on
             self.close()
-            self._next, self._batches = start, decode(self._source.records, indices, range(start, STEPS))
-        for step in range(start, start + steps - first):
+            self._next, self._batches = start, decode(self._source.records, indices_of, range(start, STEPS))
+        for indices in batches[first:last]:
             inputs = next(self._batches) if self._batches else None
             self._next += 1
-            yield self._fed(inputs, indices(step), real)
+            yield self._fed(inputs, indices, self._real)
+
+    def train_whole(self, epoch: int) -> Fed:
+        """All training batches of an epoch of a resident source: places, indices and labels are (b, steps)."""
+        return self._fed(None, self._order(epoch).T, self._real)
 
     def test(self) -> Iterator[Fed]:
         """The test batches, in file order."""
         batches = list(eval_batches(self._source.test, self._config.batch_size))
-        if not self._streamed:
+        if not self.streamed:
             yield from (self._fed(None, *batch) for batch in batches)
             return
         indices = [batch for batch, _ in batches]

@@ -184,6 +184,9 @@ def test_labels_come_with_their_records_resident_or_streamed():
         np.testing.assert_array_equal(fed.inputs[fed.places], opened.records[indices])
         np.testing.assert_array_equal(fed.labels, LABELS[indices])
     assert [fed.indices.tolist() for fed in batches[0]] == [fed.indices.tolist() for fed in batches[1]]
+    whole, steps = feeds[0].train_whole(1), [*feeds[0].train(1, 0)]
+    for name in ("places", "indices", "labels"):
+        np.testing.assert_array_equal(getattr(whole, name).T, [getattr(fed, name) for fed in steps])
 
 
 DRAWN, TRAIN = 499, 397
