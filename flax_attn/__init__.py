@@ -27,6 +27,7 @@ from .blocks.conv_multi_head import ConvMultiHeadAttention as ConvMultiHeadAtten
 from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
 from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
 from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
+from .blocks.non_local import NonLocalAttention as NonLocalAttention
 from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAttention
 from .blocks.position import LearnedPositionEncoding2d as LearnedPositionEncoding2d
 from .blocks.position import SinePositionEncoding2d as SinePositionEncoding2d

@@ -18,6 +18,7 @@ from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
 from .blocks.eca import EfficientChannelAttention
 from .blocks.multi_head import MultiHeadAttention
+from .blocks.non_local import NonLocalAttention
 from .blocks.pointwise import PointwiseSpatialAttention
 from .blocks.spatial import SpatialAttentionModule
 
@@ -71,6 +72,7 @@ class Entry:
 
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
+NON_LOCAL = ("Wang et al. 2018", "https://arxiv.org/abs/1711.07971")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
@@ -126,6 +128,7 @@ BLOCKS = (
     # Kernels, branches and frequencies.
     # Tokens.
     # Between the places or the channels of a map.
+    Entry("non_local", NonLocalAttention, "gate", lambda c, _: {"in_channels": c}, *NON_LOCAL),
     # Windows and neighbourhoods.
 )
 

@@ -38,6 +38,9 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         # Kernels, branches and frequencies.
         # Tokens.
         # Maps.
+        "AlexHex7.NONLocalBlock2D": {"theta": "t", "phi.0": "p", "g.0": "g", "W.0": "z", "W.1": "norm"},
+        "AlexHex7.NONLocalBlock2D, sub_sample=False": {"theta": "t", "phi": "p", "W.0": "z", "W.1": "norm"},
+        "BA-Transform.NonLocal": {"bn": "norm"},
         # Windows.
     }
 )

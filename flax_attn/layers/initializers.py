@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.nn.initializers import Initializer
 
 
@@ -20,3 +21,14 @@ def uniform_fan_in(fan_in: int) -> Initializer:
         return values if out_sharding is None else jax.device_put(values, out_sharding)
 
     return init
+
+
+def reset_kaiming(conv: nnx.Conv, rngs: nnx.Rngs) -> None:
+    """Draws the kernel from N(0, 2 / fan_out) and sets the bias to 0; fan_out is output channels times kernel size.
+
+    PyTorch writes this as ``kaiming_normal_(mode="fan_out", nonlinearity="relu")``.
+    """
+    init = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    conv.kernel[...] = init(rngs.params(), conv.kernel.shape, conv.kernel.dtype)
+    if conv.bias is not None:
+        conv.bias[...] = jnp.zeros_like(conv.bias[...])

@@ -25,3 +25,4 @@ from .pooling import max_pool_2x2 as max_pool_2x2
 from .tokens import flatten_channels_first as flatten_channels_first
 from .tokens import map_to_tokens as map_to_tokens
 from .tokens import tokens_to_map as tokens_to_map
+from .widths import make_divisible as make_divisible
