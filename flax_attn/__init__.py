@@ -15,6 +15,7 @@ shape raise ``ValueError``; the message gives the argument, the expected shape a
 """
 
 from .blocks.additive import AdditiveAttention as AdditiveAttention
+from .blocks.axial import AxialAttention as AxialAttention
 from .blocks.cbam import CBAM as CBAM
 from .blocks.cbam import BasicConv as BasicConv
 from .blocks.cbam import ChannelGate as ChannelGate
@@ -24,7 +25,11 @@ from .blocks.channel import ChannelAttention as ChannelAttention
 from .blocks.channel import UseAttentionModel as UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention as ConvAttention
 from .blocks.conv_multi_head import ConvMultiHeadAttention as ConvMultiHeadAttention
+from .blocks.criss_cross import CrissCrossAttention as CrissCrossAttention
+from .blocks.danet import DANetChannelAttention as DANetChannelAttention
+from .blocks.danet import DANetPositionAttention as DANetPositionAttention
 from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
+from .blocks.double import DoubleAttention as DoubleAttention
 from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
 from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
 from .blocks.non_local import NonLocalAttention as NonLocalAttention

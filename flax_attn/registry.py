@@ -13,9 +13,13 @@ from flax import nnx
 
 from ._check import check_positive, nearest
 from .blocks.additive import AdditiveAttention
+from .blocks.axial import AxialAttention
 from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
+from .blocks.criss_cross import CrissCrossAttention
+from .blocks.danet import DANetChannelAttention, DANetPositionAttention
+from .blocks.double import DoubleAttention
 from .blocks.eca import EfficientChannelAttention
 from .blocks.multi_head import MultiHeadAttention
 from .blocks.non_local import NonLocalAttention
@@ -70,7 +74,11 @@ class Entry:
         return self.arguments(channels, size)
 
 
+A2_NET = ("Chen et al. 2018", "https://arxiv.org/abs/1810.11579")
+AXIAL = ("Ho et al. 2019", "https://arxiv.org/abs/1912.12180")
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
+CCNET = ("Huang et al. 2019", "https://arxiv.org/abs/1811.11721")
+DANET = ("Fu et al. 2019", "https://arxiv.org/abs/1809.02983")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
 NON_LOCAL = ("Wang et al. 2018", "https://arxiv.org/abs/1711.07971")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
@@ -129,6 +137,17 @@ BLOCKS = (
     # Tokens.
     # Between the places or the channels of a map.
     Entry("non_local", NonLocalAttention, "gate", lambda c, _: {"in_channels": c}, *NON_LOCAL),
+    Entry("danet_position", DANetPositionAttention, "gate", lambda c, _: {"in_dim": c}, *DANET),
+    Entry("danet_channel", DANetChannelAttention, "gate", lambda c, _: {"in_dim": c}, *DANET),
+    Entry("criss_cross", CrissCrossAttention, "gate", lambda c, _: {"in_dim": c}, *CCNET),
+    Entry("axial", AxialAttention, "gate", lambda c, _: {"dim": c}, *AXIAL),
+    Entry(
+        "double",
+        DoubleAttention,
+        "gate",
+        lambda c, _: {"in_channels": c, "c_m": c // 2, "c_n": c // 4},
+        *A2_NET,
+    ),
     # Windows and neighbourhoods.
 )
 

@@ -92,7 +92,7 @@ class NonLocalAttention(nnx.Module):
         )
         if weights is not None:
             ops.record(self, "weights", weights)
-        return ops.cast(ops.add(x, self.norm(self.z(out.reshape(query.shape)))), self.dtype)
+        return ops.add(x, self.norm(self.z(out.reshape(query.shape))))
 
 
 def hidden_width(channels: int, rd_ratio: float, rd_channels: int | None, rd_divisor: int) -> int:

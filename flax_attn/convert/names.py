@@ -41,6 +41,8 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "AlexHex7.NONLocalBlock2D": {"theta": "t", "phi.0": "p", "g.0": "g", "W.0": "z", "W.1": "norm"},
         "AlexHex7.NONLocalBlock2D, sub_sample=False": {"theta": "t", "phi": "p", "W.0": "z", "W.1": "norm"},
         "BA-Transform.NonLocal": {"bn": "norm"},
+        "pytorchcv.ChaAttBlock": {"scale.alpha": "gamma"},
+        "pytorchcv.PosAttBlock": {"scale.alpha": "gamma"},
         # Windows.
     }
 )

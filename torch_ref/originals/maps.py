@@ -29,4 +29,46 @@ ORIGINALS: tuple[Original, ...] = (
         {"inplanes": 32},
         names="BA-Transform.NonLocal",
     ),
+    Original(
+        "DANetPositionAttention",
+        {"in_dim": 32},
+        "pytorchcv.models.danet:PosAttBlock",
+        {"channels": 32},
+        names="pytorchcv.PosAttBlock",
+    ),
+    Original(
+        "DANetPositionAttention", {"in_dim": 32}, "junfu1115/DANet/encoding/nn/da_att.py:PAM_Module", {"in_dim": 32}
+    ),
+    Original(
+        "DANetChannelAttention", {"in_dim": 32}, "pytorchcv.models.danet:ChaAttBlock", names="pytorchcv.ChaAttBlock"
+    ),
+    Original(
+        "DANetChannelAttention", {"in_dim": 32}, "junfu1115/DANet/encoding/nn/da_att.py:CAM_Module", {"in_dim": 32}
+    ),
+    Original(
+        "CrissCrossAttention",
+        {"in_dim": 32},
+        "fightingcv_attention.attention.CrissCrossAttention:CrissCrossAttention",
+        {"in_dim": 32},
+    ),
+    *(
+        Original(
+            "AxialAttention",
+            {"dim": 32, "heads": 4, "sum_axial_out": summed},
+            "axial_attention:AxialAttention",
+            {"dim": 32, "dim_index": 1, "heads": 4, "sum_axial_out": summed},
+            only="" if summed else "one axis after the other",
+        )
+        for summed in (True, False)
+    ),
+    *(
+        Original(
+            "DoubleAttention",
+            {"in_channels": 32, "c_m": 16, "c_n": 8, "reconstruct": reconstruct},
+            "nguyenvo09/Double-Attention-Network/double_attention_layer.py:DoubleAttentionLayer",
+            {"in_channels": 32, "c_m": 16, "c_n": 8, "reconstruct": reconstruct},
+            only="" if reconstruct else "without the last convolution",
+        )
+        for reconstruct in (True, False)
+    ),
 )
