@@ -16,6 +16,7 @@ shape raise ``ValueError``; the message gives the argument, the expected shape a
 
 from .blocks.additive import AdditiveAttention as AdditiveAttention
 from .blocks.axial import AxialAttention as AxialAttention
+from .blocks.bilinear import BatNonLocal as BatNonLocal
 from .blocks.cbam import CBAM as CBAM
 from .blocks.cbam import BasicConv as BasicConv
 from .blocks.cbam import ChannelGate as ChannelGate

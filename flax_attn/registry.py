@@ -14,6 +14,7 @@ from flax import nnx
 from ._check import check_positive, nearest
 from .blocks.additive import AdditiveAttention
 from .blocks.axial import AxialAttention
+from .blocks.bilinear import BatNonLocal
 from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
@@ -77,6 +78,10 @@ class Entry:
 A2_NET = ("Chen et al. 2018", "https://arxiv.org/abs/1810.11579")
 AXIAL = ("Ho et al. 2019", "https://arxiv.org/abs/1912.12180")
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
+BAT = (
+    "Chi et al. 2020",
+    "https://openaccess.thecvf.com/content_CVPR_2020/html/Chi_Non-Local_Neural_Networks_With_Grouped_Bilinear_Attentional_Transforms_CVPR_2020_paper.html",
+)
 CCNET = ("Huang et al. 2019", "https://arxiv.org/abs/1811.11721")
 DANET = ("Fu et al. 2019", "https://arxiv.org/abs/1809.02983")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
@@ -148,6 +153,7 @@ BLOCKS = (
         lambda c, _: {"in_channels": c, "c_m": c // 2, "c_n": c // 4},
         *A2_NET,
     ),
+    Entry("bat", BatNonLocal, "gate", lambda c, _: {"in_channels": c, "block_size": 4}, *BAT),
     # Windows and neighbourhoods.
 )
 

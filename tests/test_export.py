@@ -26,8 +26,8 @@ def axes(one):
             yield range(2 if heads else x.ndim - 1)
 
 
-# Their tables have a row for each row and column of the map.
-FIXED = ("LearnedPositionEncoding2d", "NetMultiHeadAttention, learned")
+# Their tables have a row for each row and column of the map, or a map is cut into blocks, which have to fit.
+FIXED = ("BatNonLocal", "LearnedPositionEncoding2d", "NetMultiHeadAttention, learned")
 # JAX cannot take the gradient of a convolution with a stride along an axis of a symbolic size.
 STRIDED = ("BasicConv", "Conv", "SpatialAttentionNeuralNetwork", "SpatialAttentionNeuralNetwork, other width")
 

@@ -54,4 +54,11 @@ CASES: tuple[Case, ...] = (
         (MAP,),
         {"in_channels": 5, "c_m": 3, "c_n": 2, "reconstruct": False},
     ),
+    Case(
+        "BatNonLocal",
+        "blocks.bilinear",
+        (a_map(3, 7, 6, 9),),
+        (MAP,),
+        {"in_channels": 7, "block_size": 3, "rd_channels": 4},
+    ),
 )

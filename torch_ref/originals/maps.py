@@ -1,5 +1,6 @@
 """The originals of attention between the places or the channels of a map."""
 
+from ..cases import MAP, Input
 from .original import Original
 
 ORIGINALS: tuple[Original, ...] = (
@@ -70,5 +71,12 @@ ORIGINALS: tuple[Original, ...] = (
             only="" if reconstruct else "without the last convolution",
         )
         for reconstruct in (True, False)
+    ),
+    Original(
+        "BatNonLocal",
+        {"in_channels": 32, "block_size": 4, "drop_rate": 0.0},
+        "timm.layers:BatNonLocalAttn",
+        {"in_channels": 32, "block_size": 4, "drop_rate": 0.0},
+        (Input((3, 32, 8, 12), MAP),),
     ),
 )
