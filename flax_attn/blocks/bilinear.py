@@ -84,8 +84,9 @@ class BatNonLocal(nnx.Module):
         ops.record(self, "row_weights", rows)
         ops.record(self, "column_weights", jnp.swapaxes(columns, 2, 3))
         out = self.conv2(out)
-        kept = self.dropout(jnp.ones((x.shape[0], 1, 1, self.in_channels), out.dtype))  # drops whole channels
-        return ops.add(x, ops.multiply(out, kept))
+        # Whole channels are dropped, by a mask of the shape of PyTorch's Dropout2d.
+        kept = self.dropout(jnp.ones((x.shape[0], self.in_channels, 1, 1), out.dtype))
+        return ops.add(x, ops.multiply(out, kept.reshape(-1, 1, 1, self.in_channels)))
 
 
 class _BilinearTransform(nnx.Module):
