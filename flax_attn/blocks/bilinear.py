@@ -7,7 +7,7 @@ places keep their offset within a block; ``x + dropout(relu(BN(W Y)))`` in all.
 
 Differs from BA-Transform's own code, which takes 4 for s and for the groups, half of the channels, biases below the
 norms, and the size of Q from the height, so that it fails where width and height differ. This is timm's
-``BatNonLocalAttn``.
+``BatNonLocalAttn``, but for sigmoids that all round to 0, whose sum it divides by.
 """
 
 from typing import Unpack
@@ -112,10 +112,11 @@ class _BilinearTransform(nnx.Module):
         return self.conv2(mixed.reshape(x.shape)), rows, columns
 
     def _matrix(self, scores: jax.Array, axis: int) -> jax.Array:
-        """Sigmoids (b, groups, s, s) of scores (b, 1, 1, groups * s * s), of sum 1 along an axis."""
+        """Sigmoids (b, groups, s, s) of scores (b, 1, 1, groups * s * s), over their sum along an axis."""
         scores = scores.reshape(-1, self.groups, self.block_size, self.block_size)
-        weights = jax.nn.sigmoid(scores.astype(ops.score_dtype(scores.dtype)))
-        return (weights / weights.sum(axis=axis, keepdims=True)).astype(scores.dtype)
+        # In this form of sigmoids over their sum, sigmoids that are all 0 by rounding give no NaN.
+        logarithms = jax.nn.log_sigmoid(scores.astype(ops.score_dtype(scores.dtype)))
+        return jax.nn.softmax(logarithms, axis=axis).astype(scores.dtype)
 
 
 def _largest_in_rows(x: jax.Array, count: int) -> jax.Array:

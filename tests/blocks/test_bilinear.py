@@ -66,6 +66,13 @@ def test_it_drops_whole_channels():
     assert BatNonLocal(32, rngs=nnx.Rngs(0)).dropout.rate == 0.2
 
 
+def test_sigmoids_that_all_round_to_zero_make_no_nan():
+    block = BatNonLocal(8, block_size=3, rngs=nnx.Rngs(0))
+    block.ba.conv_p.bias[...] = jnp.full(18, -1e4)
+    block.eval()
+    assert jnp.isfinite(jax.grad(lambda x: block(x).sum())(jnp.ones((2, 6, 9, 8)))).all()
+
+
 def test_weights_of_rows_and_columns_sum_to_one():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 6, 9, 8)), jnp.float32)
     maps = flax_attn.attention_maps(BatNonLocal(8, block_size=3, rngs=nnx.Rngs(0)), x)

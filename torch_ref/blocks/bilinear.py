@@ -47,10 +47,10 @@ class _BilinearTransform(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         b, c, height, width = x.shape
         s, pooled = self.block_size, self.conv1(x)
-        p = self.conv_p(F.adaptive_max_pool2d(pooled, (s, 1))).reshape(b, self.groups, s, s).sigmoid()
-        q = self.conv_q(F.adaptive_max_pool2d(pooled, (1, s))).reshape(b, self.groups, s, s).sigmoid()
-        p = p / p.sum(dim=3, keepdim=True)
-        q = q / q.sum(dim=2, keepdim=True)
+        p = self.conv_p(F.adaptive_max_pool2d(pooled, (s, 1))).reshape(b, self.groups, s, s)
+        q = self.conv_q(F.adaptive_max_pool2d(pooled, (1, s))).reshape(b, self.groups, s, s)
+        # Sigmoids over their sum, also where all of them round to 0.
+        p, q = torch.softmax(F.logsigmoid(p), dim=3), torch.softmax(F.logsigmoid(q), dim=2)
         # Places keep their offset within a block.
         blocks = x.reshape(b, self.groups, c // self.groups, s, height // s, s, width // s)
         out = torch.einsum("bgij,bgcjukv,bgkl->bgciulv", p, blocks, q)

@@ -24,7 +24,7 @@ CASES: tuple[Case, ...] = (
         gains=STEADY_MEAN,
     ),
     Case("DANetPositionAttention", "blocks.danet", (a_map(2, 17, 5, 7),), (MAP,), {"in_dim": 17}),
-    Case("DANetChannelAttention", "blocks.danet", (a_map(2, 5, 7, 3),), (MAP,), {"in_dim": 5}, draw=1),
+    Case("DANetChannelAttention", "blocks.danet", (a_map(2, 5, 7, 3),), (MAP,), {"in_dim": 5}, draw=2),
     Case("CrissCrossAttention", "blocks.criss_cross", (a_map(2, 17, 5, 7),), (MAP,), {"in_dim": 17}),
     Case(
         "AxialAttention",
