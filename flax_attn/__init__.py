@@ -17,7 +17,9 @@ shape raise ``ValueError``; the message gives the argument, the expected shape a
 from .blocks.additive import AdditiveAttention as AdditiveAttention
 from .blocks.attention_pool import AttentionPool2d as AttentionPool2d
 from .blocks.attention_pool import RotaryAttentionPool2d as RotaryAttentionPool2d
+from .blocks.axial import AxialAttention as AxialAttention
 from .blocks.bam import BAM as BAM
+from .blocks.bilinear import BatNonLocal as BatNonLocal
 from .blocks.bottleneck import BottleneckAttention as BottleneckAttention
 from .blocks.cbam import CBAM as CBAM
 from .blocks.cbam import BasicConv as BasicConv
@@ -29,10 +31,14 @@ from .blocks.channel import UseAttentionModel as UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention as ConvAttention
 from .blocks.conv_multi_head import ConvMultiHeadAttention as ConvMultiHeadAttention
 from .blocks.coordinate import CoordinateAttention as CoordinateAttention
+from .blocks.criss_cross import CrissCrossAttention as CrissCrossAttention
 from .blocks.csra import ClassSpecificResidualAttention as ClassSpecificResidualAttention
 from .blocks.csra import MultiHeadResidualAttention as MultiHeadResidualAttention
+from .blocks.danet import DANetChannelAttention as DANetChannelAttention
+from .blocks.danet import DANetPositionAttention as DANetPositionAttention
 from .blocks.differential import DifferentialAttention as DifferentialAttention
 from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
+from .blocks.double import DoubleAttention as DoubleAttention
 from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
 from .blocks.external import ExternalAttention as ExternalAttention
 from .blocks.external import MultiHeadExternalAttention as MultiHeadExternalAttention
@@ -45,6 +51,7 @@ from .blocks.local import EfficientLocalAttention as EfficientLocalAttention
 from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
 from .blocks.multi_query import MultiQueryAttention2d as MultiQueryAttention2d
 from .blocks.multi_spectral import MultiSpectralAttention as MultiSpectralAttention
+from .blocks.non_local import NonLocalAttention as NonLocalAttention
 from .blocks.outlook import OutlookAttention as OutlookAttention
 from .blocks.parnet import ParNetAttention as ParNetAttention
 from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAttention

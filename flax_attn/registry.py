@@ -14,14 +14,19 @@ from flax import nnx
 from ._check import check_positive, nearest
 from .blocks.additive import AdditiveAttention
 from .blocks.attention_pool import AttentionPool2d, RotaryAttentionPool2d
+from .blocks.axial import AxialAttention
 from .blocks.bam import BAM
+from .blocks.bilinear import BatNonLocal
 from .blocks.bottleneck import BottleneckAttention
 from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
 from .blocks.coordinate import CoordinateAttention
+from .blocks.criss_cross import CrissCrossAttention
 from .blocks.csra import ClassSpecificResidualAttention, MultiHeadResidualAttention
+from .blocks.danet import DANetChannelAttention, DANetPositionAttention
 from .blocks.differential import DifferentialAttention
+from .blocks.double import DoubleAttention
 from .blocks.eca import EfficientChannelAttention
 from .blocks.external import ExternalAttention, MultiHeadExternalAttention
 from .blocks.focal import FocalModulation
@@ -32,6 +37,7 @@ from .blocks.local import EfficientLocalAttention
 from .blocks.multi_head import MultiHeadAttention
 from .blocks.multi_query import MultiQueryAttention2d
 from .blocks.multi_spectral import MultiSpectralAttention
+from .blocks.non_local import NonLocalAttention
 from .blocks.outlook import OutlookAttention
 from .blocks.parnet import ParNetAttention
 from .blocks.pointwise import PointwiseSpatialAttention
@@ -105,6 +111,8 @@ class Entry:
         return self.arguments(channels, size)
 
 
+A2_NET = ("Chen et al. 2018", "https://arxiv.org/abs/1810.11579")
+AXIAL = ("Ho et al. 2019", "https://arxiv.org/abs/1912.12180")
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
 BELLO = ("Bello 2021", "https://arxiv.org/abs/2102.08602")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
@@ -125,6 +133,13 @@ MEHTA = ("Mehta & Rastegari 2022", "https://arxiv.org/abs/2206.02680")
 QIN = ("Qin et al. 2024", "https://arxiv.org/abs/2404.10518")
 RADFORD = ("Radford et al. 2021", "https://arxiv.org/abs/2103.00020")
 SU = ("Su et al. 2021", "https://arxiv.org/abs/2104.09864")
+BAT = (
+    "Chi et al. 2020",
+    "https://openaccess.thecvf.com/content_CVPR_2020/html/Chi_Non-Local_Neural_Networks_With_Grouped_Bilinear_Attentional_Transforms_CVPR_2020_paper.html",
+)
+CCNET = ("Huang et al. 2019", "https://arxiv.org/abs/1811.11721")
+DANET = ("Fu et al. 2019", "https://arxiv.org/abs/1809.02983")
+NON_LOCAL = ("Wang et al. 2018", "https://arxiv.org/abs/1711.07971")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 VASWANI_2021 = ("Vaswani et al. 2021", "https://arxiv.org/abs/2103.12731")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
@@ -277,6 +292,19 @@ BLOCKS = (
         *SU,
     ),
     # Between the places or the channels of a map.
+    Entry("non_local", NonLocalAttention, "gate", lambda c, _: {"in_channels": c}, *NON_LOCAL),
+    Entry("danet_position", DANetPositionAttention, "gate", lambda c, _: {"in_dim": c}, *DANET),
+    Entry("danet_channel", DANetChannelAttention, "gate", lambda c, _: {"in_dim": c}, *DANET),
+    Entry("criss_cross", CrissCrossAttention, "gate", lambda c, _: {"in_dim": c}, *CCNET),
+    Entry("axial", AxialAttention, "gate", lambda c, _: {"dim": c}, *AXIAL),
+    Entry(
+        "double",
+        DoubleAttention,
+        "gate",
+        lambda c, _: {"in_channels": c, "c_m": c // 2, "c_n": c // 4},
+        *A2_NET,
+    ),
+    Entry("bat", BatNonLocal, "gate", lambda c, _: {"in_channels": c, "block_size": 4}, *BAT),
     # Windows and neighbourhoods.
     Entry(
         "shifted_window",

@@ -7,6 +7,8 @@ import numpy as np
 from flax import nnx
 
 from ..blocks.attention_pool import AttentionPool2d, RotaryAttentionPool2d
+from ..blocks.criss_cross import CrissCrossAttention
+from ..blocks.danet import DANetChannelAttention, DANetPositionAttention
 from ..blocks.differential import DifferentialAttention
 from ..blocks.shuffle import ShuffleAttention
 from ..blocks.ufo import UFOAttention
@@ -35,3 +37,10 @@ def _ufo_attention(block: UFOAttention) -> Iterator[Entry]:
 @rule(RotaryAttentionPool2d)
 def _own(block: nnx.Module) -> Iterator[Entry]:
     yield from (Entry(name, value) for name, value in vars(block).items() if isinstance(value, nnx.Param))
+
+
+@rule(CrissCrossAttention)
+@rule(DANetChannelAttention)
+@rule(DANetPositionAttention)
+def _gamma(block: CrissCrossAttention | DANetChannelAttention | DANetPositionAttention) -> Iterator[Entry]:
+    yield Entry("gamma", of_rank(1, block.gamma))

@@ -91,6 +91,11 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "c_proj": "proj",
         },
         # Maps.
+        "AlexHex7.NONLocalBlock2D": {"theta": "t", "phi.0": "p", "g.0": "g", "W.0": "z", "W.1": "norm"},
+        "AlexHex7.NONLocalBlock2D, sub_sample=False": {"theta": "t", "phi": "p", "W.0": "z", "W.1": "norm"},
+        "BA-Transform.NonLocal": {"bn": "norm"},
+        "pytorchcv.ChaAttBlock": {"scale.alpha": "gamma"},
+        "pytorchcv.PosAttBlock": {"scale.alpha": "gamma"},
         # Windows.
         **RESNETS,
         "fightingcv_attention.OutlookAttention": {"v_pj": "v"},

@@ -214,9 +214,10 @@ class ResNet(nnx.Module):
             between = make(width) if make is not None and place == "stages" and stage < len(lengths) else None
             setattr(self, f"attention{stage}", nnx.data(between))
         self.fc = Linear(width, num_classes, rngs=rngs, **options)
+        init = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # as torchvision's
         for _, conv in nnx.iter_modules(self):
             if isinstance(conv, Conv) and len(conv.kernel_size) == 2:
-                conv.kernel[...] = _kaiming(rngs.params(), conv.kernel.shape, conv.kernel.dtype)
+                conv.kernel[...] = init(rngs.params(), conv.kernel.shape, conv.kernel.dtype)
 
     def features(self, x: jax.Array) -> jax.Array:
         """The last map, (b, h / 32, w / 32, c), of images (b, h, w, in_channels)."""
@@ -283,13 +284,6 @@ def create_resnet(name: str, num_classes: int = 1000, *, rngs: nnx.Rngs, **argum
 
 def _conv(channels: int, planes: int, size: int, stride: int = 1, **more: Any) -> Conv:
     return Conv(channels, planes, size, stride, size // 2, bias=False, **more)
-
-
-def _kaiming(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """PyTorch's kaiming_normal_ with mode="fan_out", of a kernel (kh, kw, in / groups, out)."""
-    height, width, _, out = shape
-    values: jax.Array = jax.random.normal(key, shape, dtype) * (2 / (height * width * out)) ** 0.5
-    return values
 
 
 def _shortcut(in_planes: int, planes: int, stride: int, rngs: nnx.Rngs, options: Options) -> nnx.Sequential | None:
