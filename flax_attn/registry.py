@@ -201,7 +201,7 @@ BLOCKS = (
     Entry("sensor_spatial", SpatialAttentionModule, "gate", lambda c, _: {}, "", "", featured=True),
     # Gates from the pooled map.
     # Gates that also see the places of a map.
-    Entry("bam", BAM, "gate", lambda c, _: {"gate_channel": c}, *PARK),
+    Entry("bam", BAM, "gate", lambda c, _: {"gate_channel": c}, *PARK, place="stages"),
     Entry("scse", SCSE, "gate", lambda c, _: {"in_channels": c}, *ROY),
     Entry("coordinate", CoordinateAttention, "gate", lambda c, _: {"channels": c}, *HOU),
     Entry("triplet", TripletAttention, "gate", lambda c, _: {}, *MISRA),
@@ -211,7 +211,7 @@ BLOCKS = (
     Entry("efficient_local", EfficientLocalAttention, "gate", lambda c, _: {"channels": c}, *XU),
     Entry("strip", StripAttention, "gate", lambda c, _: {"channels": c}, *STRIPS),
     # Kernels, branches and frequencies.
-    Entry("selective_kernel", SelectiveKernel, "gate", lambda c, _: {"in_channels": c}, *LI),
+    Entry("selective_kernel", SelectiveKernel, "gate", lambda c, _: {"in_channels": c}, *LI, place="convolution"),
     Entry(
         "split_attention",
         SplitAttention,
@@ -219,6 +219,7 @@ BLOCKS = (
         lambda c, _: {"in_channels": c, "norm": True},
         "Zhang et al. 2022",
         "https://arxiv.org/abs/2004.08955",
+        place="convolution",
     ),
     Entry(
         "response_norm",
@@ -264,7 +265,7 @@ BLOCKS = (
     ),
     # Tokens.
     Entry("ufo", UFOAttention, "tokens", lambda c, _: {"d_model": c, "d_k": c // 4, "d_v": c // 4, "h": 4}, *SONG),
-    Entry("self_attention", SelfAttention, "self", lambda c, _: {"dim": c, "num_heads": 4}, *DOSOVITSKIY),
+    Entry("self_attention", SelfAttention, "self", lambda c, _: {"dim": c, "num_heads": 4}, *DOSOVITSKIY, cost="n²"),
     Entry("external", ExternalAttention, "self", lambda c, _: {"d_model": c}, *GUO_EXTERNAL),
     Entry(
         "external_multi_head",
@@ -273,9 +274,9 @@ BLOCKS = (
         lambda c, _: {"dim": c, "num_heads": 4},
         *GUO_EXTERNAL,
     ),
-    Entry("differential", DifferentialAttention, "self", lambda c, _: {"dim": c, "num_heads": 4}, *YE),
+    Entry("differential", DifferentialAttention, "self", lambda c, _: {"dim": c, "num_heads": 4}, *YE, cost="n²"),
     Entry("separable", SeparableSelfAttention, "gate", lambda c, _: {"embed_dim": c}, *MEHTA),
-    Entry("multi_query", MultiQueryAttention2d, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *QIN),
+    Entry("multi_query", MultiQueryAttention2d, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *QIN, cost="n²"),
     Entry(
         "attention_pool",
         AttentionPool2d,
@@ -283,6 +284,7 @@ BLOCKS = (
         lambda c, size: {"in_features": c, "feat_size": size, "num_heads": 4, "pool_type": ""},
         *RADFORD,
         needs_size=True,
+        cost="n²",
     ),
     Entry(
         "rotary_attention_pool",
@@ -290,13 +292,14 @@ BLOCKS = (
         "gate",
         lambda c, _: {"in_features": c, "num_heads": 4, "pool_type": ""},
         *SU,
+        cost="n²",
     ),
     # Between the places or the channels of a map.
-    Entry("non_local", NonLocalAttention, "gate", lambda c, _: {"in_channels": c}, *NON_LOCAL),
-    Entry("danet_position", DANetPositionAttention, "gate", lambda c, _: {"in_dim": c}, *DANET),
+    Entry("non_local", NonLocalAttention, "gate", lambda c, _: {"in_channels": c}, *NON_LOCAL, cost="n²"),
+    Entry("danet_position", DANetPositionAttention, "gate", lambda c, _: {"in_dim": c}, *DANET, cost="n²"),
     Entry("danet_channel", DANetChannelAttention, "gate", lambda c, _: {"in_dim": c}, *DANET),
-    Entry("criss_cross", CrissCrossAttention, "gate", lambda c, _: {"in_dim": c}, *CCNET),
-    Entry("axial", AxialAttention, "gate", lambda c, _: {"dim": c}, *AXIAL),
+    Entry("criss_cross", CrissCrossAttention, "gate", lambda c, _: {"in_dim": c}, *CCNET, cost="n√n"),
+    Entry("axial", AxialAttention, "gate", lambda c, _: {"dim": c}, *AXIAL, cost="n√n"),
     Entry(
         "double",
         DoubleAttention,
@@ -319,6 +322,7 @@ BLOCKS = (
         "gate",
         lambda c, _: {"dim": c, "num_heads": 4, "sr_ratio": 2},
         *WANG_2021,
+        cost="n²",
     ),
     Entry(
         "focal_modulation",
@@ -342,8 +346,9 @@ BLOCKS = (
         lambda c, size: {"dim": c, "feat_size": size, "num_heads": 4},
         *SRINIVAS,
         needs_size=True,
+        cost="n²",
     ),
-    Entry("lambda", LambdaLayer, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *BELLO),
+    Entry("lambda", LambdaLayer, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *BELLO, cost="n"),
 )
 
 
