@@ -10,6 +10,7 @@ from .dropout import dropout as dropout
 from .dropout import keep_mask as keep_mask
 from .dtype import add as add
 from .dtype import cast as cast
+from .dtype import hard_sigmoid as hard_sigmoid
 from .dtype import multiply as multiply
 from .dtype import score_dtype as score_dtype
 from .dtype import sigmoid as sigmoid
@@ -18,10 +19,15 @@ from .maps import AttentionMap as AttentionMap
 from .maps import attention_maps as attention_maps
 from .maps import is_recording as is_recording
 from .maps import record as record
+from .norms import safe_norm as safe_norm
+from .norms import safe_sqrt as safe_sqrt
+from .norms import safe_std as safe_std
 from .pooling import adaptive_avg_pool as adaptive_avg_pool
 from .pooling import global_pool as global_pool
 from .pooling import max_first as max_first
 from .pooling import max_pool_2x2 as max_pool_2x2
+from .resize import resize_nearest as resize_nearest
 from .tokens import flatten_channels_first as flatten_channels_first
 from .tokens import map_to_tokens as map_to_tokens
 from .tokens import tokens_to_map as tokens_to_map
+from .widths import make_divisible as make_divisible

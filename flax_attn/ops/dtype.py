@@ -58,6 +58,16 @@ def sigmoid(x: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(x.astype(score_dtype(x.dtype))).astype(x.dtype)
 
 
+def hard_sigmoid(x: jax.Array) -> jax.Array:
+    """``min(max(x + 3, 0), 6) / 6`` in the dtype of ``x``, computed as `sigmoid`; its gradient at -3 and 3 is 0.
+
+    Example:
+        >>> hard_sigmoid(jnp.array([-3.0, 0.0, 1.5, 4.0])).tolist()
+        [0.0, 0.5, 0.75, 1.0]
+    """
+    return jax.nn.hard_sigmoid(x.astype(score_dtype(x.dtype))).astype(x.dtype)
+
+
 def score_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The dtype for scores and sums, at least float32 (float16 cannot represent -1e9)."""
     return promoted(dtype, jnp.float32)

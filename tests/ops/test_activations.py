@@ -1,4 +1,4 @@
-"""ReLUs: PyTorch's gradient at 0 and at NaN, where JAX's is another."""
+"""ReLUs, whose gradient at 0 and at NaN is PyTorch's and not JAX's, and the hard sigmoid."""
 
 import jax
 import jax.numpy as jnp
@@ -39,3 +39,19 @@ def test_jax_has_others():
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_the_dtype_stays(function, dtype):
     assert function(jnp.ones(3, dtype)).dtype == dtype
+
+
+def test_the_hard_sigmoid_is_torchs():
+    x = np.append(X, [-3, -1, 4]).astype(np.float32)
+    leaf = torch.tensor(x, requires_grad=True)
+    expected = F.hardsigmoid(leaf)
+    expected.sum().backward()
+    np.testing.assert_array_equal(ops.hard_sigmoid(jnp.asarray(x)), expected.detach())
+    np.testing.assert_array_equal(jax.grad(lambda x: ops.hard_sigmoid(x).sum())(jnp.asarray(x)), leaf.grad)
+
+
+def test_the_hard_sigmoid_is_rounded_once():
+    x = jnp.linspace(-3, 3, 999).astype(jnp.bfloat16)
+    wide = jax.nn.hard_sigmoid(x.astype(jnp.float32)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(jax.jit(ops.hard_sigmoid)(x), wide)
+    assert (ops.hard_sigmoid(x) != jax.nn.hard_sigmoid(x)).any()
