@@ -31,6 +31,8 @@ from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAtten
 from .blocks.position import LearnedPositionEncoding2d as LearnedPositionEncoding2d
 from .blocks.position import SinePositionEncoding2d as SinePositionEncoding2d
 from .blocks.spatial import SpatialAttentionModule as SpatialAttentionModule
+from .blocks.squeeze_excite import EffectiveSqueezeExcite as EffectiveSqueezeExcite
+from .blocks.squeeze_excite import SqueezeExcite as SqueezeExcite
 from .convert import from_torch as from_torch
 from .convert import to_torch as to_torch
 from .ops import attention_maps as attention_maps

@@ -20,6 +20,7 @@ from .blocks.eca import EfficientChannelAttention
 from .blocks.multi_head import MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention
 from .blocks.spatial import SpatialAttentionModule
+from .blocks.squeeze_excite import EffectiveSqueezeExcite, SqueezeExcite
 
 Size = tuple[int, int]
 
@@ -71,6 +72,8 @@ class Entry:
 
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
+HU = ("Hu et al. 2018", "https://arxiv.org/abs/1709.01507")
+LEE = ("Lee & Park 2020", "https://arxiv.org/abs/1911.06667")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
@@ -122,6 +125,8 @@ BLOCKS = (
     Entry("pointwise_spatial", PointwiseSpatialAttention, "gate", lambda c, _: {"channels": c}, *YOLOV4, featured=True),
     Entry("sensor_spatial", SpatialAttentionModule, "gate", lambda c, _: {}, "", "", featured=True),
     # Gates from the pooled map.
+    Entry("squeeze_excite", SqueezeExcite, "gate", lambda c, _: {"channels": c}, *HU),
+    Entry("effective_squeeze_excite", EffectiveSqueezeExcite, "gate", lambda c, _: {"channels": c}, *LEE),
     # Gates that also see the places of a map.
     # Kernels, branches and frequencies.
     # Tokens.

@@ -34,6 +34,8 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "ch_gate.mlp.fc2": "channel_gate.mlp.3",
             "sp_gate.conv": "spatial_gate.spatial",
         },
+        "pytorchcv.SEBlock": {"conv1": "fc1", "conv2": "fc2"},
+        "fightingcv_attention.SEAttention": {"fc.0": "fc1", "fc.2": "fc2"},
         # Gates that also see the places.
         # Kernels, branches and frequencies.
         # Tokens.

@@ -31,3 +31,4 @@ from .tokens import flatten_channels_first as flatten_channels_first
 from .tokens import map_to_tokens as map_to_tokens
 from .tokens import tokens_to_map as tokens_to_map
 from .widths import make_divisible as make_divisible
+from .widths import reduced_width as reduced_width

@@ -55,3 +55,10 @@ def test_the_hard_sigmoid_is_rounded_once():
     wide = jax.nn.hard_sigmoid(x.astype(jnp.float32)).astype(jnp.bfloat16)
     np.testing.assert_array_equal(jax.jit(ops.hard_sigmoid)(x), wide)
     assert (ops.hard_sigmoid(x) != jax.nn.hard_sigmoid(x)).any()
+
+
+def test_the_gradient_of_torchs_hard_sigmoid_is_a_sixth_in_float32():
+    # The reason for a tolerance of originals; if PyTorch ever mends it, that may go.
+    x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    F.hardsigmoid(x).backward()
+    assert x.grad.item() == np.float32(1 / 6) != 1 / 6

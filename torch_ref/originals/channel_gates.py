@@ -6,6 +6,28 @@ from .original import Original, with_momentum
 WIDE = (Input((3, 256, 2, 3), MAP),)
 
 ORIGINALS: tuple[Original, ...] = (
+    Original("SqueezeExcite", {"channels": 32}, "timm.layers:SEModule", {"channels": 32}),
+    Original(
+        "SqueezeExcite",
+        {"channels": 32, "rd_channels": 3},
+        "torchvision.ops:SqueezeExcitation",
+        {"input_channels": 32, "squeeze_channels": 3},
+    ),
+    Original(
+        "SqueezeExcite",
+        {"channels": 32, "rd_channels": 2},
+        "pytorchcv.models.common.att:SEBlock",
+        {"channels": 32},
+        names="pytorchcv.SEBlock",
+    ),
+    Original(
+        "SqueezeExcite",
+        {"channels": 32, "rd_channels": 2, "bias": False},
+        "fightingcv_attention.attention.SEAttention.py:SEAttention",
+        {"channel": 32},
+        names="fightingcv_attention.SEAttention",
+    ),
+    Original("EffectiveSqueezeExcite", {"channels": 32}, "timm.layers:EffectiveSEModule", {"channels": 32}),
     Original("EfficientChannelAttention", {"channels": 256}, "timm.layers:EcaModule", {"channels": 256}, WIDE),
     Original(
         "EfficientChannelAttention",
