@@ -26,11 +26,14 @@ from .blocks.conv_multi_head import ConvAttention as ConvAttention
 from .blocks.conv_multi_head import ConvMultiHeadAttention as ConvMultiHeadAttention
 from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
 from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
+from .blocks.gct import GatedChannelTransformation as GatedChannelTransformation
 from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAttention
 from .blocks.position import LearnedPositionEncoding2d as LearnedPositionEncoding2d
 from .blocks.position import SinePositionEncoding2d as SinePositionEncoding2d
+from .blocks.simam import SimAM as SimAM
 from .blocks.spatial import SpatialAttentionModule as SpatialAttentionModule
+from .blocks.spatial_group import SpatialGroupEnhance as SpatialGroupEnhance
 from .blocks.squeeze_excite import EffectiveSqueezeExcite as EffectiveSqueezeExcite
 from .blocks.squeeze_excite import SqueezeExcite as SqueezeExcite
 from .convert import from_torch as from_torch

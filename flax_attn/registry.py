@@ -17,9 +17,12 @@ from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
 from .blocks.eca import EfficientChannelAttention
+from .blocks.gct import GatedChannelTransformation
 from .blocks.multi_head import MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention
+from .blocks.simam import SimAM
 from .blocks.spatial import SpatialAttentionModule
+from .blocks.spatial_group import SpatialGroupEnhance
 from .blocks.squeeze_excite import EffectiveSqueezeExcite, SqueezeExcite
 
 Size = tuple[int, int]
@@ -74,9 +77,12 @@ BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
 HU = ("Hu et al. 2018", "https://arxiv.org/abs/1709.01507")
 LEE = ("Lee & Park 2020", "https://arxiv.org/abs/1911.06667")
+LI = ("Li et al. 2019", "https://arxiv.org/abs/1905.09646")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
+YANG_GCT = ("Yang et al. 2020", "https://arxiv.org/abs/1909.11519")
+YANG_SIMAM = ("Yang et al. 2021", "https://proceedings.mlr.press/v139/yang21o.html")
 YOLOV4 = ("Bochkovskiy et al. 2020", "https://arxiv.org/abs/2004.10934")
 
 
@@ -127,6 +133,9 @@ BLOCKS = (
     # Gates from the pooled map.
     Entry("squeeze_excite", SqueezeExcite, "gate", lambda c, _: {"channels": c}, *HU),
     Entry("effective_squeeze_excite", EffectiveSqueezeExcite, "gate", lambda c, _: {"channels": c}, *LEE),
+    Entry("simam", SimAM, "gate", lambda c, _: {}, *YANG_SIMAM),
+    Entry("spatial_group", SpatialGroupEnhance, "gate", lambda c, _: {"groups": c // 4}, *LI),
+    Entry("gct", GatedChannelTransformation, "gate", lambda c, _: {"num_channels": c}, *YANG_GCT),
     # Gates that also see the places of a map.
     # Kernels, branches and frequencies.
     # Tokens.

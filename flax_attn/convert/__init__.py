@@ -38,6 +38,7 @@ rule, which gives its name and layout in PyTorch: see `rule`.
 """
 
 from . import attention as attention
+from . import blocks as blocks
 from . import layers as layers
 from .names import NAMES as NAMES
 from .names import OFFICIAL_CBAM_NAMES as OFFICIAL_CBAM_NAMES

@@ -1,5 +1,6 @@
 """Parameter-free functions that the blocks are built from."""
 
+from .activations import absolute as absolute
 from .activations import leaky_relu as leaky_relu
 from .activations import relu as relu
 from .attention import additive_attention as additive_attention
@@ -12,6 +13,7 @@ from .dtype import add as add
 from .dtype import cast as cast
 from .dtype import hard_sigmoid as hard_sigmoid
 from .dtype import multiply as multiply
+from .dtype import promote as promote
 from .dtype import score_dtype as score_dtype
 from .dtype import sigmoid as sigmoid
 from .dtype import with_rank as with_rank

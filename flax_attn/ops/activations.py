@@ -1,4 +1,4 @@
-"""ReLUs with PyTorch's gradients at 0 (common with black images and zero biases) and at NaN."""
+"""ReLUs and the absolute value with PyTorch's gradients at 0 (common with black images and zero biases) and at NaN."""
 
 import jax
 import jax.numpy as jnp
@@ -22,3 +22,14 @@ def leaky_relu(x: jax.Array, negative_slope: float = 0.01) -> jax.Array:
         [0.25, 0.25, 1.0]
     """
     return jnp.where(x > 0, x, negative_slope * x)
+
+
+def absolute(x: jax.Array) -> jax.Array:
+    """``|x|`` with gradient 0 at 0, where ``jnp.abs`` has gradient 1.
+
+    Example:
+        >>> jax.vmap(jax.grad(absolute))(jnp.array([-2.0, 0.0, 2.0])).tolist()
+        [-1.0, 0.0, 1.0]
+    """
+    sign = jnp.where(x > 0, 1, jnp.where(x < 0, -1, 0)).astype(x.dtype)
+    return x * sign

@@ -17,6 +17,17 @@ def cast(x: jax.Array, dtype: DTypeLike | None) -> jax.Array:
     return x.astype(dtype)
 
 
+def promote(dtype: DTypeLike | None, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Casts arrays, one of them of floats, to ``dtype``; None casts them to the dtype that holds all of them.
+
+    Example:
+        >>> [array.dtype.name for array in promote(None, jnp.ones(3, "bfloat16"), jnp.ones(3))]
+        ['float32', 'float32']
+    """
+    common = promoted(*(array.dtype for array in arrays)) if dtype is None else dtype
+    return tuple(array.astype(common) for array in arrays)
+
+
 def add(x: jax.Array, y: jax.Array) -> jax.Array:
     """``x + y`` with broadcasting, computed in at least float32 and rounded once to the promoted dtype.
 

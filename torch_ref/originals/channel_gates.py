@@ -27,6 +27,14 @@ ORIGINALS: tuple[Original, ...] = (
         {"channel": 32},
         names="fightingcv_attention.SEAttention",
     ),
+    # Its file imports another one of its repository: compare a copy without that line.
+    Original(
+        "SqueezeExcite",
+        {"channels": 32, "rd_channels": 2},
+        "implus/PytorchInsight/classification/models/imagenet/resnet_se.py:SELayer",
+        {"channel": 32},
+        names="fightingcv_attention.SEAttention",
+    ),
     Original("EffectiveSqueezeExcite", {"channels": 32}, "timm.layers:EffectiveSEModule", {"channels": 32}),
     Original("EfficientChannelAttention", {"channels": 256}, "timm.layers:EcaModule", {"channels": 256}, WIDE),
     Original(
@@ -41,6 +49,31 @@ ORIGINALS: tuple[Original, ...] = (
         {"kernel_size": 5},
         "BangguWu/ECANet/models/eca_module.py:eca_layer",
         {"channel": 32, "k_size": 5},
+    ),
+    Original("SimAM", {}, "fightingcv_attention.attention.SimAM.py:SimAM"),
+    Original(
+        "SimAM", {"e_lambda": 0.1}, "ZjjConan/SimAM/networks/attentions/simam_module.py:simam_module", {"e_lambda": 0.1}
+    ),
+    Original(
+        "SpatialGroupEnhance",
+        {"groups": 4},
+        "fightingcv_attention.attention.SGE.py:SpatialGroupEnhance",
+        {"groups": 4},
+    ),
+    # Its file imports another one of its repository: compare a copy without that line.
+    Original(
+        "SpatialGroupEnhance",
+        {"groups": 4},
+        "implus/PytorchInsight/classification/models/imagenet/resnet_sge.py:SpatialGroupEnhance",
+        {"groups": 4},
+    ),
+    *(
+        Original("GatedChannelTransformation", args, "z-x-yang/GCT/PyTorch/GCT.py:GCT", args, only=only)
+        for only, args in (
+            ("l2", {"num_channels": 32}),
+            ("l1", {"num_channels": 32, "mode": "l1"}),
+            ("l1 after a ReLU", {"num_channels": 32, "mode": "l1", "after_relu": True}),
+        )
     ),
     Original(
         "CBAM",
