@@ -26,7 +26,9 @@ from .blocks.conv_multi_head import ConvAttention as ConvAttention
 from .blocks.conv_multi_head import ConvMultiHeadAttention as ConvMultiHeadAttention
 from .blocks.dot_product import ScaledDotProductAttention as ScaledDotProductAttention
 from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
+from .blocks.gather_excite import GatherExcite as GatherExcite
 from .blocks.gct import GatedChannelTransformation as GatedChannelTransformation
+from .blocks.global_context import GlobalContext as GlobalContext
 from .blocks.multi_head import MultiHeadAttention as MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention as PointwiseSpatialAttention
 from .blocks.position import LearnedPositionEncoding2d as LearnedPositionEncoding2d

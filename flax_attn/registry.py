@@ -17,7 +17,9 @@ from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
 from .blocks.eca import EfficientChannelAttention
+from .blocks.gather_excite import GatherExcite
 from .blocks.gct import GatedChannelTransformation
+from .blocks.global_context import GlobalContext
 from .blocks.multi_head import MultiHeadAttention
 from .blocks.pointwise import PointwiseSpatialAttention
 from .blocks.simam import SimAM
@@ -74,8 +76,10 @@ class Entry:
 
 
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
+CAO = ("Cao et al. 2019", "https://arxiv.org/abs/1904.11492")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
 HU = ("Hu et al. 2018", "https://arxiv.org/abs/1709.01507")
+HU_GE = ("Hu et al. 2018", "https://arxiv.org/abs/1810.12348")
 LEE = ("Lee & Park 2020", "https://arxiv.org/abs/1911.06667")
 LI = ("Li et al. 2019", "https://arxiv.org/abs/1905.09646")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
@@ -136,6 +140,8 @@ BLOCKS = (
     Entry("simam", SimAM, "gate", lambda c, _: {}, *YANG_SIMAM),
     Entry("spatial_group", SpatialGroupEnhance, "gate", lambda c, _: {"groups": c // 4}, *LI),
     Entry("gct", GatedChannelTransformation, "gate", lambda c, _: {"num_channels": c}, *YANG_GCT),
+    Entry("global_context", GlobalContext, "gate", lambda c, _: {"channels": c}, *CAO),
+    Entry("gather_excite", GatherExcite, "gate", lambda c, _: {"channels": c, "extent": 4}, *HU_GE),
     # Gates that also see the places of a map.
     # Kernels, branches and frequencies.
     # Tokens.

@@ -29,7 +29,13 @@ def axes(one):
 # Their tables have a row for each row and column of the map.
 FIXED = ("LearnedPositionEncoding2d", "NetMultiHeadAttention, learned")
 # JAX cannot take the gradient of a convolution with a stride along an axis of a symbolic size.
-STRIDED = ("BasicConv", "Conv", "SpatialAttentionNeuralNetwork", "SpatialAttentionNeuralNetwork, other width")
+STRIDED = (
+    "BasicConv",
+    "Conv",
+    "GatherExcite, convolutions",
+    "SpatialAttentionNeuralNetwork",
+    "SpatialAttentionNeuralNetwork, other width",
+)
 
 
 def symbols(one, fixed=FIXED):

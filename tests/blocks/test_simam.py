@@ -15,7 +15,7 @@ from torch_ref.blocks import simam as pt
 
 
 def test_against_the_energy_of_the_paper():
-    """Equation 5, the least energy of a neuron: e = 4 (var + lambda) / (d^2 + 2 var + 2 lambda). The gate is of 1 / e."""
+    """Equation 5, the least energy of a neuron: e = 4 (var + lambda) / (d^2 + 2 var + 2 lambda); gate of 1 / e."""
     x = np.random.default_rng(0).standard_normal((2, 5, 7, 3))
     squares = (x - x.mean((1, 2), keepdims=True)) ** 2
     var = x.var((1, 2), ddof=1, keepdims=True)
