@@ -43,6 +43,9 @@ from .blocks.eca import EfficientChannelAttention as EfficientChannelAttention
 from .blocks.external import ExternalAttention as ExternalAttention
 from .blocks.external import MultiHeadExternalAttention as MultiHeadExternalAttention
 from .blocks.focal import FocalModulation as FocalModulation
+from .blocks.gather_excite import GatherExcite as GatherExcite
+from .blocks.gct import GatedChannelTransformation as GatedChannelTransformation
+from .blocks.global_context import GlobalContext as GlobalContext
 from .blocks.halo import HaloAttention as HaloAttention
 from .blocks.lambda_layer import LambdaLayer as LambdaLayer
 from .blocks.large_kernel import LargeKernelAttention as LargeKernelAttention
@@ -65,9 +68,13 @@ from .blocks.scse import SCSE as SCSE
 from .blocks.selective_kernel import SelectiveKernel as SelectiveKernel
 from .blocks.separable import SeparableSelfAttention as SeparableSelfAttention
 from .blocks.shuffle import ShuffleAttention as ShuffleAttention
+from .blocks.simam import SimAM as SimAM
 from .blocks.spatial import SpatialAttentionModule as SpatialAttentionModule
+from .blocks.spatial_group import SpatialGroupEnhance as SpatialGroupEnhance
 from .blocks.spatial_reduction import SpatialReductionAttention as SpatialReductionAttention
 from .blocks.split_attention import SplitAttention as SplitAttention
+from .blocks.squeeze_excite import EffectiveSqueezeExcite as EffectiveSqueezeExcite
+from .blocks.squeeze_excite import SqueezeExcite as SqueezeExcite
 from .blocks.strip import StripAttention as StripAttention
 from .blocks.triplet import TripletAttention as TripletAttention
 from .blocks.ufo import UFOAttention as UFOAttention

@@ -30,6 +30,9 @@ from .blocks.double import DoubleAttention
 from .blocks.eca import EfficientChannelAttention
 from .blocks.external import ExternalAttention, MultiHeadExternalAttention
 from .blocks.focal import FocalModulation
+from .blocks.gather_excite import GatherExcite
+from .blocks.gct import GatedChannelTransformation
+from .blocks.global_context import GlobalContext
 from .blocks.halo import HaloAttention
 from .blocks.lambda_layer import LambdaLayer
 from .blocks.large_kernel import LargeKernelAttention, VANAttention
@@ -48,9 +51,12 @@ from .blocks.scse import SCSE
 from .blocks.selective_kernel import SelectiveKernel
 from .blocks.separable import SeparableSelfAttention
 from .blocks.shuffle import ShuffleAttention
+from .blocks.simam import SimAM
 from .blocks.spatial import SpatialAttentionModule
+from .blocks.spatial_group import SpatialGroupEnhance
 from .blocks.spatial_reduction import SpatialReductionAttention
 from .blocks.split_attention import SplitAttention
+from .blocks.squeeze_excite import EffectiveSqueezeExcite, SqueezeExcite
 from .blocks.strip import StripAttention
 from .blocks.triplet import TripletAttention
 from .blocks.ufo import UFOAttention
@@ -140,6 +146,11 @@ BAT = (
 CCNET = ("Huang et al. 2019", "https://arxiv.org/abs/1811.11721")
 DANET = ("Fu et al. 2019", "https://arxiv.org/abs/1809.02983")
 NON_LOCAL = ("Wang et al. 2018", "https://arxiv.org/abs/1711.07971")
+CAO = ("Cao et al. 2019", "https://arxiv.org/abs/1904.11492")
+HU = ("Hu et al. 2018", "https://arxiv.org/abs/1709.01507")
+HU_GE = ("Hu et al. 2018", "https://arxiv.org/abs/1810.12348")
+LEE = ("Lee & Park 2020", "https://arxiv.org/abs/1911.06667")
+LI = ("Li et al. 2019", "https://arxiv.org/abs/1905.09646")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 VASWANI_2021 = ("Vaswani et al. 2021", "https://arxiv.org/abs/2103.12731")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
@@ -147,6 +158,8 @@ WANG_2021 = ("Wang et al. 2021", "https://arxiv.org/abs/2102.12122")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
 XU = ("Xu & Wan 2024", "https://arxiv.org/abs/2403.01123")
 YE = ("Ye et al. 2025", "https://arxiv.org/abs/2410.05258")
+YANG_GCT = ("Yang et al. 2020", "https://arxiv.org/abs/1909.11519")
+YANG_SIMAM = ("Yang et al. 2021", "https://proceedings.mlr.press/v139/yang21o.html")
 YOLOV4 = ("Bochkovskiy et al. 2020", "https://arxiv.org/abs/2004.10934")
 ZHANG = ("Zhang & Yang 2021", "https://arxiv.org/abs/2102.00240")
 ZHU = ("Zhu & Wu 2021", "https://arxiv.org/abs/2108.02456")
@@ -200,6 +213,13 @@ BLOCKS = (
     Entry("pointwise_spatial", PointwiseSpatialAttention, "gate", lambda c, _: {"channels": c}, *YOLOV4, featured=True),
     Entry("sensor_spatial", SpatialAttentionModule, "gate", lambda c, _: {}, "", "", featured=True),
     # Gates from the pooled map.
+    Entry("squeeze_excite", SqueezeExcite, "gate", lambda c, _: {"channels": c}, *HU),
+    Entry("effective_squeeze_excite", EffectiveSqueezeExcite, "gate", lambda c, _: {"channels": c}, *LEE),
+    Entry("simam", SimAM, "gate", lambda c, _: {}, *YANG_SIMAM),
+    Entry("spatial_group", SpatialGroupEnhance, "gate", lambda c, _: {"groups": c // 4}, *LI),
+    Entry("gct", GatedChannelTransformation, "gate", lambda c, _: {"num_channels": c}, *YANG_GCT),
+    Entry("global_context", GlobalContext, "gate", lambda c, _: {"channels": c}, *CAO),
+    Entry("gather_excite", GatherExcite, "gate", lambda c, _: {"channels": c, "extent": 4}, *HU_GE),
     # Gates that also see the places of a map.
     Entry("bam", BAM, "gate", lambda c, _: {"gate_channel": c}, *PARK, place="stages"),
     Entry("scse", SCSE, "gate", lambda c, _: {"in_channels": c}, *ROY),

@@ -57,6 +57,7 @@ FIXED = (
 STRIDED = (
     "BasicConv",
     "Conv",
+    "GatherExcite, convolutions",
     "SpatialAttentionNeuralNetwork",
     "SpatialAttentionNeuralNetwork, other width",
 )

@@ -10,7 +10,9 @@ from ..blocks.attention_pool import AttentionPool2d, RotaryAttentionPool2d
 from ..blocks.criss_cross import CrissCrossAttention
 from ..blocks.danet import DANetChannelAttention, DANetPositionAttention
 from ..blocks.differential import DifferentialAttention
+from ..blocks.gct import GatedChannelTransformation
 from ..blocks.shuffle import ShuffleAttention
+from ..blocks.spatial_group import SpatialGroupEnhance
 from ..blocks.ufo import UFOAttention
 from .layers import of_rank
 from .rules import Entry, rule
@@ -44,3 +46,15 @@ def _own(block: nnx.Module) -> Iterator[Entry]:
 @rule(DANetPositionAttention)
 def _gamma(block: CrissCrossAttention | DANetChannelAttention | DANetPositionAttention) -> Iterator[Entry]:
     yield Entry("gamma", of_rank(1, block.gamma))
+
+
+@rule(GatedChannelTransformation)
+def _gated_channel_transformation(block: GatedChannelTransformation) -> Iterator[Entry]:
+    for name in ("alpha", "gamma", "beta"):
+        yield per_channel(name, getattr(block, name))
+
+
+@rule(SpatialGroupEnhance)
+def _spatial_group_enhance(block: SpatialGroupEnhance) -> Iterator[Entry]:
+    for name in ("weight", "bias"):
+        yield per_channel(name, getattr(block, name))

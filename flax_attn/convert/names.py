@@ -36,6 +36,23 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "ch_gate.mlp.fc2": "channel_gate.mlp.3",
             "sp_gate.conv": "spatial_gate.spatial",
         },
+        "timm.CbamModule": {
+            "channel.fc1": "channel_gate.mlp.1",
+            "channel.fc2": "channel_gate.mlp.3",
+            "spatial.conv": "spatial_gate.spatial",
+        },
+        "Jongchan.CBAM": OFFICIAL_CBAM_NAMES,
+        "pytorchcv.SEBlock": {"conv1": "fc1", "conv2": "fc2"},
+        "fightingcv_attention.SEAttention": {"fc.0": "fc1", "fc.2": "fc2"},
+        "mmcv.ContextBlock": {
+            "conv_mask": "conv_attn",
+            "channel_add_conv.0": "mlp_add.fc1",
+            "channel_add_conv.1": "mlp_add.norm",
+            "channel_add_conv.3": "mlp_add.fc2",
+            "channel_mul_conv.0": "mlp_scale.fc1",
+            "channel_mul_conv.1": "mlp_scale.norm",
+            "channel_mul_conv.3": "mlp_scale.fc2",
+        },
         # Gates that also see the places.
         "pytorchcv.BamBlock": {
             "ch_att.init_fc.fc": "channel_att.gate_c.gate_c_fc_0",

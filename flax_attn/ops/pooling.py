@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from .._check import check_choice
 from .dtype import cast, score_dtype
+from .norms import safe_norm
 
 POOL_TYPES = ("avg", "max", "lp", "lse")
 
@@ -47,15 +48,8 @@ def global_pool(x: jax.Array, pool_type: str) -> jax.Array:
     if pool_type == "max":
         return max_first(pixels, 1)[:, 0]
     if pool_type == "lp":
-        return _norm(pixels)
+        return safe_norm(pixels, 1)
     return _log_sum_exp(pixels)
-
-
-def _norm(pixels: jax.Array) -> jax.Array:
-    # At zero, PyTorch's lp_pool2d has gradient 0; a plain square root would give 0 * inf = NaN.
-    total = jnp.sum(jnp.square(pixels.astype(score_dtype(pixels.dtype))), axis=1)
-    zero = total == 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total))).astype(pixels.dtype)
 
 
 def _log_sum_exp(pixels: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import pytest
 from torch_ref.cases import CASES, COLLECTION
 from torch_ref.pairs import make_pair
 
-from . import convolutions, maps, spatial_gates, tokens, windows
+from . import channel_gates, convolutions, maps, spatial_gates, tokens, windows
 from .faults import FAULTS, MORE_CASES
 from .planting import arguments, constant, wrap
 
@@ -16,7 +16,9 @@ from .planting import arguments, constant, wrap
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 AS_USUAL = ("ConvPart, zeros",)
 # Of the collection, whose faults are planted every night.
-COLLECTED = [fault for group in (spatial_gates, convolutions, tokens, maps, windows) for fault in group.FAULTS]
+COLLECTED = [
+    fault for group in (channel_gates, spatial_gates, convolutions, tokens, maps, windows) for fault in group.FAULTS
+]
 BY_NAME = {case.name: case for case in CASES + MORE_CASES}
 UNPROVEN = sorted({(fault.case, fault.mode) for fault in FAULTS if fault.case not in {case.name for case in CASES}})
 
