@@ -1,8 +1,9 @@
-"""Convolutions whose kernel's gradient, and whose output from few channels, are computed in a form that suits CPUs.
+"""Convolutions whose kernel's gradient, and whose results from few channels, are computed in forms that suit CPUs.
 
 On CPUs, XLA takes the gradient of a kernel as a convolution that contracts the images of a batch, which is slow while
-they are few, and vectorises a convolution over its input channels, which is slow while those are few. Where JAX's
-default device is another one both are left to XLA, and so is everything that `_is_plain` names.
+they are few, and vectorises a convolution over its input channels, which is slow while those are few. A 1x1
+convolution is a product of matrices, which XLA takes faster if it is told so. Where JAX's default device is another one
+all are left to XLA, and so is everything that `_is_plain` names.
 """
 
 from collections.abc import Callable, Sequence
