@@ -5,6 +5,7 @@ When several elements tie for the maximum, PyTorch gives the whole gradient to t
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from .norms import safe_norm
 POOL_TYPES = ("avg", "max", "lp", "lse")
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
 def max_first(x: jax.Array, axis: int) -> jax.Array:
     """Maximum over ``axis``, kept with size 1; the gradient goes to the first occurrence.
 
@@ -23,8 +25,18 @@ def max_first(x: jax.Array, axis: int) -> jax.Array:
         >>> jax.grad(lambda x: max_first(x, -1).sum())(jnp.array([3.0, 1.0, 3.0])).tolist()
         [1.0, 0.0, 0.0]
     """
-    index = jax.lax.stop_gradient(jnp.argmax(x, axis=axis, keepdims=True))
-    return jnp.take_along_axis(x, index, axis=axis)
+    return jnp.max(x, axis=axis, keepdims=True)
+
+
+@max_first.defjvp
+def _max_first_jvp(axis: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Finds the first occurrence with a minimum: XLA vectorises that on CPUs, but not ``argmax``."""
+    (x,), (change,) = primals, tangents
+    largest = max_first(x, axis)
+    places = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis % x.ndim)
+    hits = (x == largest) | jnp.isnan(x)  # a NaN is the maximum
+    first = jnp.min(places, axis=axis, keepdims=True, where=hits, initial=jnp.iinfo(jnp.int32).max)
+    return largest, jnp.sum(change, axis=axis, keepdims=True, where=places == first)
 
 
 def global_pool(x: jax.Array, pool_type: str) -> jax.Array:
