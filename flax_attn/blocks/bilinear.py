@@ -107,8 +107,8 @@ class _BilinearTransform(nnx.Module):
         rows = self._matrix(self.conv_p(_largest_in_rows(pooled, s)), 3)
         columns = self._matrix(self.conv_q(jnp.swapaxes(_largest_in_rows(jnp.swapaxes(pooled, 1, 2), s), 1, 2)), 2)
         blocks = x.reshape(b, s, height // s, s, width // s, self.groups, c // self.groups)
-        mixed = jnp.einsum("bgij,bjukvgc->biukvgc", rows, blocks, precision=self.precision)
-        mixed = jnp.einsum("biukvgc,bgkl->biulvgc", mixed, columns, precision=self.precision)
+        mixed = jnp.einsum("bjukvgc,bgkl->bjulvgc", blocks, columns, precision=self.precision)
+        mixed = jnp.einsum("bgij,bjulvgc->biulvgc", rows, mixed, precision=self.precision)
         return self.conv2(mixed.reshape(x.shape)), rows, columns
 
     def _matrix(self, scores: jax.Array, axis: int) -> jax.Array:

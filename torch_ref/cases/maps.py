@@ -6,6 +6,9 @@ from .case import MAP, Case, a_map
 # Below a small scale of the norm it is less, and little beside a large mean.
 STEADY_MEAN = {"z.bias": 10.0, "norm.weight": 0.1}
 
+# Nearly uniform matrices make all blocks nearly equal, and the next norm takes small differences of large sums.
+LIVELY_MATRICES = {"conv_p.weight": 10.0, "conv_q.weight": 10.0}
+
 CASES: tuple[Case, ...] = (
     Case(
         "NonLocalAttention",
@@ -60,5 +63,6 @@ CASES: tuple[Case, ...] = (
         (a_map(3, 7, 6, 9),),
         (MAP,),
         {"in_channels": 7, "block_size": 3, "rd_channels": 4},
+        gains=LIVELY_MATRICES,
     ),
 )
