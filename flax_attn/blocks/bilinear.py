@@ -20,7 +20,6 @@ from .. import ops
 from .._check import check_positive, check_rate, check_shape
 from ..layers import BatchNorm, Conv, Dropout
 from ..options import Options, check_options
-from .non_local import hidden_width
 
 
 class BatNonLocal(nnx.Module):
@@ -63,7 +62,7 @@ class BatNonLocal(nnx.Module):
         check_options(self, options)
         check_positive(in_channels=in_channels, block_size=block_size, groups=groups)
         check_rate("drop_rate", drop_rate)
-        hidden = hidden_width(in_channels, rd_ratio, rd_channels, rd_divisor)
+        hidden = ops.reduced_width(in_channels, rd_ratio, rd_channels, rd_divisor, 0.9)
         if hidden % groups:
             raise ValueError(f"groups must divide the {hidden} channels inside, got {groups}")
         self.in_channels, self.block_size, self.dtype = in_channels, block_size, options.get("dtype")

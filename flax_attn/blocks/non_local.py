@@ -62,7 +62,7 @@ class NonLocalAttention(nnx.Module):
         check_positive(in_channels=in_channels)
         if scale is not None and not (is_number(scale) and scale > 0):
             raise ValueError(f"scale must be a finite number above 0, got {scale!r}")
-        hidden = hidden_width(in_channels, rd_ratio, rd_channels, rd_divisor)
+        hidden = ops.reduced_width(in_channels, rd_ratio, rd_channels, rd_divisor, 0.9)
         self.in_channels, self.sub_sample = in_channels, sub_sample
         self.temperature = in_channels**0.5 if scale is None else 1 / scale
         self.dtype, self.precision = options.get("dtype"), options.get("precision")
@@ -93,18 +93,3 @@ class NonLocalAttention(nnx.Module):
         if weights is not None:
             ops.record(self, "weights", weights)
         return ops.add(x, self.norm(self.z(out.reshape(query.shape))))
-
-
-def hidden_width(channels: int, rd_ratio: float, rd_channels: int | None, rd_divisor: int) -> int:
-    """The number of channels inside a block of timm's.
-
-    Raises:
-        ValueError: If one of them is too small.
-    """
-    check_positive(rd_divisor=rd_divisor)
-    if rd_channels is not None:
-        check_positive(rd_channels=rd_channels)
-        return rd_channels
-    if not (is_number(rd_ratio) and rd_ratio > 0):
-        raise ValueError(f"rd_ratio must be a finite number above 0, got {rd_ratio!r}")
-    return ops.make_divisible(channels * rd_ratio, rd_divisor)

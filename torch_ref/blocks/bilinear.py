@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..maps import record
-from .non_local import make_divisible
+from ..widths import reduced_width
 
 
 class BatNonLocal(nn.Module):
@@ -22,7 +22,7 @@ class BatNonLocal(nn.Module):
         drop_rate: float = 0.2,
     ):
         super().__init__()
-        hidden = rd_channels or make_divisible(in_channels * rd_ratio, rd_divisor)
+        hidden = reduced_width(in_channels, rd_ratio, rd_channels, rd_divisor, 0.9)
         self.conv1 = _ConvNormRelu(in_channels, hidden)
         self.ba = _BilinearTransform(hidden, block_size, groups)
         self.conv2 = _ConvNormRelu(hidden, in_channels)

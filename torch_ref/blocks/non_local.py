@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..maps import record
+from ..widths import reduced_width
 
 
 class NonLocalAttention(nn.Module):
@@ -20,7 +21,7 @@ class NonLocalAttention(nn.Module):
         sub_sample: bool = False,
     ):
         super().__init__()
-        hidden = rd_channels or make_divisible(in_channels * rd_ratio, rd_divisor)
+        hidden = reduced_width(in_channels, rd_ratio, rd_channels, rd_divisor, 0.9)
         self.scale = in_channels**-0.5 if scale is None else scale
         self.sub_sample = sub_sample
         self.t = nn.Conv2d(in_channels, hidden, 1)
@@ -42,9 +43,3 @@ class NonLocalAttention(nn.Module):
         record(self, "weights", weights[:, None])
         out = torch.einsum("bnm,bcm->bcn", weights, value.flatten(2))
         return x + self.norm(self.z(out.reshape(query.shape)))
-
-
-def make_divisible(width: float, divisor: int) -> int:
-    """The nearest multiple of a divisor, and the next one where that is below nine tenths of the width."""
-    rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * width else rounded
