@@ -14,7 +14,7 @@ CASES: tuple[Case, ...] = (
         (MAP,),
         {"gate_channel": 17, "reduction_ratio": 5},
         gains=SMALL_BIAS,
-        draw=2,
+        draw=4,
     ),
     Case(
         "BAM, sum",
