@@ -111,5 +111,5 @@ def test_bad_shapes(shape):
 
 
 def test_a_float_mask_is_refused():
-    with pytest.raises(ValueError, match="mask must be of booleans or integers, .*bias=mask"):
+    with pytest.raises(ValueError, match=r"mask must be of booleans or integers, .*bias=mask"):
         DifferentialAttention(12, 2, rngs=nnx.Rngs(0))(jnp.ones((2, 7, 12)), jnp.zeros((1, 1, 7, 7)))
