@@ -9,7 +9,7 @@ function.
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from .resnets import RESNETS
+from .resnets import BAM, RESNETS
 
 TUTORIAL_NAMES: Mapping[str, str] = MappingProxyType(
     {
@@ -54,18 +54,7 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "channel_mul_conv.3": "mlp_scale.fc2",
         },
         # Gates that also see the places.
-        "pytorchcv.BamBlock": {
-            "ch_att.init_fc.fc": "channel_att.gate_c.gate_c_fc_0",
-            "ch_att.init_fc.bn": "channel_att.gate_c.gate_c_bn_1",
-            "ch_att.final_fc": "channel_att.gate_c.gate_c_fc_final",
-            "sp_att.init_conv.conv": "spatial_att.gate_s.gate_s_conv_reduce0",
-            "sp_att.init_conv.bn": "spatial_att.gate_s.gate_s_bn_reduce0",
-            "sp_att.dil_convs.conv1.conv": "spatial_att.gate_s.gate_s_conv_di_0",
-            "sp_att.dil_convs.conv1.bn": "spatial_att.gate_s.gate_s_bn_di_0",
-            "sp_att.dil_convs.conv2.conv": "spatial_att.gate_s.gate_s_conv_di_1",
-            "sp_att.dil_convs.conv2.bn": "spatial_att.gate_s.gate_s_bn_di_1",
-            "sp_att.final_conv": "spatial_att.gate_s.gate_s_conv_final",
-        },
+        "pytorchcv.BamBlock": BAM,
         "squeeze_and_excitation.ChannelSpatialSELayer": {
             "cSE.fc1": "cSE.1",
             "cSE.fc2": "cSE.3",
