@@ -30,7 +30,7 @@ def conv_general_dilated(
     """`jax.lax.conv_general_dilated` of channels-last arrays, with its arguments.
 
     The forms for CPUs have no forward-mode derivatives, as custom backward passes have none. A NaN or infinity shows in
-    a whole group of up to eight columns if it shows in one of them and the channels are few.
+    a whole group of up to eight columns, or two groups, if it shows in one of them and the channels are few.
 
     Example:
         >>> x, kernel = jnp.ones((2, 5, 7, 3)), jnp.ones((3, 3, 3, 11))
