@@ -38,6 +38,7 @@ CASES: tuple[Case, ...] = (
         (a_map(2, 11, 5, 7, kind="zeros"),),
         (MAP,),
         {"in_channels": 11, "reduction": 2, "combine": "max"},
+        draw=1,
     ),
     Case("CoordinateAttention", "blocks.coordinate", (a_map(3, 13, 5, 7),), (MAP,), {"channels": 13}),
     Case(
