@@ -137,7 +137,7 @@ def test_norms_start_as_in_pytorch(ours, theirs):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_parameter_of_every_module_belongs_to_a_layer_or_has_a_rule(case):
-    # So what holds for the layers holds for blocks and networks. Tests of the blocks with rules check where these start.
+    # What holds for the layers then holds for blocks and networks; tests of blocks with rules say where theirs start.
     module = nnx.eval_shape(lambda: build(case, nnx.Rngs(0)))
     for _, inner in nnx.iter_modules(module):
         if any(isinstance(value, nnx.Param) for value in vars(inner).values()):
