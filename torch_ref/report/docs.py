@@ -109,7 +109,9 @@ def update(kept: ParityRun, new: ParityRun) -> ParityRun:
 def render_docs(root: Path = ROOT) -> list[Path]:
     """Regenerates the tables of all pages from the registry and the kept runs; returns the pages."""
     readme, blocks, parity = root / "README.md", root / "docs" / "blocks.md", root / "docs" / "parity.md"
-    write_between(readme, "blocks", block_table([entry for entry in BLOCKS if entry.featured], "flax_attn"))
+    others = ", ".join(f"`{entry.name}`" for entry in BLOCKS if not entry.featured)
+    table = block_table([entry for entry in BLOCKS if entry.featured], "flax_attn")
+    write_between(readme, "blocks", f"{table}\n\nOf other papers: {others}.")
     write_between(readme, "parity", key_figures(kept_runs(root)[README_RUN]))
     write_between(blocks, "blocks", block_table(BLOCKS, "../flax_attn", whole=True))
     write_between(parity, "parity", parity_tables(kept_runs(root)))
