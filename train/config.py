@@ -161,7 +161,9 @@ def check(config: Config) -> None:
     tokens = [entry.name for entry in BLOCKS if entry.over_tokens]
     for name in ("token_order", "position"):
         if config.network not in tokens and getattr(config, name) != getattr(preset, name):
-            raise ValueError(f"{flag(name)} needs --network {' or '.join(tokens)}, got --network {config.network}")
+            raise ValueError(
+                f"{flag(name)} needs a --network over tokens, {', '.join(tokens)}, got --network {config.network}"
+            )
 
 
 def read_options(kind: Any, program: str, argv: Sequence[str], **more: Any) -> Any:

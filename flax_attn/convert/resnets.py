@@ -37,8 +37,8 @@ _CBAM = {
     "cbam.sp_gate.conv": "attention.spatial_gate.spatial",
 }
 
-# BAM stands at the entry of a stage, whose first unit is then one name further inside.
-_BAM = {f"features.stage{stage}.unit1.res_unit": f"layer{stage}.0" for stage in STAGES[1:]}
+# BAM stands at the entry of a stage, and every unit is one name further inside.
+_BAM = {theirs + ".res_unit" * theirs.startswith("features.stage"): ours for theirs, ours in _PYTORCHCV.items()}
 _BAM |= {
     f"features.stage{stage + 1}.unit1.bam.{theirs}": f"attention{stage}.{ours}"
     for stage in STAGES[:3]
@@ -50,7 +50,7 @@ RESNETS: Mapping[str, Mapping[str, str]] = {
     "pytorchcv.ResNet": _PYTORCHCV,
     "pytorchcv.SEResNet": _PYTORCHCV | {"se.conv1": "attention.fc1", "se.conv2": "attention.fc2"},
     "pytorchcv.CbamResNet": _PYTORCHCV | _CBAM,
-    "pytorchcv.BamResNet": {theirs: ours for theirs, ours in _PYTORCHCV.items() if ours not in _BAM.values()} | _BAM,
+    "pytorchcv.BamResNet": _BAM,
     "attention-module.ResNet": {
         "module": "",
         "cbam": "attention",

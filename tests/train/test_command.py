@@ -142,8 +142,10 @@ BAD_VALUES = {
     "--learning-rate -1": "--learning-rate must be a positive number, got -1.0",
     "--seed -1": "--seed must lie in [0, 2**32), got -1",
     "--network cbma": "--network must be cnn or a block of flax_attn.list_blocks(), got 'cbma'; did you mean 'cbam'?",
-    "--network cnn --position sine": "--position needs --network multi_head or additive, got --network cnn",
-    "--network cbam --token-order article": "--token-order needs --network multi_head or additive, got --network cbam",
+    "--network cnn --position sine": "--position needs a --network over tokens, multi_head, additive, "
+    "ufo, self_attention, external, external_multi_head, differential, got --network cnn",
+    "--network cbam --token-order article": "--token-order needs a --network over tokens, multi_head, "
+    "additive, ufo, self_attention, external, external_multi_head, differential, got --network cbam",
     "--data npz:missing.npz": "npz:missing.npz: no such file",
     "--data video": f"--data must be {KINDS}, got 'video'",
     "--task channel --ratio 0": "--ratio must be at least 1, got 0",

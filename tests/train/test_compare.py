@@ -82,7 +82,8 @@ BAD_VALUES = {
     "--batch-size 0": "--batch-size must be at least 1, got 0",
     "--batch-size 24": "--batch-size must be at most the number of training images, 23, got 24",
     "--learning-rate nan": "--learning-rate must be a positive number, got nan",
-    "--position sine": "--position needs --network multi_head or additive, got --network cnn",
+    "--position sine": "--position needs a --network over tokens, multi_head, additive, ufo, "
+    "self_attention, external, external_multi_head, differential, got --network cnn",
     "--data npz:missing.npz": "npz:missing.npz: no such file",
 }
 

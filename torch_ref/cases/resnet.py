@@ -32,5 +32,6 @@ CASES: tuple[Case, ...] = (
         (a_map(3, 3, 37, 70),),
         (None,),
         {"depth": 18, "attention": "eca", "num_classes": 5},
+        draw=4,
     ),
 )

@@ -9,6 +9,8 @@ from .original import Original, with_momentum
 
 IMAGES: dict[str, Any] = {"inputs": (Input((2, 3, 64, 64), MAP),), "outputs": (None,)}
 
+MORE_IMAGES = {**IMAGES, "inputs": (Input((5, 3, 64, 64), MAP),)}  # for gates with norms over them
+
 
 def pytorchcv(cls: Any, **args: Any) -> torch.nn.Module:
     """One of pytorchcv's networks, whose last pool takes any map; with the momentum of CBAM's authors."""
@@ -74,7 +76,7 @@ ORIGINALS: tuple[Original, ...] = (
         {"num_classes": 5},
         names="pytorchcv.BamResNet",
         build=pytorchcv,
-        **IMAGES,
+        **MORE_IMAGES,
     ),
     Original(
         "ResNet",
@@ -87,6 +89,6 @@ ORIGINALS: tuple[Original, ...] = (
         "timm.models:skresnet18",
         {"num_classes": 5},
         names="timm.SKResNet",
-        **IMAGES,
+        **MORE_IMAGES,
     ),
 )
