@@ -14,8 +14,8 @@ from .npz import load_arrays
 from .source import Source
 from .synthetic_classes import synthetic_shapes
 
-MEAN = np.float32([0.485, 0.456, 0.406])  # of ImageNet's pixels in [0, 1], which torchvision's checkpoints expect
-DEVIATION = np.float32([0.229, 0.224, 0.225])
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of ImageNet, for values in [0, 1]
+DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 class LabelledImages(Source):
@@ -40,6 +40,8 @@ class LabelledImages(Source):
         ([0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1], range(0, 8), range(8, 12))
     """
 
+    labels: np.ndarray
+
     def __init__(
         self, name: str, records: Any, labels: np.ndarray, names: Sequence[str], notes: Sequence[str] = ()
     ) -> None:
@@ -58,7 +60,7 @@ class LabelledImages(Source):
         else:
             records = records[order]
         super().__init__(name, records, range(many), range(many, len(labels)), notes)
-        self.labels: np.ndarray = labels[order]
+        self.labels = labels[order]
         self.names, self.classes = tuple(map(printable, names)), len(names)
         self.normalisation = 255 * MEAN, 255 * DEVIATION  # of uint8 values
 
@@ -100,7 +102,7 @@ def open_classes(data: str, size: int) -> LabelledImages:
 
 
 def read_classes(path: str, size: int) -> LabelledImages:
-    """Opens a folder with a subfolder per class; classes are in the order of their names, as torchvision's ImageFolder."""
+    """Opens a folder with a subfolder per class, which are numbered by name, as torchvision's ImageFolder does it."""
     name, folder = printable(f"folder:{path}"), check_folder(path)
     inside = (each for each in folder.iterdir() if each.is_dir() and not each.is_symlink())
     names = sorted(each.name for each in inside if not each.name.startswith("."))

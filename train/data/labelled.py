@@ -53,6 +53,8 @@ class Labelled(Source):
         (range(0, 8), range(8, 10), ('run', 'walk'), 'windows of 64x6 in 2 classes')
     """
 
+    labels: np.ndarray
+
     def __init__(
         self, name: str, kind: Kind, inputs: np.ndarray, labels: np.ndarray, names: Sequence[str] | None = None
     ) -> None:

@@ -20,11 +20,11 @@ STAR = (0.870, 0.391)  # radius of the tips, and of the corners between them
 
 def disc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The distance of points from the edge of a disc of area 1, negative inside; so for the other shapes."""
-    return np.hypot(x, y) - np.pi**-0.5
+    return np.asarray(np.hypot(x, y) - np.pi**-0.5)
 
 
 def square(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.maximum(np.abs(x), np.abs(y)) - 0.5
+    return np.asarray(np.maximum(np.abs(x), np.abs(y)) - 0.5)
 
 
 def triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -39,7 +39,7 @@ def cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     inner, outer = RING
-    return np.abs(np.hypot(x, y) - (inner + outer) / 2) - (outer - inner) / 2
+    return np.asarray(np.abs(np.hypot(x, y) - (inner + outer) / 2) - (outer - inner) / 2)
 
 
 def star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -80,4 +80,4 @@ def _image(rng: np.random.Generator, shape: Callable[[np.ndarray, np.ndarray], n
     share = ((slope - slope.min()) / np.ptp(slope))[..., None]
     canvas = share * ground[0] + (1 - share) * ground[1]
     canvas += opacity * (colour - canvas) + rng.normal(0, rng.uniform(*NOISE), canvas.shape)
-    return (canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    return np.asarray(canvas.clip(0, 1) * 255 + 0.5, np.uint8)

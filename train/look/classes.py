@@ -35,10 +35,10 @@ def finish_classes(
     folder: Path, config: Config, task: Task, network: Any, source: Labelled | LabelledImages
 ) -> list[str]:
     """Writes the confusion, the normalisation and ``attention.png``; returns a line about the classes."""
-    images = isinstance(source, LabelledImages)
-    logits, recorded = predict_all(task, network, source, config.batch_size, record=not images)
+    record = isinstance(source, Labelled)  # else an image at a time: what blocks record of all takes too much memory
+    logits, recorded = predict_all(task, network, source, config.batch_size, record=record)
     predicted, labels, data = logits.argmax(-1), source.labels[source.test.start :], data_title(config.data)
-    if images:
+    if isinstance(source, LabelledImages):
         chosen = in_turn(labels)
         shown, truth = source.read(source.test.start + chosen), labels[chosen]
         captions = captions_of(source.names, truth, predicted[chosen])

@@ -28,7 +28,7 @@ class Seen(NamedTuple):
 
     logits: Any  # (b, classes), float32
     activation: Any  # (b, h, w), the contribution of every place to the largest logit, which is its mean
-    gates: Named  # (b, h, w) each, means over channels, by stage and name: those of the stage's last block
+    gates: Any  # maps (b, h, w) each, means over channels, by stage and name: those of the stage's last block
 
 
 @jax.jit
@@ -41,7 +41,7 @@ def _see(model: Split, images: jax.Array) -> Seen:
     kernel, bias = network.fc.kernel[...].T[logits.argmax(-1)], network.fc.bias[...][logits.argmax(-1)]
     # Not a matrix product: some devices round those.
     activation = jnp.sum(features.astype(jnp.float32) * kernel[:, None, None], axis=-1) + bias[:, None, None]
-    gates = {}
+    gates: Named = {}
     for path, array in recorded_of(network, x).items():
         if kind_of(path) == "gate":
             stage, *_, name = path.split(".")

@@ -1,7 +1,8 @@
 """What a network can be trained for.
 
 A task opens its data, builds a network for them, draws a batch (x, y) of records inside the compiled step, and compares
-the network's answer to x with y: ``loss`` is what training makes small, ``error`` what a test reports. Steps are compiled for a task, so equal tasks must compute the same.
+the network's answer to x with y: ``loss`` is what training makes small, ``error`` what a test reports. Steps are
+compiled for a task, so equal tasks must compute the same.
 """
 
 from ..config import ChannelConfig, ClassesConfig, Config, PatchConfig
