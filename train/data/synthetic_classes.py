@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-SCALE = (0.25, 0.5)  # the root of a shape's area, of the image's side
+SCALE = (0.35, 0.55)  # the root of a shape's area, of the image's side
 REACH = 0.88  # from the centre to the farthest point, a tip of the triangle, at scale 1
-CONTRAST = 0.35  # the least difference between a shape and the ground, in the channel where it is largest
-NOISE = (0.01, 0.06)
+CONTRAST = 0.4  # the least difference between a shape and the ground, in the channel where it is largest
+NOISE = (0.01, 0.04)
 RING = (0.372, 0.676)  # inner and outer radius
 CROSS = (0.671, 0.224)  # half the length and half the width of an arm
 TRIANGLE = 0.439  # radius of the circle within
