@@ -43,6 +43,21 @@ def check_shape(argument: str, array: HasShape, layout: str, **sizes: int | None
         raise ValueError(f"{argument} must have shape ({expected}){empty}, got {shape}")
 
 
+def check_several_pixels(argument: str, array: HasShape) -> None:
+    """Raises ``ValueError`` if a map (b, h, w, c) has a single pixel, which has no unbiased variance.
+
+    Example:
+        >>> import numpy as np
+        >>> check_several_pixels("x", np.zeros((2, 1, 1, 3)))
+        Traceback (most recent call last):
+        ...
+        ValueError: x must have at least 2 pixels, got shape (2, 1, 1, 3)
+    """
+    _, h, w, _ = array.shape
+    if is_below(h * w, 2):
+        raise ValueError(f"{argument} must have at least 2 pixels, got shape {tuple(array.shape)}")
+
+
 def is_below(size: int, minimum: int) -> bool:
     """Whether a size is below a minimum; a symbolic one (``jax.export``), which cannot be compared, counts as above.
 

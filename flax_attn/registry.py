@@ -14,17 +14,25 @@ from flax import nnx
 from ._check import check_positive, nearest
 from .blocks.additive import AdditiveAttention
 from .blocks.attention_pool import AttentionPool2d, RotaryAttentionPool2d
+from .blocks.axial import AxialAttention
 from .blocks.bam import BAM
+from .blocks.bilinear import BatNonLocal
 from .blocks.bottleneck import BottleneckAttention
 from .blocks.cbam import CBAM, ChannelGate, SpatialGate
 from .blocks.channel import UseAttentionModel
 from .blocks.conv_multi_head import ConvAttention, ConvMultiHeadAttention
 from .blocks.coordinate import CoordinateAttention
+from .blocks.criss_cross import CrissCrossAttention
 from .blocks.csra import ClassSpecificResidualAttention, MultiHeadResidualAttention
+from .blocks.danet import DANetChannelAttention, DANetPositionAttention
 from .blocks.differential import DifferentialAttention
+from .blocks.double import DoubleAttention
 from .blocks.eca import EfficientChannelAttention
 from .blocks.external import ExternalAttention, MultiHeadExternalAttention
 from .blocks.focal import FocalModulation
+from .blocks.gather_excite import GatherExcite
+from .blocks.gct import GatedChannelTransformation
+from .blocks.global_context import GlobalContext
 from .blocks.halo import HaloAttention
 from .blocks.lambda_layer import LambdaLayer
 from .blocks.large_kernel import LargeKernelAttention, VANAttention
@@ -32,6 +40,7 @@ from .blocks.local import EfficientLocalAttention
 from .blocks.multi_head import MultiHeadAttention
 from .blocks.multi_query import MultiQueryAttention2d
 from .blocks.multi_spectral import MultiSpectralAttention
+from .blocks.non_local import NonLocalAttention
 from .blocks.outlook import OutlookAttention
 from .blocks.parnet import ParNetAttention
 from .blocks.pointwise import PointwiseSpatialAttention
@@ -42,9 +51,12 @@ from .blocks.scse import SCSE
 from .blocks.selective_kernel import SelectiveKernel
 from .blocks.separable import SeparableSelfAttention
 from .blocks.shuffle import ShuffleAttention
+from .blocks.simam import SimAM
 from .blocks.spatial import SpatialAttentionModule
+from .blocks.spatial_group import SpatialGroupEnhance
 from .blocks.spatial_reduction import SpatialReductionAttention
 from .blocks.split_attention import SplitAttention
+from .blocks.squeeze_excite import EffectiveSqueezeExcite, SqueezeExcite
 from .blocks.strip import StripAttention
 from .blocks.triplet import TripletAttention
 from .blocks.ufo import UFOAttention
@@ -105,6 +117,8 @@ class Entry:
         return self.arguments(channels, size)
 
 
+A2_NET = ("Chen et al. 2018", "https://arxiv.org/abs/1810.11579")
+AXIAL = ("Ho et al. 2019", "https://arxiv.org/abs/1912.12180")
 BAHDANAU = ("Bahdanau et al. 2015", "https://arxiv.org/abs/1409.0473")
 BELLO = ("Bello 2021", "https://arxiv.org/abs/2102.08602")
 FERNANDEZ = ("Fernandez, Attention in computer vision", "")
@@ -125,6 +139,18 @@ MEHTA = ("Mehta & Rastegari 2022", "https://arxiv.org/abs/2206.02680")
 QIN = ("Qin et al. 2024", "https://arxiv.org/abs/2404.10518")
 RADFORD = ("Radford et al. 2021", "https://arxiv.org/abs/2103.00020")
 SU = ("Su et al. 2021", "https://arxiv.org/abs/2104.09864")
+BAT = (
+    "Chi et al. 2020",
+    "https://openaccess.thecvf.com/content_CVPR_2020/html/Chi_Non-Local_Neural_Networks_With_Grouped_Bilinear_Attentional_Transforms_CVPR_2020_paper.html",
+)
+CCNET = ("Huang et al. 2019", "https://arxiv.org/abs/1811.11721")
+DANET = ("Fu et al. 2019", "https://arxiv.org/abs/1809.02983")
+NON_LOCAL = ("Wang et al. 2018", "https://arxiv.org/abs/1711.07971")
+CAO = ("Cao et al. 2019", "https://arxiv.org/abs/1904.11492")
+HU = ("Hu et al. 2018", "https://arxiv.org/abs/1709.01507")
+HU_GE = ("Hu et al. 2018", "https://arxiv.org/abs/1810.12348")
+LEE = ("Lee & Park 2020", "https://arxiv.org/abs/1911.06667")
+LI = ("Li et al. 2019", "https://arxiv.org/abs/1905.09646")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 VASWANI_2021 = ("Vaswani et al. 2021", "https://arxiv.org/abs/2103.12731")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
@@ -132,6 +158,8 @@ WANG_2021 = ("Wang et al. 2021", "https://arxiv.org/abs/2102.12122")
 WOO = ("Woo et al. 2018", "https://arxiv.org/abs/1807.06521")
 XU = ("Xu & Wan 2024", "https://arxiv.org/abs/2403.01123")
 YE = ("Ye et al. 2025", "https://arxiv.org/abs/2410.05258")
+YANG_GCT = ("Yang et al. 2020", "https://arxiv.org/abs/1909.11519")
+YANG_SIMAM = ("Yang et al. 2021", "https://proceedings.mlr.press/v139/yang21o.html")
 YOLOV4 = ("Bochkovskiy et al. 2020", "https://arxiv.org/abs/2004.10934")
 ZHANG = ("Zhang & Yang 2021", "https://arxiv.org/abs/2102.00240")
 ZHU = ("Zhu & Wu 2021", "https://arxiv.org/abs/2108.02456")
@@ -185,8 +213,15 @@ BLOCKS = (
     Entry("pointwise_spatial", PointwiseSpatialAttention, "gate", lambda c, _: {"channels": c}, *YOLOV4, featured=True),
     Entry("sensor_spatial", SpatialAttentionModule, "gate", lambda c, _: {}, "", "", featured=True),
     # Gates from the pooled map.
+    Entry("squeeze_excite", SqueezeExcite, "gate", lambda c, _: {"channels": c}, *HU),
+    Entry("effective_squeeze_excite", EffectiveSqueezeExcite, "gate", lambda c, _: {"channels": c}, *LEE),
+    Entry("simam", SimAM, "gate", lambda c, _: {}, *YANG_SIMAM),
+    Entry("spatial_group", SpatialGroupEnhance, "gate", lambda c, _: {"groups": c // 4}, *LI),
+    Entry("gct", GatedChannelTransformation, "gate", lambda c, _: {"num_channels": c}, *YANG_GCT),
+    Entry("global_context", GlobalContext, "gate", lambda c, _: {"channels": c}, *CAO),
+    Entry("gather_excite", GatherExcite, "gate", lambda c, _: {"channels": c, "extent": 4}, *HU_GE),
     # Gates that also see the places of a map.
-    Entry("bam", BAM, "gate", lambda c, _: {"gate_channel": c}, *PARK),
+    Entry("bam", BAM, "gate", lambda c, _: {"gate_channel": c}, *PARK, place="stages"),
     Entry("scse", SCSE, "gate", lambda c, _: {"in_channels": c}, *ROY),
     Entry("coordinate", CoordinateAttention, "gate", lambda c, _: {"channels": c}, *HOU),
     Entry("triplet", TripletAttention, "gate", lambda c, _: {}, *MISRA),
@@ -196,7 +231,7 @@ BLOCKS = (
     Entry("efficient_local", EfficientLocalAttention, "gate", lambda c, _: {"channels": c}, *XU),
     Entry("strip", StripAttention, "gate", lambda c, _: {"channels": c}, *STRIPS),
     # Kernels, branches and frequencies.
-    Entry("selective_kernel", SelectiveKernel, "gate", lambda c, _: {"in_channels": c}, *LI),
+    Entry("selective_kernel", SelectiveKernel, "gate", lambda c, _: {"in_channels": c}, *LI, place="convolution"),
     Entry(
         "split_attention",
         SplitAttention,
@@ -204,6 +239,7 @@ BLOCKS = (
         lambda c, _: {"in_channels": c, "norm": True},
         "Zhang et al. 2022",
         "https://arxiv.org/abs/2004.08955",
+        place="convolution",
     ),
     Entry(
         "response_norm",
@@ -249,7 +285,7 @@ BLOCKS = (
     ),
     # Tokens.
     Entry("ufo", UFOAttention, "tokens", lambda c, _: {"d_model": c, "d_k": c // 4, "d_v": c // 4, "h": 4}, *SONG),
-    Entry("self_attention", SelfAttention, "self", lambda c, _: {"dim": c, "num_heads": 4}, *DOSOVITSKIY),
+    Entry("self_attention", SelfAttention, "self", lambda c, _: {"dim": c, "num_heads": 4}, *DOSOVITSKIY, cost="n²"),
     Entry("external", ExternalAttention, "self", lambda c, _: {"d_model": c}, *GUO_EXTERNAL),
     Entry(
         "external_multi_head",
@@ -258,9 +294,9 @@ BLOCKS = (
         lambda c, _: {"dim": c, "num_heads": 4},
         *GUO_EXTERNAL,
     ),
-    Entry("differential", DifferentialAttention, "self", lambda c, _: {"dim": c, "num_heads": 4}, *YE),
+    Entry("differential", DifferentialAttention, "self", lambda c, _: {"dim": c, "num_heads": 4}, *YE, cost="n²"),
     Entry("separable", SeparableSelfAttention, "gate", lambda c, _: {"embed_dim": c}, *MEHTA),
-    Entry("multi_query", MultiQueryAttention2d, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *QIN),
+    Entry("multi_query", MultiQueryAttention2d, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *QIN, cost="n²"),
     Entry(
         "attention_pool",
         AttentionPool2d,
@@ -268,6 +304,7 @@ BLOCKS = (
         lambda c, size: {"in_features": c, "feat_size": size, "num_heads": 4, "pool_type": ""},
         *RADFORD,
         needs_size=True,
+        cost="n²",
     ),
     Entry(
         "rotary_attention_pool",
@@ -275,8 +312,22 @@ BLOCKS = (
         "gate",
         lambda c, _: {"in_features": c, "num_heads": 4, "pool_type": ""},
         *SU,
+        cost="n²",
     ),
     # Between the places or the channels of a map.
+    Entry("non_local", NonLocalAttention, "gate", lambda c, _: {"in_channels": c}, *NON_LOCAL, cost="n²"),
+    Entry("danet_position", DANetPositionAttention, "gate", lambda c, _: {"in_dim": c}, *DANET, cost="n²"),
+    Entry("danet_channel", DANetChannelAttention, "gate", lambda c, _: {"in_dim": c}, *DANET),
+    Entry("criss_cross", CrissCrossAttention, "gate", lambda c, _: {"in_dim": c}, *CCNET, cost="n√n"),
+    Entry("axial", AxialAttention, "gate", lambda c, _: {"dim": c}, *AXIAL, cost="n√n"),
+    Entry(
+        "double",
+        DoubleAttention,
+        "gate",
+        lambda c, _: {"in_channels": c, "c_m": c // 2, "c_n": c // 4},
+        *A2_NET,
+    ),
+    Entry("bat", BatNonLocal, "gate", lambda c, _: {"in_channels": c, "block_size": 4}, *BAT),
     # Windows and neighbourhoods.
     Entry(
         "shifted_window",
@@ -291,6 +342,7 @@ BLOCKS = (
         "gate",
         lambda c, _: {"dim": c, "num_heads": 4, "sr_ratio": 2},
         *WANG_2021,
+        cost="n²",
     ),
     Entry(
         "focal_modulation",
@@ -314,8 +366,9 @@ BLOCKS = (
         lambda c, size: {"dim": c, "feat_size": size, "num_heads": 4},
         *SRINIVAS,
         needs_size=True,
+        cost="n²",
     ),
-    Entry("lambda", LambdaLayer, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *BELLO),
+    Entry("lambda", LambdaLayer, "gate", lambda c, _: {"dim": c, "num_heads": 4}, *BELLO, cost="n"),
 )
 
 

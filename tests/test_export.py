@@ -49,6 +49,7 @@ FIXED = (
     "WindowAttention",
     "WindowAttention, mask and bias",
     "AttentionPool2d",
+    "BatNonLocal",
     "AttentionPool2d, map of another size",
     "MultiQueryAttention2d, strides",
 )
@@ -56,6 +57,7 @@ FIXED = (
 STRIDED = (
     "BasicConv",
     "Conv",
+    "GatherExcite, convolutions",
     "SpatialAttentionNeuralNetwork",
     "SpatialAttentionNeuralNetwork, other width",
 )

@@ -10,6 +10,7 @@ from flax import nnx
 
 import flax_attn
 from flax_attn import Options, layers
+from torch_ref.cases import CASES
 
 # What a constructor needs, by the name of the parameter; every other one has a default.
 SIZES = {"kernel_size": (1, 1), "temperature": 1.0, "train_shape": (9, 5), "ratio": 2, "reduction_ratio": 2}
@@ -36,6 +37,9 @@ def public_classes():
 
 
 def arguments(cls):
+    case = next((case for case in CASES if case.class_name == cls.__name__), None)
+    if case is not None and "block" not in case.args:
+        return case.args
     return {
         name: SIZES.get(name, 16)
         for name, parameter in inspect.signature(cls.__init__).parameters.items()

@@ -13,14 +13,15 @@ from flax_attn.networks import patch
 from flax_attn.registry import BLOCKS
 
 # Both maps have more pixels than attention takes at once.
-SIZES = ({"heads": 2, "h": 16, "w": 20, "c": 32}, {"heads": 8, "h": 16, "w": 32, "c": 64})
+SIZES = ({"heads": 2, "h": 16, "w": 24, "c": 32}, {"heads": 8, "h": 16, "w": 40, "c": 64})
+# The heads of class-specific residual attention are a few temperatures, with a classifier each.
 HEADS = {
     "ufo": "h",
     **{
         entry.name: argument
         for entry in BLOCKS
         for argument in ("n_head", "num_heads")
-        if argument in inspect.signature(entry.block.__init__).parameters
+        if argument in inspect.signature(entry.block.__init__).parameters and entry.name != "csra_multi_head"
     },
 }
 RNGS = nnx.Rngs(0)

@@ -8,6 +8,14 @@ Differs from many reimplementations: the spatial gate's input is (max, mean), th
 expect; ``lse`` and ``lp`` sum over pixels instead of averaging; and BatchNorm's momentum is 0.01.
 
 Differs from the authors' code: ``no_spatial`` defaults to True, as in the tutorial this package follows.
+
+Differs from timm's ``CbamModule``: the MLP of that has no biases unless ``mlp_bias=True``, its spatial gate reads
+(mean, max), and BatchNorm's momentum is 0.1. Its weights load by ``rename=NAMES["timm.CbamModule"]`` once
+``channel.fc1.weight`` and ``fc2.weight`` are flattened to (out, in), the two inputs of ``spatial.conv.conv.weight`` are
+swapped, ``weight[:, [1, 0]]``, and where biases are missing, zeros are there.
+
+Differs from pytorchcv's ``CbamBlock`` in BatchNorm's momentum, 0.1, alone. fightingcv's ``CBAMBlock`` is another
+function: it adds its input to the result and has no BatchNorm.
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,8 @@ Wang, Wu, Zhu, Li, Zuo & Hu, "ECA-Net: efficient channel attention for deep conv
 odd number nearest to ``|log2(c) + beta| / gamma`` (ties round up), and at least 3 (section 3.2.3).
 
 Differs from the authors' code, which takes k as an argument: to load their checkpoints, pass ``kernel_size`` and no
-``channels``. ``circular`` padding comes from timm's ``CecaModule``.
+``channels``; those of ECA-ResNet-50 have k = 3, 5, 5, 7 in its four stages, not what the formula gives. ``circular``
+padding comes from timm's ``CecaModule``. fightingcv's ``ECAAttention`` adds a bias to the convolution.
 """
 
 import math

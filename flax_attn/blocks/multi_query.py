@@ -98,11 +98,9 @@ class MultiQueryAttention2d(nnx.Module):
         self.key = _Projection(dim, key_dim, strided(), use_bias, rngs, options)
         self.value = _Projection(dim, value_dim, strided(), use_bias, rngs, options)
         self.attn_drop = Dropout(attn_drop, rngs=rngs)
-        self.output = nnx.Dict(
-            proj=Conv(num_heads * value_dim, dim_out, 1, bias=use_bias, rngs=rngs, **options),
-            drop=Dropout(proj_drop, rngs=rngs),
-        )
-        for conv in (self.key.down_conv, self.value.down_conv, self.output["proj"]):
+        proj = Conv(num_heads * value_dim, dim_out, 1, bias=use_bias, rngs=rngs, **options)
+        self.output = nnx.Dict(proj=proj, drop=Dropout(proj_drop, rngs=rngs))
+        for conv in (self.key.down_conv, self.value.down_conv, proj):
             _xavier(conv, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .. import ops
-from .._check import check_positive, check_shape, is_number
+from .._check import check_positive, check_shape
 from ..layers import BatchNorm, Conv
 from ..options import Options, check_options
 
@@ -70,11 +70,8 @@ class SelectiveKernel(nnx.Module):
         check_options(self, options)
         out_channels = in_channels if out_channels is None else out_channels
         sizes = tuple(kernel_size) if isinstance(kernel_size, Sequence) else (kernel_size, kernel_size)
-        check_positive(in_channels=in_channels, out_channels=out_channels, dilation=dilation, rd_divisor=rd_divisor)
-        if not is_number(rd_ratio) or rd_ratio <= 0:
-            raise ValueError(f"rd_ratio must be a finite number above 0, got {rd_ratio!r}")
-        hidden = ops.make_divisible(out_channels * rd_ratio, rd_divisor) if rd_channels is None else rd_channels
-        check_positive(rd_channels=hidden)
+        check_positive(in_channels=in_channels, out_channels=out_channels, dilation=dilation)
+        hidden = ops.reduced_width(out_channels, rd_ratio, rd_channels, rd_divisor, 0.9)
         if not sizes or any(size < 3 or size % 2 == 0 for size in sizes):
             raise ValueError(f"kernel_size must be odd and at least 3, or a sequence of such, got {kernel_size!r}")
         self.parts = len(sizes) if split_input else 1

@@ -7,8 +7,12 @@ import numpy as np
 from flax import nnx
 
 from ..blocks.attention_pool import AttentionPool2d, RotaryAttentionPool2d
+from ..blocks.criss_cross import CrissCrossAttention
+from ..blocks.danet import DANetChannelAttention, DANetPositionAttention
 from ..blocks.differential import DifferentialAttention
+from ..blocks.gct import GatedChannelTransformation
 from ..blocks.shuffle import ShuffleAttention
+from ..blocks.spatial_group import SpatialGroupEnhance
 from ..blocks.ufo import UFOAttention
 from .layers import of_rank
 from .rules import Entry, rule
@@ -35,3 +39,22 @@ def _ufo_attention(block: UFOAttention) -> Iterator[Entry]:
 @rule(RotaryAttentionPool2d)
 def _own(block: nnx.Module) -> Iterator[Entry]:
     yield from (Entry(name, value) for name, value in vars(block).items() if isinstance(value, nnx.Param))
+
+
+@rule(CrissCrossAttention)
+@rule(DANetChannelAttention)
+@rule(DANetPositionAttention)
+def _gamma(block: CrissCrossAttention | DANetChannelAttention | DANetPositionAttention) -> Iterator[Entry]:
+    yield Entry("gamma", of_rank(1, block.gamma))
+
+
+@rule(GatedChannelTransformation)
+def _gated_channel_transformation(block: GatedChannelTransformation) -> Iterator[Entry]:
+    for name in ("alpha", "gamma", "beta"):
+        yield per_channel(name, getattr(block, name))
+
+
+@rule(SpatialGroupEnhance)
+def _spatial_group_enhance(block: SpatialGroupEnhance) -> Iterator[Entry]:
+    for name in ("weight", "bias"):
+        yield per_channel(name, getattr(block, name))

@@ -9,7 +9,7 @@ function.
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from .resnets import RESNETS
+from .resnets import BAM, RESNETS
 
 TUTORIAL_NAMES: Mapping[str, str] = MappingProxyType(
     {
@@ -36,19 +36,25 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "ch_gate.mlp.fc2": "channel_gate.mlp.3",
             "sp_gate.conv": "spatial_gate.spatial",
         },
-        # Gates that also see the places.
-        "pytorchcv.BamBlock": {
-            "ch_att.init_fc.fc": "channel_att.gate_c.gate_c_fc_0",
-            "ch_att.init_fc.bn": "channel_att.gate_c.gate_c_bn_1",
-            "ch_att.final_fc": "channel_att.gate_c.gate_c_fc_final",
-            "sp_att.init_conv.conv": "spatial_att.gate_s.gate_s_conv_reduce0",
-            "sp_att.init_conv.bn": "spatial_att.gate_s.gate_s_bn_reduce0",
-            "sp_att.dil_convs.conv1.conv": "spatial_att.gate_s.gate_s_conv_di_0",
-            "sp_att.dil_convs.conv1.bn": "spatial_att.gate_s.gate_s_bn_di_0",
-            "sp_att.dil_convs.conv2.conv": "spatial_att.gate_s.gate_s_conv_di_1",
-            "sp_att.dil_convs.conv2.bn": "spatial_att.gate_s.gate_s_bn_di_1",
-            "sp_att.final_conv": "spatial_att.gate_s.gate_s_conv_final",
+        "timm.CbamModule": {
+            "channel.fc1": "channel_gate.mlp.1",
+            "channel.fc2": "channel_gate.mlp.3",
+            "spatial.conv": "spatial_gate.spatial",
         },
+        "Jongchan.CBAM": OFFICIAL_CBAM_NAMES,
+        "pytorchcv.SEBlock": {"conv1": "fc1", "conv2": "fc2"},
+        "fightingcv_attention.SEAttention": {"fc.0": "fc1", "fc.2": "fc2"},
+        "mmcv.ContextBlock": {
+            "conv_mask": "conv_attn",
+            "channel_add_conv.0": "mlp_add.fc1",
+            "channel_add_conv.1": "mlp_add.norm",
+            "channel_add_conv.3": "mlp_add.fc2",
+            "channel_mul_conv.0": "mlp_scale.fc1",
+            "channel_mul_conv.1": "mlp_scale.norm",
+            "channel_mul_conv.3": "mlp_scale.fc2",
+        },
+        # Gates that also see the places.
+        "pytorchcv.BamBlock": BAM,
         "squeeze_and_excitation.ChannelSpatialSELayer": {
             "cSE.fc1": "cSE.1",
             "cSE.fc2": "cSE.3",
@@ -91,6 +97,11 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "c_proj": "proj",
         },
         # Maps.
+        "AlexHex7.NONLocalBlock2D": {"theta": "t", "phi.0": "p", "g.0": "g", "W.0": "z", "W.1": "norm"},
+        "AlexHex7.NONLocalBlock2D, sub_sample=False": {"theta": "t", "phi": "p", "W.0": "z", "W.1": "norm"},
+        "BA-Transform.NonLocal": {"bn": "norm"},
+        "pytorchcv.ChaAttBlock": {"scale.alpha": "gamma"},
+        "pytorchcv.PosAttBlock": {"scale.alpha": "gamma"},
         # Windows.
         **RESNETS,
         "fightingcv_attention.OutlookAttention": {"v_pj": "v"},

@@ -19,8 +19,8 @@ class Conv(nnx.Conv):
 
     Differs from ``nnx.Conv``: kernel and bias are drawn from U(+-1/sqrt(fan_in)) with
     fan_in = in_features / groups * prod(kernel_size), and the bias is added in at least float32
-    (`flax_attn.layers.bias`). On CPUs ``jax.jvp`` does not go through convolutions of stride 1 with few images or few
-    channels (`flax_attn.ops.conv`); gradients do.
+    (`flax_attn.layers.bias`). On CPUs ``jax.jvp`` does not go through convolutions of stride 1 with few images, few
+    channels or a 1x1 kernel (`flax_attn.ops.conv`); gradients do.
 
     Args:
         in_features: Number of input channels.

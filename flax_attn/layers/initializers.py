@@ -36,3 +36,14 @@ def truncated_normal(std: float) -> Initializer:
 def reset_truncated_normal(layer: nnx.Conv | nnx.Linear, rngs: nnx.Rngs, std: float) -> None:
     """Draws the kernel of a layer from `truncated_normal`."""
     layer.kernel[...] = truncated_normal(std)(rngs.params(), layer.kernel.shape, layer.kernel.dtype)
+
+
+def reset_kaiming(conv: nnx.Conv, rngs: nnx.Rngs) -> None:
+    """Draws the kernel from N(0, 2 / fan_out) and sets the bias to 0; fan_out is output channels times kernel size.
+
+    PyTorch writes this as ``kaiming_normal_(mode="fan_out", nonlinearity="relu")``.
+    """
+    init = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    conv.kernel[...] = init(rngs.params(), conv.kernel.shape, conv.kernel.dtype)
+    if conv.bias is not None:
+        conv.bias[...] = jnp.zeros_like(conv.bias[...])

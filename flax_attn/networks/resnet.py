@@ -69,7 +69,7 @@ class BasicBlock(nnx.Module):
         check_choice("place", place, ("branch", "convolution"))
         make = _maker(attention, {}, rngs, options)
         conv, norm = partial(_conv, rngs=rngs, **options), partial(BatchNorm, rngs=rngs, **options)
-        self.in_planes = in_planes
+        self.in_planes, self.dtype = in_planes, options.get("dtype")
         if make is not None and place == "convolution":
             self.conv1, self.bn1 = make(in_planes, out_channels=planes, stride=stride), nnx.data(None)
         else:
@@ -81,6 +81,7 @@ class BasicBlock(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (b, h, w, in_planes) to (b, h / stride, w / stride, planes)."""
         check_shape("x", x, "b h w c", c=self.in_planes)
+        x = ops.cast(x, self.dtype)
         out = _convolved(self.conv1, self.bn1, x)
         return _added(self, self.bn2(self.conv2(out)), x)
 
@@ -126,7 +127,7 @@ class Bottleneck(nnx.Module):
         make = _maker(attention, {}, rngs, options)
         conv, norm = partial(_conv, rngs=rngs, **options), partial(BatchNorm, rngs=rngs, **options)
         first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
-        self.in_planes = in_planes
+        self.in_planes, self.dtype = in_planes, options.get("dtype")
         self.conv1, self.bn1 = conv(in_planes, planes, 1, first), norm(planes)
         if make is not None and place == "convolution":
             self.conv2, self.bn2 = make(planes, out_channels=planes, stride=second), nnx.data(None)
@@ -139,6 +140,7 @@ class Bottleneck(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (b, h, w, in_planes) to (b, h / stride, w / stride, 4 planes)."""
         check_shape("x", x, "b h w c", c=self.in_planes)
+        x = ops.cast(x, self.dtype)
         out = _convolved(self.conv2, self.bn2, ops.relu(self.bn1(self.conv1(x))))
         return _added(self, self.bn3(self.conv3(out)), x)
 
@@ -214,9 +216,10 @@ class ResNet(nnx.Module):
             between = make(width) if make is not None and place == "stages" and stage < len(lengths) else None
             setattr(self, f"attention{stage}", nnx.data(between))
         self.fc = Linear(width, num_classes, rngs=rngs, **options)
+        init = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # as torchvision's
         for _, conv in nnx.iter_modules(self):
             if isinstance(conv, Conv) and len(conv.kernel_size) == 2:
-                conv.kernel[...] = _kaiming(rngs.params(), conv.kernel.shape, conv.kernel.dtype)
+                conv.kernel[...] = init(rngs.params(), conv.kernel.shape, conv.kernel.dtype)
 
     def features(self, x: jax.Array) -> jax.Array:
         """The last map, (b, h / 32, w / 32, c), of images (b, h, w, in_channels)."""
@@ -283,13 +286,6 @@ def create_resnet(name: str, num_classes: int = 1000, *, rngs: nnx.Rngs, **argum
 
 def _conv(channels: int, planes: int, size: int, stride: int = 1, **more: Any) -> Conv:
     return Conv(channels, planes, size, stride, size // 2, bias=False, **more)
-
-
-def _kaiming(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """PyTorch's kaiming_normal_ with mode="fan_out", of a kernel (kh, kw, in / groups, out)."""
-    height, width, _, out = shape
-    values: jax.Array = jax.random.normal(key, shape, dtype) * (2 / (height * width * out)) ** 0.5
-    return values
 
 
 def _shortcut(in_planes: int, planes: int, stride: int, rngs: nnx.Rngs, options: Options) -> nnx.Sequential | None:

@@ -1,5 +1,6 @@
 """Parameter-free functions that the blocks are built from."""
 
+from .activations import absolute as absolute
 from .activations import hard_swish as hard_swish
 from .activations import leaky_relu as leaky_relu
 from .activations import relu as relu
@@ -11,7 +12,9 @@ from .dropout import dropout as dropout
 from .dropout import keep_mask as keep_mask
 from .dtype import add as add
 from .dtype import cast as cast
+from .dtype import hard_sigmoid as hard_sigmoid
 from .dtype import multiply as multiply
+from .dtype import promote as promote
 from .dtype import score_dtype as score_dtype
 from .dtype import sigmoid as sigmoid
 from .dtype import with_rank as with_rank
@@ -26,6 +29,7 @@ from .pooling import adaptive_avg_pool as adaptive_avg_pool
 from .pooling import global_pool as global_pool
 from .pooling import max_first as max_first
 from .pooling import max_pool_2x2 as max_pool_2x2
+from .resize import resize_nearest as resize_nearest
 from .rotary import rotary_angles as rotary_angles
 from .rotary import rotate as rotate
 from .tokens import flatten_channels_first as flatten_channels_first

@@ -37,3 +37,14 @@ def hard_swish(x: jax.Array) -> jax.Array:
     bent = jnp.where(jnp.abs(wide) < 3, wide, 0)  # so that no gradient is 0 times infinity
     straight = jnp.where(wide <= -3, jnp.zeros((), wide.dtype), wide)
     return jnp.where(jnp.abs(wide) < 3, bent * (bent + 3) / 6, straight).astype(x.dtype)
+
+
+def absolute(x: jax.Array) -> jax.Array:
+    """``|x|`` with gradient 0 at 0, where ``jnp.abs`` has gradient 1.
+
+    Example:
+        >>> jax.vmap(jax.grad(absolute))(jnp.array([-2.0, 0.0, 2.0])).tolist()
+        [-1.0, 0.0, 1.0]
+    """
+    sign = jnp.where(x > 0, 1, jnp.where(x < 0, -1, 0)).astype(x.dtype)
+    return x * sign

@@ -1,11 +1,12 @@
-"""Convolutions whose kernel's gradient, and whose output from few channels, are computed in a form that suits CPUs.
+"""Convolutions whose kernel's gradient, and whose results from few channels, are computed in forms that suit CPUs.
 
 On CPUs, XLA takes the gradient of a kernel as a convolution that contracts the images of a batch, which is slow while
-they are few, and vectorises a convolution over its input channels, which is slow while those are few. Where JAX's
-default device is another one both are left to XLA, and so is everything that `_is_plain` names.
+they are few, and vectorises a convolution over its input channels, which is slow while those are few. A 1x1
+convolution is a product of matrices, which XLA takes faster if it is told so. Where JAX's default device is another one
+all are left to XLA, and so is everything that `_is_plain` names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,8 +29,8 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` of channels-last arrays, with its arguments.
 
-    The forms for CPUs have no forward-mode derivatives, as custom backward passes have none, and a NaN or infinity may
-    show one column further than in JAX's own function.
+    The forms for CPUs have no forward-mode derivatives, as custom backward passes have none. A NaN or infinity shows in
+    a whole group of up to eight columns, or two groups, if it shows in one of them and the channels are few.
 
     Example:
         >>> x, kernel = jnp.ones((2, 5, 7, 3)), jnp.ones((3, 3, 3, 11))
@@ -38,6 +39,8 @@ def conv_general_dilated(
     """
     if _is_plain(x, kernel, strides, padding, **options):
         return lax.conv_general_dilated(x, kernel, strides, padding, **{"dimension_numbers": AXES, **options})
+    if kernel.shape[:2] == (1, 1):
+        return _product(x, kernel, options.get("precision"))
     return _conv(x, kernel, tuple(map(tuple, padding)), options.get("precision"))
 
 
@@ -67,19 +70,27 @@ def _is_plain(
     if not (x.dtype == kernel.dtype and x.dtype.name in DTYPES and all(isinstance(size, int) for size in x.shape)):
         return True
     sizes, in_channels = kernel.shape[:2], kernel.shape[2]
-    if sizes == (1, 1) or not all(0 <= pad < size for pads, size in zip(padding, sizes, strict=True) for pad in pads):
+    if not all(0 <= pad < size for pads, size in zip(padding, sizes, strict=True) for pad in pads):
         return True
-    return x.shape[0] >= FEW_IMAGES and in_channels >= FEW_CHANNELS
+    return sizes != (1, 1) and x.shape[0] >= FEW_IMAGES and in_channels >= FEW_CHANNELS
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x: jax.Array, kernel: jax.Array, padding: Padding, precision: lax.PrecisionLike) -> jax.Array:
     plain = partial(_plain, padding=padding, precision=precision)
-    in_channels, out_channels = kernel.shape[2:]
-    if 2 * in_channels > FEW_CHANNELS or out_channels < FEW_CHANNELS or _length(x, kernel, padding, 1) % 2:
-        return plain(x, kernel)
-    pairs = partial(_conv_of_pairs, padding=padding, precision=precision)
-    out: jax.Array = lax.platform_dependent(x, kernel, cpu=pairs, default=plain)
+    of_groups = partial(_conv_of_groups, padding=padding, precision=precision)
+    return _on_cpu(of_groups, plain, x, kernel) if _group(*kernel.shape[2:]) > 1 else plain(x, kernel)
+
+
+def _group(in_channels: int, out_channels: int) -> int:
+    """How many neighbours of a row are best taken for one pixel."""
+    if 2 * in_channels > FEW_CHANNELS:
+        return 1
+    return 2 if out_channels >= FEW_CHANNELS else FEW_CHANNELS
+
+
+def _on_cpu(function: Callable[..., jax.Array], elsewhere: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    out: jax.Array = lax.platform_dependent(*arrays, cpu=function, default=elsewhere)
     return out
 
 
@@ -95,17 +106,53 @@ def _backward(
     x, kernel = residuals
     plain = partial(_plain, padding=padding, precision=precision)
 
-    def plain_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    def plain_of_kernel(x: jax.Array, gradient: jax.Array) -> jax.Array:
         of_kernel: jax.Array = jax.vjp(partial(plain, x), kernel)[1](gradient)[0]
         return of_kernel
 
-    over_rows = partial(_kernel_gradient, sizes=kernel.shape[:2], padding=padding, precision=precision)
-    of_kernel: jax.Array = lax.platform_dependent(x, gradient, cpu=over_rows, default=plain_gradient)
-    (of_x,) = jax.vjp(lambda x: plain(x, kernel), x)[1](gradient)
-    return of_x, of_kernel
+    def plain_of_x(gradient: jax.Array, kernel: jax.Array) -> jax.Array:
+        of_x: jax.Array = jax.vjp(lambda x: plain(x, kernel), x)[1](gradient)[0]
+        return of_x
+
+    def of_groups(gradient: jax.Array, kernel: jax.Array) -> jax.Array:
+        turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+        pads = [(size - 1 - low, size - 1 - high) for size, (low, high) in zip(kernel.shape[:2], padding, strict=True)]
+        return _conv_of_groups(gradient, turned, tuple(pads), precision)
+
+    of_rows = partial(_kernel_gradient, sizes=kernel.shape[:2], padding=padding, precision=precision)
+    of_kernel = _on_cpu(of_rows, plain_of_kernel, x, gradient)
+    if _group(*reversed(kernel.shape[2:])) > 1:
+        return _on_cpu(of_groups, plain_of_x, gradient, kernel), of_kernel
+    return plain_of_x(gradient, kernel), of_kernel
 
 
 _conv.defvjp(_forward, _backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike) -> jax.Array:
+    """A convolution with a 1x1 kernel."""
+    return jnp.tensordot(x, kernel[0, 0], 1, precision=precision)
+
+
+def _forward_product(
+    x: jax.Array, kernel: jax.Array, precision: lax.PrecisionLike
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _product(x, kernel, precision), (x, kernel)
+
+
+def _backward_product(
+    precision: lax.PrecisionLike, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    of_x = jnp.tensordot(gradient, kernel[0, 0].T, 1, precision=precision)
+    # XLA takes a product fast if the left operand lies with the contracted axis last, and would undo the transpose.
+    channels_first = lax.optimization_barrier(x.reshape(-1, x.shape[3]).T)
+    of_kernel = jnp.matmul(channels_first, gradient.reshape(-1, gradient.shape[3]), precision=precision)
+    return of_x, of_kernel[None, None]
+
+
+_product.defvjp(_forward_product, _backward_product)
 
 
 def _plain(x: jax.Array, kernel: jax.Array, padding: Padding, precision: lax.PrecisionLike) -> jax.Array:
@@ -117,20 +164,20 @@ def _length(x: jax.Array, kernel: jax.Array, padding: Padding, axis: int) -> int
     return x.shape[1 + axis] + sum(padding[axis]) - kernel.shape[axis] + 1
 
 
-def _conv_of_pairs(x: jax.Array, kernel: jax.Array, padding: Padding, precision: lax.PrecisionLike) -> jax.Array:
-    """Takes two neighbours of a row for one pixel with twice the channels, on both sides."""
+def _conv_of_groups(x: jax.Array, kernel: jax.Array, padding: Padding, precision: lax.PrecisionLike) -> jax.Array:
+    """Takes a group of neighbours in a row for one pixel with as many times the channels, on both sides."""
     b, h, w, c = x.shape
     height, width, _, out_channels = kernel.shape
     rows, columns = (_length(x, kernel, padding, axis) for axis in (0, 1))
-    taps = (width + 2) // 2  # pairs that a pair of the output depends on
+    size = _group(c, out_channels)
+    groups, more = -(-columns // size), -(-(width - 1) // size)  # of the output; of the input beside one of them
     left = padding[1][0]
-    pairs = columns // 2 + taps - 1
-    x = jnp.pad(x, ((0, 0), (0, 0), (left, 2 * pairs - w - left), (0, 0)))
-    # For the second of a pair, the kernel is one further to the right.
-    both = [jnp.pad(kernel, ((0, 0), (j, 2 * taps - width - j), (0, 0), (0, 0))) for j in (0, 1)]
-    kernel = jnp.stack(both, axis=3).reshape(height, taps, 2 * c, 2 * out_channels)
-    out = _plain(x.reshape(b, h, pairs, 2 * c), kernel, (padding[0], (0, 0)), precision)
-    return out.reshape(b, rows, columns, out_channels)
+    x = jnp.pad(x, ((0, 0), (0, 0), (left, (groups + more) * size - w - left), (0, 0)))
+    # For each further one of a group, the kernel is one further to the right.
+    shifted = [jnp.pad(kernel, ((0, 0), (j, (1 + more) * size - width - j), (0, 0), (0, 0))) for j in range(size)]
+    kernel = jnp.stack(shifted, axis=3).reshape(height, 1 + more, size * c, size * out_channels)
+    out = _plain(x.reshape(b, h, groups + more, size * c), kernel, (padding[0], (0, 0)), precision)
+    return out.reshape(b, rows, groups * size, out_channels)[:, :, :columns]
 
 
 def _kernel_gradient(

@@ -17,6 +17,17 @@ def cast(x: jax.Array, dtype: DTypeLike | None) -> jax.Array:
     return x.astype(dtype)
 
 
+def promote(dtype: DTypeLike | None, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Casts arrays, one of them of floats, to ``dtype``; None casts them to the dtype that holds all of them.
+
+    Example:
+        >>> [array.dtype.name for array in promote(None, jnp.ones(3, "bfloat16"), jnp.ones(3))]
+        ['float32', 'float32']
+    """
+    common = promoted(*(array.dtype for array in arrays)) if dtype is None else dtype
+    return tuple(array.astype(common) for array in arrays)
+
+
 def add(x: jax.Array, y: jax.Array) -> jax.Array:
     """``x + y`` with broadcasting, computed in at least float32 and rounded once to the promoted dtype.
 
@@ -56,6 +67,16 @@ def sigmoid(x: jax.Array) -> jax.Array:
         [0.5, 0.5, 0.5]
     """
     return jax.nn.sigmoid(x.astype(score_dtype(x.dtype))).astype(x.dtype)
+
+
+def hard_sigmoid(x: jax.Array) -> jax.Array:
+    """``min(max(x + 3, 0), 6) / 6`` in the dtype of ``x``, computed as `sigmoid`; its gradient at -3 and 3 is 0.
+
+    Example:
+        >>> hard_sigmoid(jnp.array([-3.0, 0.0, 1.5, 4.0])).tolist()
+        [0.0, 0.5, 0.75, 1.0]
+    """
+    return jax.nn.hard_sigmoid(x.astype(score_dtype(x.dtype))).astype(x.dtype)
 
 
 def score_dtype(dtype: DTypeLike) -> jnp.dtype:

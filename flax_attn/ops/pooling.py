@@ -5,16 +5,19 @@ When several elements tie for the maximum, PyTorch gives the whole gradient to t
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from .._check import check_choice
 from .dtype import cast, score_dtype
+from .norms import safe_norm
 
 POOL_TYPES = ("avg", "max", "lp", "lse")
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
 def max_first(x: jax.Array, axis: int) -> jax.Array:
     """Maximum over ``axis``, kept with size 1; the gradient goes to the first occurrence.
 
@@ -22,8 +25,18 @@ def max_first(x: jax.Array, axis: int) -> jax.Array:
         >>> jax.grad(lambda x: max_first(x, -1).sum())(jnp.array([3.0, 1.0, 3.0])).tolist()
         [1.0, 0.0, 0.0]
     """
-    index = jax.lax.stop_gradient(jnp.argmax(x, axis=axis, keepdims=True))
-    return jnp.take_along_axis(x, index, axis=axis)
+    return jnp.max(x, axis=axis, keepdims=True)
+
+
+@max_first.defjvp
+def _max_first_jvp(axis: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Finds the first occurrence with a minimum: XLA vectorises that on CPUs, but not ``argmax``."""
+    (x,), (change,) = primals, tangents
+    largest = max_first(x, axis)
+    places = jax.lax.broadcasted_iota(jnp.int32, x.shape, axis % x.ndim)
+    hits = (x == largest) | jnp.isnan(x)  # a NaN is the maximum
+    first = jnp.min(places, axis=axis, keepdims=True, where=hits, initial=jnp.iinfo(jnp.int32).max)
+    return largest, jnp.sum(change, axis=axis, keepdims=True, where=places == first)
 
 
 def global_pool(x: jax.Array, pool_type: str) -> jax.Array:
@@ -47,15 +60,8 @@ def global_pool(x: jax.Array, pool_type: str) -> jax.Array:
     if pool_type == "max":
         return max_first(pixels, 1)[:, 0]
     if pool_type == "lp":
-        return _norm(pixels)
+        return safe_norm(pixels, 1)
     return _log_sum_exp(pixels)
-
-
-def _norm(pixels: jax.Array) -> jax.Array:
-    # At zero, PyTorch's lp_pool2d has gradient 0; a plain square root would give 0 * inf = NaN.
-    total = jnp.sum(jnp.square(pixels.astype(score_dtype(pixels.dtype))), axis=1)
-    zero = total == 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, total))).astype(pixels.dtype)
 
 
 def _log_sum_exp(pixels: jax.Array) -> jax.Array:

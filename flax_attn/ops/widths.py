@@ -19,8 +19,10 @@ def make_divisible(value: float, divisor: int = 8, round_limit: float = 0.9) -> 
     return nearest + divisor if nearest < round_limit * value else nearest
 
 
-def reduced_width(channels: int, rd_ratio: float, rd_channels: int | None, rd_divisor: int) -> int:
-    """A hidden layer's width: ``rd_channels``, or the multiple of ``rd_divisor`` nearest to ``channels * rd_ratio``.
+def reduced_width(
+    channels: int, rd_ratio: float, rd_channels: int | None, rd_divisor: int, round_limit: float = 0.0
+) -> int:
+    """A hidden layer's width: ``rd_channels``, or `make_divisible` of ``channels * rd_ratio``.
 
     Raises:
         ValueError: If a number of channels is below 1, or ``rd_ratio`` is not above 0.
@@ -35,4 +37,4 @@ def reduced_width(channels: int, rd_ratio: float, rd_channels: int | None, rd_di
         return rd_channels
     if not is_number(rd_ratio) or rd_ratio <= 0:
         raise ValueError(f"rd_ratio must be a finite number above 0, got {rd_ratio!r}")
-    return make_divisible(channels * rd_ratio, rd_divisor, round_limit=0)
+    return make_divisible(channels * rd_ratio, rd_divisor, round_limit)

@@ -64,6 +64,10 @@ ORIGINALS: dict[str, tuple[float, str]] = {
         ),
         (1e-6, "its sines and cosines are float32"),
     ),
+    "EffectiveSqueezeExcite, timm.layers:EffectiveSEModule": (
+        1e-7,
+        "the gradient of PyTorch's hardsigmoid is 1/6 in float32, in float64 too",
+    ),
 }
 """(tolerance, reason) by the name of an original (torch_ref/originals) that computes a part in float32 or is deep."""
 

@@ -13,6 +13,7 @@ import flax_attn
 from flax_attn.blocks import cbam as fx
 from flax_attn.testing import relative_error, tolerance
 from torch_ref.blocks import cbam as pt
+from torch_ref.originals import Original
 
 OUTPUT, MAP, BUFFER = (tolerance(quantity, "float64") for quantity in ("output", "map", "buffer"))
 
@@ -163,6 +164,17 @@ def test_the_gate_of_the_spatial_gate_is_not_clipped_by_a_relu():
     gate = flax_attn.attention_maps(fx.SpatialGate(rngs=nnx.Rngs(0)), jnp.asarray(double(3, 11, 7, 5)))["gate"]
     assert gate.shape == (3, 11, 7, 1)
     assert (gate < 0.5).any()
+
+
+def test_fightingcvs_block_of_this_name_is_another_function():
+    path = "fightingcv_attention.attention.CBAM.py:CBAMBlock"
+    theirs = Original("CBAM", {}, path, {"channel": 32, "kernel_size": 7}).load()
+    for parameter in theirs.parameters():
+        torch.nn.init.zeros_(parameter)
+    x = torch.ones(1, 32, 2, 3)
+    # Both gates are 1/2, and the input is added again.
+    torch.testing.assert_close(theirs(x), 1.25 * x)
+    assert not [name for name in theirs.state_dict() if "running" in name]
 
 
 def test_cbam_leaves_the_spatial_gate_out_by_default():

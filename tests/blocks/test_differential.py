@@ -108,3 +108,8 @@ def test_bad_arguments(arguments, message):
 def test_bad_shapes(shape):
     with pytest.raises(ValueError, match=re.escape(f"tokens must have shape (b, n, dim=12), got {shape}")):
         DifferentialAttention(12, 2, rngs=nnx.Rngs(0))(jnp.ones(shape))
+
+
+def test_a_float_mask_is_refused():
+    with pytest.raises(ValueError, match=r"mask must be of booleans or integers, .*bias=mask"):
+        DifferentialAttention(12, 2, rngs=nnx.Rngs(0))(jnp.ones((2, 7, 12)), jnp.zeros((1, 1, 7, 7)))

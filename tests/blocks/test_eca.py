@@ -7,8 +7,10 @@ import pytest
 from flax import nnx
 from scipy.special import expit
 
+import flax_attn
 from flax_attn.blocks.eca import EfficientChannelAttention
 from flax_attn.testing import relative_error, tolerance
+from torch_ref.originals import Original
 
 
 def by_hand(x, kernel, *, circular):
@@ -44,6 +46,16 @@ def test_the_width_follows_from_the_channels(channels):
     block = EfficientChannelAttention(channels, kernel_size=11, rngs=nnx.Rngs(0))
     assert block.conv.kernel.shape == (WIDTHS[channels], 1, 1)
     assert block.conv.bias is None
+
+
+def test_fightingcvs_has_a_bias():
+    theirs = Original("", {}, "fightingcv_attention.attention.ECAAttention.py:ECAAttention").load()
+    assert {name: tuple(entry.shape) for name, entry in theirs.state_dict().items()} == {
+        "conv.weight": (1, 1, 3),
+        "conv.bias": (1,),
+    }
+    with pytest.raises(ValueError, match=r"conv\.bias"):
+        flax_attn.from_torch(EfficientChannelAttention(rngs=nnx.Rngs(0)), theirs.state_dict())
 
 
 def test_gamma_and_beta_change_the_width():

@@ -131,3 +131,8 @@ def test_bad_arguments(arguments, message):
 def test_bad_shapes(tokens, mask, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         SelfAttention(12, 3, rngs=nnx.Rngs(0))(jnp.ones(tokens), None if mask is None else jnp.ones(mask, bool))
+
+
+def test_a_float_mask_is_refused():
+    with pytest.raises(ValueError, match=r"mask must be of booleans or integers, .*bias=mask"):
+        SelfAttention(12, 3, rngs=nnx.Rngs(0))(jnp.ones((2, 7, 12)), jnp.zeros((1, 1, 7, 7)))

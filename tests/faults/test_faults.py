@@ -1,10 +1,13 @@
 """Every planted fault is caught, and named: the quantity and the path where it first shows, and the submodule."""
 
+from collections import Counter
+
 import pytest
 
-from torch_ref.cases import CASES
+from torch_ref.cases import CASES, COLLECTION
 from torch_ref.pairs import make_pair
 
+from . import channel_gates, convolutions, maps, spatial_gates, tokens, windows
 from .faults import FAULTS, MORE_CASES
 from .planting import arguments, constant, wrap
 
@@ -12,6 +15,10 @@ from .planting import arguments, constant, wrap
 # two ways, which breaks ties behind a convolution; such cases are compiled as usual.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 AS_USUAL = ("ConvPart, zeros",)
+# Of the collection, whose faults are planted every night.
+COLLECTED = [
+    fault for group in (channel_gates, spatial_gates, convolutions, tokens, maps, windows) for fault in group.FAULTS
+]
 BY_NAME = {case.name: case for case in CASES + MORE_CASES}
 UNPROVEN = sorted({(fault.case, fault.mode) for fault in FAULTS if fault.case not in {case.name for case in CASES}})
 
@@ -21,7 +28,13 @@ def compared(case, mode):
     return pair.compare(dtypes=["float64"], modes=[mode], compiler_options=None if case in AS_USUAL else QUICK)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(pytest.param(fault, id=fault.name) for fault in FAULTS),
+        *(pytest.param(fault, id=f"{fault.case}: {fault.name}", marks=pytest.mark.nightly) for fault in COLLECTED),
+    ],
+)
 def test_a_planted_fault_is_caught_and_named(fault, monkeypatch):
     fault.plant(monkeypatch)
     if fault.error:
@@ -44,6 +57,12 @@ def test_a_planted_fault_is_caught_and_named(fault, monkeypatch):
 def test_without_a_fault_there_is_no_alarm(case, mode):
     report = compared(case, mode)
     assert report.ok, str(report)
+
+
+def test_every_block_of_the_collection_has_two_faults():
+    counts = Counter(BY_NAME[fault.case].class_name for fault in COLLECTED)
+    blocks = {case.class_name for case in COLLECTION if case.module.startswith("blocks")}
+    assert {name: counts[name] for name in blocks if counts[name] < 2} == {}
 
 
 def test_outputs_alone_would_let_many_pass():

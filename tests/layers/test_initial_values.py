@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from scipy.stats import kstest, norm, uniform
 
 from flax_attn import layers
+from flax_attn.convert.rules import find_rule
 from flax_attn.layers.initializers import uniform_fan_in
 from flax_attn.testing.tolerances import P_VALUE
 from torch_ref.cases import CASES
@@ -135,18 +136,26 @@ def test_norms_start_as_in_pytorch(ours, theirs):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_parameter_of_every_module_belongs_to_a_layer(case):
-    # So what holds for the layers holds for blocks and networks.
+def test_every_parameter_of_every_module_belongs_to_a_layer_or_has_a_rule(case):
+    # What holds for the layers then holds for blocks and networks; tests of blocks with rules say where theirs start.
     module = nnx.eval_shape(lambda: build(case, nnx.Rngs(0)))
     for _, inner in nnx.iter_modules(module):
         if any(isinstance(value, nnx.Param) for value in vars(inner).values()):
-            assert type(inner).__module__.startswith(layers.__name__) or (type(inner).__name__ in WITH_PARAMETERS)
+            assert type(inner).__module__.startswith(layers.__name__) or find_rule(inner) is not None
 
 
-# Blocks with a rule for parameters of their own, whose tests check where these start.
-WITH_PARAMETERS = {"AttentionPool2d", "DifferentialAttention", "RotaryAttentionPool2d"}
 # Their originals draw other values; the tests of these blocks say which.
-OTHER_INITIAL_VALUES = {"AttentionPool2d", "ExternalAttention", "MultiQueryAttention2d"}
+OTHER_INITIAL_VALUES = {
+    "AttentionPool2d",
+    "BottleneckAttention",
+    "ExternalAttention",
+    "GlobalContext",
+    "HaloAttention",
+    "LambdaLayer",
+    "MultiQueryAttention2d",
+    "NonLocalAttention",
+    "UFOAttention",
+}
 
 
 @cache

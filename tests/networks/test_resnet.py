@@ -25,6 +25,17 @@ PARAMETERS = {
     "cbam_resnet34": 21_960_468,
     "cbam_resnet50": 28_089_624,
     "cbam_resnet101": 49_330_172,
+    "seresnet18": 11_778_592,
+    "seresnet34": 21_958_868,
+    "seresnet50": 28_088_024,
+    "seresnet101": 49_326_872,
+    "bam_resnet18": 11_712_503,
+    "bam_resnet34": 21_820_663,
+    "bam_resnet50": 25_915_099,
+    "bam_resnet101": 44_907_227,
+    "skresnet18": 11_958_056,
+    "skresnet34": 22_282_376,
+    "skresnet50": 25_803_160,
     "eca_resnet18": 11_689_556,
     "eca_resnet34": 21_797_744,
     "eca_resnet50": 25_557_112,
@@ -80,6 +91,22 @@ def test_attention_scales_the_branch_and_not_the_shortcut():
     block = BasicBlock(4, 4, attention=lambda channels: Nothing(), rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 7, 4)), jnp.float32)
     np.testing.assert_array_equal(block(x), np.maximum(x, 0))
+
+
+@pytest.mark.parametrize(
+    ("depth", "attention", "parameters"),
+    [
+        (18, "squeeze_excite", 11_779_624),
+        (50, "squeeze_excite", 28_088_024),
+        (50, "eca", 25_557_118),
+        (18, "effective_squeeze_excite", 12_387_752),
+        (50, "efficient_local", 25_828_904),
+        (50, "strip", 25_647_656),
+        (18, "global_context", 11_868_160),
+    ],
+)
+def test_timms_gates_have_timms_number_of_parameters(depth, attention, parameters):
+    assert count(shapes_of(lambda rngs: ResNet(depth, attention, rngs=rngs))) == parameters
 
 
 def test_attention_between_the_stages():

@@ -46,6 +46,13 @@ def results(function, x, kernel, padding):
         ((3, 5, 8, 2), (3, 1, 2, 11), ((1, 1), (0, 0))),  # pairs along rows alone
         ((1, 7, 3, 11), (4, 1, 11, 2), ((3, 3), (0, 0))),  # along rows alone, with the most padding
         ((37, 5, 3, 7), (3, 3, 7, 2), ((1, 1), (1, 1))),  # many images, few channels
+        ((2, 5, 11, 2), (7, 7, 2, 1), ((3, 3), (3, 3))),  # groups of columns, of few channels to few; a part of one
+        ((2, 5, 16, 1), (3, 2, 1, 3), ((0, 2), (1, 0))),  # whole groups, an even kernel
+        ((3, 7, 5, 4), (3, 1, 4, 4), ((1, 1), (0, 0))),  # fewer columns than in a group, along rows alone
+        ((1, 3, 19, 1), (1, 11, 1, 1), ((0, 0), (10, 10))),  # a kernel wider than a group, with the most padding
+        ((2, 5, 7, 9), (3, 3, 9, 3), ((1, 1), (2, 0))),  # groups for the input's gradient alone
+        ((2, 5, 7, 3), (1, 1, 3, 11), ((0, 0), (0, 0))),  # a product
+        ((37, 1, 1, 11), (1, 1, 11, 13), ((0, 0), (0, 0))),  # a product of many images
     ],
 )
 def test_values_and_gradients_are_those_of_jax(shape, kernel, padding):
@@ -74,7 +81,9 @@ def test_which_convolutions_are_jaxs_own():
     assert not is_jaxs(jnp.ones((32, 8, 8, 4)), KERNEL)
     assert not is_jaxs(jnp.ones((31, 8, 8, 8)), jnp.ones((3, 3, 8, 16)))
     assert is_jaxs(jnp.ones((32, 8, 8, 8)), jnp.ones((3, 3, 8, 16)))
-    assert is_jaxs(X, jnp.ones((1, 1, 4, 16)))
+    assert not is_jaxs(X, jnp.ones((1, 1, 4, 16)), padding=((0, 0), (0, 0)))
+    assert is_jaxs(X, jnp.ones((1, 1, 4, 16)))  # padded
+    assert is_jaxs(X, jnp.ones((1, 1, 4, 16)), strides=(2, 2), padding=((0, 0), (0, 0)))
     assert is_jaxs(X, KERNEL, padding=((3, 0), (0, 0)))
     assert is_jaxs(X, KERNEL, strides=(2, 1))
     assert is_jaxs(X, KERNEL, rhs_dilation=(1, 2))
@@ -88,12 +97,13 @@ def test_which_convolutions_are_jaxs_own():
     assert is_jaxs(X.astype(jnp.complex64), KERNEL.astype(jnp.complex64))
 
 
-def test_other_platforms_get_jaxs_own():
+@pytest.mark.parametrize("kernel", [KERNEL, jnp.ones((3, 3, 4, 2))], ids=["pairs", "groups"])
+def test_other_platforms_get_jaxs_own(kernel):
     def gradients(convolution):
         def loss(x, kernel):
             return jnp.sum(convolution(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=conv.AXES))
 
-        traced = jax.jit(jax.value_and_grad(loss, (0, 1))).trace(X, KERNEL)
+        traced = jax.jit(jax.value_and_grad(loss, (0, 1))).trace(X, kernel)
         texts = (traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda", "tpu"))
         return [
             sorted(line.split("dim_numbers")[1].split(" : ")[0] for line in text.splitlines() if "dim_numbers" in line)

@@ -51,6 +51,27 @@ def test_max_first_of_nan_and_infinity_is_torchs(row):
     np.testing.assert_array_equal(ours, torch_gradient(lambda x: x.max(-1)[0], x))
 
 
+def test_max_first_goes_through_forward_mode_vmap_and_symbolic_sizes():
+    x = tied(5, 7, 11)
+    gradient = jax.grad(lambda x: ops.max_first(x, 1).sum())
+    expected = gradient(x)
+    change = np.arange(x.size, dtype=np.float32).reshape(x.shape)
+    forward = jax.jvp(lambda x: ops.max_first(x, 1), [x], [change])[1]
+    np.testing.assert_array_equal(forward, np.sum(change * expected, axis=1, keepdims=True))
+    np.testing.assert_array_equal(jax.vmap(jax.grad(lambda x: ops.max_first(x, 0).sum()))(x), expected)
+    shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape("a, b, 11"), x.dtype)
+    np.testing.assert_array_equal(jax.export.export(jax.jit(gradient))(shape).call(x), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_gradient_of_a_maximum_is_not_rounded(dtype):
+    x = jnp.zeros((1, 4099), dtype)  # more places than the dtype counts to
+    given = jnp.full((1, 1), 1.703125, dtype)
+    (gradient,) = jax.vjp(lambda x: ops.max_first(x, 1), x.at[0, 4097].set(1))[1](given)
+    np.testing.assert_array_equal(np.flatnonzero(np.asarray(gradient, np.float32)), [4097])
+    assert float(gradient[0, 4097]) == 1.703125
+
+
 HAND = np.array([[1.0, -2.0], [2.0, 4.0]]).reshape(1, 2, 2, 1)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..maps import record
+from ..widths import reduced_width
 
 
 class _Path(nn.Module):
@@ -61,7 +62,7 @@ class SelectiveKernel(nn.Module):
             else _Path(seen, out_channels, size, stride, dilation, groups)
             for size in sizes
         )
-        hidden = rd_channels or make_divisible(out_channels * rd_ratio, rd_divisor)
+        hidden = reduced_width(out_channels, rd_ratio, rd_channels, rd_divisor, 0.9)
         self.attn = _Select(out_channels, len(sizes), hidden)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,9 +72,3 @@ class SelectiveKernel(nn.Module):
         weights = self.attn(maps.sum(1).mean((2, 3), keepdim=True))
         record(self, "weights", weights)
         return (maps * weights[..., None, None]).sum(1)
-
-
-def make_divisible(value: float, divisor: int) -> int:
-    """The multiple of ``divisor`` nearest to ``value``, or the next where that is less than 0.9 of it."""
-    near = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return near if near >= 0.9 * value else near + divisor

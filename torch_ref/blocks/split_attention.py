@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..maps import record
-from .selective_kernel import make_divisible
+from ..widths import make_divisible
 
 
 class SplitAttention(nn.Module):

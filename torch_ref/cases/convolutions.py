@@ -85,5 +85,6 @@ CASES: tuple[Case, ...] = (
         (a_map(3, 5, 7, 11),),
         (MAP,),
         {"channel": 5, "skip_norm": False, "bias": True},
+        draw=1,
     ),
 )

@@ -24,6 +24,7 @@ CASES: tuple[Case, ...] = (
         (a_map(3, 5, 7, 11),),
         (MAP,),
         {"in_planes": 5, "planes": 3, "stride": 2, "stride_in": "1x1"},
+        draw=1,
     ),
     Case(
         "ResNet",

@@ -14,6 +14,7 @@ CASES: tuple[Case, ...] = (
         (MAP,),
         {"gate_channel": 17, "reduction_ratio": 5},
         gains=SMALL_BIAS,
+        draw=4,
     ),
     Case(
         "BAM, sum",
@@ -37,6 +38,7 @@ CASES: tuple[Case, ...] = (
         (a_map(2, 11, 5, 7, kind="zeros"),),
         (MAP,),
         {"in_channels": 11, "reduction": 2, "combine": "max"},
+        draw=1,
     ),
     Case("CoordinateAttention", "blocks.coordinate", (a_map(3, 13, 5, 7),), (MAP,), {"channels": 13}),
     Case(
@@ -55,8 +57,22 @@ CASES: tuple[Case, ...] = (
         {"no_spatial": True},
     ),
     Case("ShuffleAttention", "blocks.shuffle", (a_map(2, 30, 5, 7),), (MAP,), {"channels": 30, "groups": 3}),
-    Case("ParallelPolarizedSelfAttention", "blocks.polarized", (a_map(2, 13, 5, 7),), (MAP,), {"channels": 13}),
-    Case("SequentialPolarizedSelfAttention", "blocks.polarized", (a_map(2, 13, 5, 7),), (MAP,), {"channels": 13}),
+    Case(
+        "ParallelPolarizedSelfAttention",
+        "blocks.polarized",
+        (a_map(2, 13, 5, 7),),
+        (MAP,),
+        {"channels": 13},
+        zero_gradients=("ch_wq.bias",),  # the same for all places, which a softmax over them cancels
+    ),
+    Case(
+        "SequentialPolarizedSelfAttention",
+        "blocks.polarized",
+        (a_map(2, 13, 5, 7),),
+        (MAP,),
+        {"channels": 13},
+        zero_gradients=("ch_wq.bias",),  # the same for all places, which a softmax over them cancels
+    ),
     Case("EfficientLocalAttention", "blocks.local", (a_map(2, 3, 11, 13),), (MAP,), {"channels": 3}),
     Case(
         "EfficientLocalAttention, with bias",
