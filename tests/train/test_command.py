@@ -153,7 +153,7 @@ BAD_VALUES = {
     "--data npz:missing.npz": "npz:missing.npz: no such file",
     "--data video": f"--data must be {KINDS}, got 'video'",
     "--task classes --network resnet19": "--network must be a name of flax_attn.networks.resnet.RESNETS, got 'resnet19'"
-    "; did you mean 'resnet18' or 'seresnet18' or 'skresnet18'?",
+    "; did you mean 'resnet18' or 'resnet152' or 'resnet101'?",
     "--task classes --attention cbma": "--attention must be none or a block of flax_attn.list_blocks(), got 'cbma'; "
     "did you mean 'cbam'?",
     "--task classes --attention eca --network seresnet50": "--attention needs --network resnet18 or resnet34 or "
