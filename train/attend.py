@@ -3,18 +3,25 @@
 import argparse
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from scipy.special import softmax
 
+from .config import PatchConfig
 from .data.folder import find_files
 from .data.picture import read_picture
 from .data.source import PATCH
 from .look.grid import Caption
 from .look.observe import load_run
 from .look.picture import draw_images, look
+from .look.places import draw_places, see
 from .plots import save
+from .runs import DATA, read_json
 from .tasks.patch import Patches, painted
 from .text import printable
 
@@ -22,18 +29,26 @@ PAGE = 12  # images in one picture
 LONGEST = 26  # letters of a name in it, the last ones
 PICTURE = "attend.png"
 
+Answer = tuple[str, ...]  # a row of the table
+
 
 def main(argv: Sequence[str]) -> int:
     """Draws the pictures and prints the predictions."""
     parser = argparse.ArgumentParser(
         prog="python -m train attend",
-        description="Draws images beside the maps of a trained network: the class activation map, the attended map "
-        "and its attention. The predictions go into a CSV file beside the picture.",
+        description="Draws images and the maps of a trained network: the class activation map, the attended map and "
+        "its attention, and spatial gates. The predictions go into a CSV file beside the picture.",
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="the folder of a finished run")
     add("image", metavar="IMAGE", nargs="+", help="an image, whose central square is taken, or a folder of images")
-    add("--patch", metavar=("ROW", "COLUMN"), nargs=2, type=int, help="paint a white patch with this upper left corner")
+    add(
+        "--patch",
+        metavar=("ROW", "COLUMN"),
+        nargs=2,
+        type=int,
+        help="paint a white patch with this upper left corner, for the task patch",
+    )
     add("--out", metavar="FILE", help=f"the picture (default: RUN/{PICTURE}), numbered if there are several")
     options = parser.parse_args(argv)
     print("\n".join(attend(options.run, options.image, options.out, options.patch)))
@@ -45,22 +60,47 @@ def attend(run: str, images: Sequence[str], out: str | None = None, corner: Sequ
     path = Path(run) / PICTURE if out is None else Path(out)
     config, network, size = load_run(run)
     names, photos = read_photos(images, *size)
-    x = np.asarray(painted(photos, _patches(corner, photos)))
-    predictions: list[tuple[str, str]] = []
+    head: Answer
+    draw_page: Callable[..., tuple[list[Answer], Figure]]
+    if isinstance(config, PatchConfig):
+        x, head, draw_page = np.asarray(painted(photos, _patches(corner, photos))), ("image", "p"), _patch_page
+    elif corner is None:
+        classes = read_json(Path(run) / DATA)["classes"]
+        x, head, draw_page = photos, ("image", "class", "p"), partial(_classes_page, classes)
+    else:
+        raise ValueError(f"--patch needs a run of --task patch, got one of --task {config.task}")
+    rows: list[Answer] = [head]
     written = []
     for start in range(0, len(x), PAGE):
-        looked = look(network, x[start : start + PAGE])
-        here = [(name, f"{p:.4f}") for name, p in zip(names[start : start + PAGE], looked.p, strict=True)]
-        captions = [Caption(f"{Path(name).name[-LONGEST:]}\np = {p}") for name, p in here]
+        here = names[start : start + PAGE]
+        shown = [Path(name).name[-LONGEST:] for name in here]
+        answers, figure = draw_page(f"{config.title} of {run}", network, x[start : start + PAGE], shown)
         page = path if len(x) <= PAGE else path.with_stem(f"{path.stem}-{start // PAGE + 1}")
-        title = f"{config.network} of {run}"
-        save(draw_images(title, x[start : start + PAGE], captions, looked), page)
-        predictions += here
+        save(figure, page)
+        rows += [(name, *answer) for name, answer in zip(here, answers, strict=True)]
         written.append(page)
     table = path.with_suffix(".csv")
     with table.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("image", "p"), *predictions])
-    return [*(f"{name}: p = {p}" for name, p in predictions), *map(printable, [*written, table])]
+        csv.writer(file).writerows(rows)
+    lines = [f"{name}: {', '.join([*said, f'p = {p}'])}" for name, *said, p in rows[1:]]
+    return [*lines, *map(printable, [*written, table])]
+
+
+def _patch_page(title: str, network: Any, x: np.ndarray, names: list[str]) -> tuple[list[Answer], Figure]:
+    looked = look(network, x)
+    answers = [f"{p:.4f}" for p in looked.p]
+    captions = [Caption(f"{name}\np = {p}") for name, p in zip(names, answers, strict=True)]
+    return [(p,) for p in answers], draw_images(title, x, captions, looked)
+
+
+def _classes_page(
+    classes: list[str], title: str, network: Any, images: np.ndarray, names: list[str]
+) -> tuple[list[Answer], Figure]:
+    seen = see(network, images)
+    largest = softmax(seen.logits, axis=-1).max(-1)
+    answers = [(classes[k], f"{p:.4f}") for k, p in zip(seen.logits.argmax(-1), largest, strict=True)]
+    captions = [Caption(f"{name}\n{k}, p = {p}") for name, (k, p) in zip(names, answers, strict=True)]
+    return [*answers], draw_places(title, images, captions, seen)
 
 
 def read_photos(paths: Sequence[str], height: int, width: int) -> tuple[list[str], np.ndarray]:

@@ -8,10 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from flax_attn._check import nearest
+from flax_attn.convert import NAMES
+from flax_attn.networks.resnet import RESNETS
 from flax_attn.registry import BLOCKS
 
-NETWORKS = ["cnn", *sorted(entry.name for entry in BLOCKS if entry.kind != "head")]
-TaskName = Literal["patch", "channel", "sensor"]
+ATTENTION = sorted(entry.name for entry in BLOCKS if entry.kind != "head")
+NETWORKS = ["cnn", *ATTENTION]
+TaskName = Literal["patch", "channel", "sensor", "classes"]
+PLAIN = [name for name in RESNETS if name.startswith("resnet")]  # without attention
 
 
 def told_default(text: str, metavar: str | None = None) -> Any:
@@ -26,16 +30,18 @@ class Config:
     Attributes:
         preset: The defaults of all other options: quick, minutes on a CPU; article, the tutorial's, where it has any.
         task: What is learned. patch: whether an image holds a white patch; channel: the class of an array, behind a
-            gate for its channels; sensor: the class of a window of sensor data, with gates along time.
+            gate for its channels; sensor: the class of a window of sensor data, with gates along time; classes: the
+            class of an image, by a ResNet with any attention.
         data: The images, arrays or windows: synthetic, generated from a seed; npz:PATH, an archive. Images also:
-            folder:PATH, photos; stl10 or stl10:FOLDER; stl10-unlabelled or stl10-unlabelled:FOLDER, for its 100,000
-            images (docs/data.md). The first 80 % train.
+            folder:PATH, photos, for the task classes with a subfolder per class. For the task patch also: stl10 or
+            stl10:FOLDER; stl10-unlabelled or stl10-unlabelled:FOLDER, for its 100,000 images (docs/data.md). The first
+            80 % train; for the task classes those of each class.
         epochs: Passes over the training set.
         batch_size: Images, arrays or windows per step. Each training epoch drops the last, incomplete batch.
         shuffle: Whether each training epoch has its own random order, or file order.
         learning_rate: Adam's, or its maximum under a schedule.
-        schedule: The learning rate over the run: constant, or one_cycle, up over the first fifth and down along a
-            cosine.
+        schedule: The learning rate over the run: constant; cosine, down from the maximum to 0; or one_cycle, up over
+            the first fifth and down along a cosine.
         dtype: Dtype of the network's computation; parameters and loss are always float32.
         seed: Seed of the weights, the patches, the order in training and dropout.
         save_steps: Steps between checkpoints within an epoch; 0 saves only after each epoch and when stopped.
@@ -51,7 +57,7 @@ class Config:
     batch_size: int = 32
     shuffle: bool = True
     learning_rate: float = 3e-3
-    schedule: Literal["constant", "one_cycle"] = "one_cycle"
+    schedule: Literal["constant", "cosine", "one_cycle"] = "one_cycle"
     dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
     save_steps: int = 0
@@ -106,6 +112,35 @@ class SensorConfig(Config):
     task: TaskName = "sensor"
 
 
+@dataclass(frozen=True)
+class ClassesConfig(Config):
+    """Trains a ResNet, with or without attention, to tell the classes of images.
+
+    Attributes:
+        network: A name of `flax_attn.networks.resnet.RESNETS`, such as resnet18 or seresnet50.
+        attention: A block for resnet18, 34, 50, 101 or 152, by its name in docs/blocks.md; none for none.
+        pretrained: A checkpoint of PyTorch to start from. A classifier for another number of classes, and attention
+            that the checkpoint lacks, start anew.
+        names: The table of flax_attn.convert.NAMES for a checkpoint of another package than torchvision.
+        image_size: Pixels along each side of the square images; an archive's images keep their size.
+        augment: Whether training images are flipped and shifted at random.
+        label_smoothing: Share of the label that training spreads over all classes, from 0 to below 1.
+    """
+
+    task: TaskName = "classes"
+    network: Annotated[str, tyro.conf.arg(metavar="NAME")] = "resnet18"
+    attention: Annotated[str, tyro.conf.arg(metavar="NAME")] = "none"
+    pretrained: Annotated[str | None, told_default("random weights", "FILE")] = None
+    names: Annotated[str | None, told_default("torchvision's names", "TABLE")] = None
+    image_size: int = 64
+    augment: bool = True
+    label_smoothing: float = 0.1
+
+    @property
+    def title(self) -> str:
+        return self.network if self.attention == "none" else f"{self.network}-{self.attention}"
+
+
 PRESETS: dict[str, dict[str, Config]] = {
     "patch": {
         # 11 s an epoch on two CPU cores; test accuracy 0.991 on the synthetic images, 0.986 on 5,000 photographs.
@@ -134,6 +169,13 @@ PRESETS: dict[str, dict[str, Config]] = {
         # The tutorial leaves all settings open.
         "article": SensorConfig(preset="article", epochs=50, learning_rate=1e-3, schedule="constant"),
     },
+    "classes": {
+        "quick": ClassesConfig(epochs=8, learning_rate=1e-3),
+        # No tutorial has this task: the image size of ImageNet's networks, and epochs for a GPU.
+        "article": ClassesConfig(
+            preset="article", epochs=90, batch_size=128, learning_rate=1e-3, schedule="cosine", image_size=224
+        ),
+    },
 }
 
 
@@ -144,7 +186,14 @@ def flag(name: str) -> str:
 
 def check(config: Config) -> None:
     """Raises ``ValueError`` where a value is out of range, or the network lacks an option that is set."""
-    for name, least in (("epochs", 1), ("batch_size", 1), ("save_steps", 0), ("keep", 1), ("ratio", 1)):
+    for name, least in (
+        ("epochs", 1),
+        ("batch_size", 1),
+        ("save_steps", 0),
+        ("keep", 1),
+        ("ratio", 1),
+        ("image_size", 16),
+    ):
         value = getattr(config, name, None)
         if value is not None and value < least:
             raise ValueError(f"{flag(name)} must be at least {least}, got {value}")
@@ -152,11 +201,11 @@ def check(config: Config) -> None:
         raise ValueError(f"--learning-rate must be a positive number, got {config.learning_rate}")
     if not 0 <= config.seed < 2**32:
         raise ValueError(f"--seed must lie in [0, 2**32), got {config.seed}")
+    if isinstance(config, ClassesConfig):
+        _check_classes(config)
     if not isinstance(config, PatchConfig):
         return
-    if config.network not in NETWORKS:
-        hint = nearest(config.network, NETWORKS)
-        raise ValueError(f"--network must be cnn or a block of flax_attn.list_blocks(), got {config.network!r}; {hint}")
+    _check_name("network", config.network, NETWORKS, "cnn or a block of flax_attn.list_blocks()")
     preset = PRESETS[config.task][config.preset]
     tokens = [entry.name for entry in BLOCKS if entry.over_tokens]
     for name in ("token_order", "position"):
@@ -164,6 +213,24 @@ def check(config: Config) -> None:
             raise ValueError(
                 f"{flag(name)} needs a --network over tokens, {', '.join(tokens)}, got --network {config.network}"
             )
+
+
+def _check_classes(config: ClassesConfig) -> None:
+    _check_name("network", config.network, [*RESNETS], "a name of flax_attn.networks.resnet.RESNETS")
+    _check_name("attention", config.attention, ["none", *ATTENTION], "none or a block of flax_attn.list_blocks()")
+    if config.attention != "none" and config.network not in PLAIN:
+        raise ValueError(f"--attention needs --network {' or '.join(PLAIN)}, got --network {config.network}")
+    if config.names is not None:
+        _check_name("names", config.names, [*NAMES], "a table of flax_attn.convert.NAMES")
+        if config.pretrained is None:
+            raise ValueError(f"--names needs --pretrained, got --names {config.names} alone")
+    if not 0 <= config.label_smoothing < 1:
+        raise ValueError(f"--label-smoothing must lie in [0, 1), got {config.label_smoothing}")
+
+
+def _check_name(option: str, value: str, known: Sequence[str], told: str) -> None:
+    if value not in known:
+        raise ValueError(f"{flag(option)} must be {told}, got {value!r}; {nearest(value, known)}")
 
 
 def read_options(kind: Any, program: str, argv: Sequence[str], **more: Any) -> Any:

@@ -73,6 +73,8 @@ def learning_rate(schedule: str, rate: float, steps: int) -> optax.Schedule:
     """
     if schedule == "constant":
         return optax.constant_schedule(rate)
+    if schedule == "cosine":
+        return optax.cosine_decay_schedule(rate, max(steps, 1))
     return optax.cosine_onecycle_schedule(max(steps, 2), rate, pct_start=RISING)
 
 
@@ -96,13 +98,13 @@ def train_step(
         key: of all that the run draws for its records.
         task: defines the batch and its loss.
     """
-    x, y = task.draw(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, TRAIN, epoch))
+    x, y = task.draw(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, TRAIN, epoch), training=True)
 
     def loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
         network = nnx.merge(state.graph, params, state.rest, copy=True)
         answer = task.answer(network, x)
         # The call has updated BatchNorm's statistics and the random streams.
-        return task.error(answer, y), (nnx.state(network, nnx.Not(nnx.Param)), answer)
+        return task.loss(answer, y), (nnx.state(network, nnx.Not(nnx.Param)), answer)
 
     (error, (rest, answer)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
     updates, opt_state = state.optimizer.update(gradients, state.opt_state, state.params)
@@ -135,7 +137,7 @@ def train_block(
 @partial(jax.jit, static_argnames="task")
 def eval_step(state: TrainState, fed: Fed, key: jax.Array, *, task: Task) -> Scores:
     """Scores the real records of a test batch in eval mode; arguments as `train_step`'s."""
-    x, y = task.draw(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, TEST, 0))
+    x, y = task.draw(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, TEST, 0), training=False)
     network = network_of(state)
     network.eval()
     answer = task.answer(network, x)

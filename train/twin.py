@@ -46,7 +46,8 @@ def error_of(p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 @partial(jax.jit, static_argnames=("split", "task"))
 def draw(fed: Fed, epoch: int, key: jax.Array, *, split: int, task: Task) -> tuple[jax.Array, jax.Array]:
     """The batch that our steps draw."""
-    return task.draw(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, split, epoch))
+    key = split_key(key, split, epoch)
+    return task.draw(fed.inputs[fed.places], fed.labels, fed.indices, key, training=split == TRAIN)
 
 
 class Twin(Run):

@@ -32,7 +32,12 @@ from .conftest import FILES, HEEDING, small_images, wait_for
 KEYS = ["epoch", "train_error", "train_accuracy", "test_error", "test_accuracy", "images_per_second"]
 ROOT = Path(__file__).parents[2]
 SAME_ERROR = tolerance("training error", "float32")
-OWN = {"patch": ("network", "patches", "token_order", "position"), "channel": ("ratio",), "sensor": ()}
+OWN = {  # the options that not all tasks have
+    "patch": ("network", "patches", "token_order", "position"),
+    "channel": ("ratio",),
+    "sensor": (),
+    "classes": ("network", "attention", "pretrained", "names", "image_size", "augment", "label_smoothing"),
+}
 
 
 def words(archive, folder, *options):
@@ -124,6 +129,7 @@ def test_the_presets_are_the_tutorials():
         | {"patches": "article", "token_order": "article"},
         "channel": {"epochs": 100, "batch_size": 30, "learning_rate": 1e-3, "shuffle": True, "schedule": "constant"},
         "sensor": {},
+        "classes": {},
     }
     for task, presets in PRESETS.items():
         assert {name: (config.preset, config.task) for name, config in presets.items()} == {
@@ -148,6 +154,17 @@ BAD_VALUES = {
     "additive, ufo, self_attention, external, external_multi_head, differential, got --network cbam",
     "--data npz:missing.npz": "npz:missing.npz: no such file",
     "--data video": f"--data must be {KINDS}, got 'video'",
+    "--task classes --network resnet19": "--network must be a name of flax_attn.networks.resnet.RESNETS, got 'resnet19'"
+    "; did you mean 'resnet18' or 'resnet152' or 'resnet101'?",
+    "--task classes --attention cbma": "--attention must be none or a block of flax_attn.list_blocks(), got 'cbma'; "
+    "did you mean 'cbam'?",
+    "--task classes --attention eca --network seresnet50": "--attention needs --network resnet18 or resnet34 or "
+    "resnet50 or resnet101 or resnet152, got --network seresnet50",
+    "--task classes --names timm.ResNet": "--names needs --pretrained, got --names timm.ResNet alone",
+    "--task classes --image-size 15": "--image-size must be at least 16, got 15",
+    "--task classes --label-smoothing 1": "--label-smoothing must lie in [0, 1), got 1.0",
+    "--task classes --data stl10": "--data must be synthetic, folder:PATH or npz:PATH for classes of images, "
+    "got 'stl10'",
     "--task channel --ratio 0": "--ratio must be at least 1, got 0",
     "--task channel --data stl10": "--data must be synthetic or npz:PATH for arrays, got 'stl10'",
     "--task sensor --data folder:a": "--data must be synthetic or npz:PATH for windows, got 'folder:a'",
@@ -185,6 +202,7 @@ UNKNOWN = {
     "--task channel --network=cnn": "--network",
     "--position none --task sensor": "--position",
     "--task sensor --token_order pixels": "--token_order",
+    "--task classes --patches article": "--patches",
 }
 
 
@@ -208,9 +226,8 @@ def test_the_help_of_a_task_has_its_own_options(task, capsys, monkeypatch):
     shown = " ".join(capsys.readouterr().out.split())
     for field in dataclasses.fields(PRESETS[task]["quick"]):
         assert f"--{field.name.replace('_', '-')}" in shown
-    for owner, own in OWN.items():
-        for option in own:
-            assert (f"--{option.replace('_', '-')} " in shown) == (owner == task)
+    for option in {option for own in OWN.values() for option in own}:
+        assert (f"--{option.replace('_', '-')}" in shown.replace(",", " ").split()) == (option in OWN[task])
     assert "--data KIND[:PATH]" in shown
     assert "--resume DIR" in shown
     assert "(default: None)" not in shown

@@ -144,6 +144,13 @@ def test_the_one_cycle_schedule_rises_and_falls():
     assert float(learning_rate("constant", 0.5, 50)(49)) == 0.5
 
 
+def test_the_cosine_schedule_falls_from_the_maximum():
+    rate = learning_rate("cosine", 0.5, 50)
+    np.testing.assert_allclose(
+        [rate(step) for step in range(51)], 0.25 + 0.25 * np.cos(np.pi * np.arange(51) / 50), atol=1e-7
+    )
+
+
 def test_bfloat16_computes_narrow_and_keeps_parameters_wide(source):
     state = new_state(source, dtype="bfloat16")
     batch = np.arange(8)

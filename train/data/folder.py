@@ -29,13 +29,14 @@ class Photos:
     """Images decoded from their files on demand."""
 
     paths: list[Path]
+    size: int = SIZE  # pixels along each side
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
         try:
-            return read_picture(self.paths[index])
+            return read_picture(self.paths[index], self.size, self.size)
         except ValueError as error:
             path = printable(self.paths[index])
             raise OSError(f"{path} could be read at first, but no longer: {error}") from error
@@ -43,17 +44,33 @@ class Photos:
 
 def read_folder(path: str) -> Source:
     """Opens a folder of photos; a terminal gets a progress bar meanwhile."""
+    name, folder = printable(f"folder:{path}"), check_folder(path)
+    _, records, notes = read_files(name, folder, *find_files(folder))
+    return Source(name, records, notes=notes)
+
+
+def check_folder(path: str) -> Path:
+    """The folder with this path, ``~`` replaced; raises where there is none."""
     name, folder = printable(f"folder:{path}"), Path(os.path.expanduser(path))
     if not folder.exists():
         raise FileNotFoundError(f"{name}: no such folder")
     if not folder.is_dir():
         raise ValueError(f"{name}: must be a folder, got a file")
-    files, left_out = find_files(folder)
-    keep_images = len(files) * SIZE * SIZE * 3 <= KEPT_BYTES
+    return folder
+
+
+def read_files(
+    name: str, folder: Path, files: list[Path], left_out: list[str], size: int = SIZE
+) -> tuple[list[Path], np.ndarray | Photos, list[str]]:
+    """Reads the files that `find_files` has found as squares of this size.
+
+    Returns the readable ones, their images, (n, size, size, 3) or decoded on demand, and a note on those left out.
+    """
+    keep_images = len(files) * size * size * 3 <= KEPT_BYTES
     good: list[Path] = []
     images: list[np.ndarray] = []
     with ThreadPool() as threads:  # decoders release the GIL
-        read, console = threads.imap(_read, files), get_console()
+        read, console = threads.imap(lambda file: _read(file, size), files), get_console()
         hidden = not console.is_terminal
         results = track(read, "reading the files", len(files), console=console, transient=True, disable=hidden)
         for file, result in zip(files, results, strict=True):
@@ -66,12 +83,12 @@ def read_folder(path: str) -> Source:
     note = f"{name}: {len(left_out)} files or folders left out: {', '.join(left_out[:NAMED])}{more}"
     if not good:
         raise ValueError(f"{name}: at least {FEWEST} readable images are needed, got none; {note}")
-    return Source(name, np.stack(images) if keep_images else Photos(good), notes=[note] if left_out else [])
+    return good, np.stack(images) if keep_images else Photos(good, size), [note] if left_out else []
 
 
-def _read(path: Path) -> np.ndarray | ValueError:
+def _read(path: Path, size: int) -> np.ndarray | ValueError:
     try:
-        return read_picture(path)
+        return read_picture(path, size, size)
     except ValueError as error:
         return error
 

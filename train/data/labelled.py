@@ -53,22 +53,14 @@ class Labelled(Source):
         (range(0, 8), range(8, 10), ('run', 'walk'), 'windows of 64x6 in 2 classes')
     """
 
+    labels: np.ndarray
+
     def __init__(
         self, name: str, kind: Kind, inputs: np.ndarray, labels: np.ndarray, names: Sequence[str] | None = None
     ) -> None:
         self.name, self.unit, count = name, kind.unit, len(inputs)
         inputs = _as_inputs(name, kind, inputs)
-        labels = np.char.decode(labels) if labels.dtype.kind == "S" else labels
-        values, numbers = np.unique(labels, return_inverse=True)
-        named = labels.dtype.kind == "U" or np.array_equal(values, np.arange(len(values)))
-        if labels.shape != (count,) or count < FEWEST or len(values) < 2 or not named:
-            shown = ", ".join(map(str, values[:8])) + ", ..." * (len(values) > 8)
-            raise ValueError(
-                f"{name}: {LABELS} must be one for each of the {count} {self.unit}, at least {FEWEST}: whole numbers "
-                f"from 0 without gaps, or names, of at least 2 classes, got {labels.dtype} {labels.shape} of {shown}"
-            )
-        self.labels: np.ndarray = numbers.astype(np.int32)
-        values = values.astype(int) if labels.dtype.kind == "f" else values
+        self.labels, values = numbered(name, kind.unit, labels, count)
         self.names = tuple(printable(str(value)) for value in (values if names is None else names))
         self.classes = len(values)
         self.train, self.test = range(count * 4 // 5), range(count * 4 // 5, count)
@@ -96,6 +88,20 @@ class Labelled(Source):
     def described(self) -> str:
         """The kind, shape and classes of the records, for messages."""
         return f"{self.unit} of {'x'.join(map(str, self.records.shape[1:]))} in {self.classes} classes"
+
+
+def numbered(name: str, unit: str, labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the classes of ``count`` records, int32 (n,), and the classes, sorted, for names or numbers."""
+    labels = np.char.decode(labels) if labels.dtype.kind == "S" else labels
+    values, numbers = np.unique(labels, return_inverse=True)
+    named = labels.dtype.kind == "U" or np.array_equal(values, np.arange(len(values)))
+    if labels.shape != (count,) or count < FEWEST or len(values) < 2 or not named:
+        shown = ", ".join(map(str, values[:8])) + ", ..." * (len(values) > 8)
+        raise ValueError(
+            f"{name}: {LABELS} must be one for each of the {count} {unit}, at least {FEWEST}: whole numbers "
+            f"from 0 without gaps, or names, of at least 2 classes, got {labels.dtype} {labels.shape} of {shown}"
+        )
+    return numbers.astype(np.int32), values.astype(int) if labels.dtype.kind == "f" else values
 
 
 def open_labelled(data: str, kind: Kind, synthetic: Any) -> Labelled:

@@ -1,9 +1,10 @@
-"""The end of a run of the channel or the sensor task: predictions and gates of the test records, class by class."""
+"""The end of a run of a task with classes: predictions and gates of the test records, class by class."""
 
 import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from flax import nnx
 from matplotlib.figure import Figure
 
 from ..config import Config
+from ..data.classes import LabelledImages
 from ..data.labelled import Labelled
 from ..devices import Layout
 from ..plots import save
@@ -20,18 +22,28 @@ from ..tasks import Task
 from ..text import data_title
 from .grid import ATTENTION, MOST_NAMES, Caption, Column, draw, in_turn
 from .observe import Named, Split, over_batches, recorded_of
+from .places import draw_places, see
 
 CONFUSION, NORMALISATION, MATRIX = "confusion.json", "normalisation.json", "confusion.png"
 MOST_LINES = 12  # sensors in a legend
+TOP = 5  # predictions among which the label counts, beside the first
 
 Arrays = dict[str, np.ndarray]  # of all test records, by path
 
 
-def finish_classes(folder: Path, config: Config, task: Task, network: nnx.Module, source: Labelled) -> list[str]:
+def finish_classes(
+    folder: Path, config: Config, task: Task, network: Any, source: Labelled | LabelledImages
+) -> list[str]:
     """Writes the confusion, the normalisation and ``attention.png``; returns a line about the classes."""
-    logits, recorded = predict_all(task, network, source, config.batch_size)
+    record = isinstance(source, Labelled)  # else an image at a time: what blocks record of all takes too much memory
+    logits, recorded = predict_all(task, network, source, config.batch_size, record=record)
     predicted, labels, data = logits.argmax(-1), source.labels[source.test.start :], data_title(config.data)
-    if config.task == "channel":
+    if isinstance(source, LabelledImages):
+        chosen = in_turn(labels)
+        shown, truth = source.read(source.test.start + chosen), labels[chosen]
+        captions = captions_of(source.names, truth, predicted[chosen])
+        figure = draw_places(f"{config.title} on {data}: test images", shown, captions, see(network, shown))
+    elif config.task == "channel":
         (gates,) = recorded.values()
         means = mean_gates(gates[:, 0, 0], labels, source.classes)
         figure = draw_gates(f"channel attention on {data}: the gates of the test arrays", means, source.names)
@@ -42,40 +54,61 @@ def finish_classes(folder: Path, config: Config, task: Task, network: nnx.Module
     table = np.zeros((source.classes, source.classes), int)  # class i (row) predicted as class j (column)
     np.add.at(table, (labels, predicted), 1)
     save(draw_confusion(f"{config.task} on {data}: the test {source.unit}", table, source.names), folder / MATRIX)
-    return [save_confusion(folder, source, table)]
+    return [save_confusion(folder, source, table, top_accuracy(logits, labels))]
 
 
-@partial(jax.jit, static_argnames="task")
-def predict(model: Split, inputs: jax.Array, *, task: Task) -> tuple[jax.Array, Named]:
+@partial(jax.jit, static_argnames=("task", "record"))
+def predict(model: Split, inputs: jax.Array, *, task: Task, record: bool = True) -> tuple[jax.Array, Named]:
     """The logits (b, classes) of records in eval mode, and what blocks record, by path, in float32."""
     nothing = jnp.zeros(len(inputs), jnp.int32)
-    x, _ = task.draw(inputs, nothing, nothing, jax.random.key(0))
+    x, _ = task.draw(inputs, nothing, nothing, jax.random.key(0), training=False)
     network = nnx.merge(*model, copy=True)
     network.eval()
-    return task.answer(network, x).astype(jnp.float32), recorded_of(network, x)
+    return task.answer(network, x).astype(jnp.float32), recorded_of(network, x) if record else {}
 
 
-def predict_all(task: Task, network: nnx.Module, source: Labelled, batch_size: int) -> tuple[np.ndarray, Arrays]:
+def predict_all(
+    task: Task, network: nnx.Module, source: Labelled | LabelledImages, batch_size: int, *, record: bool = True
+) -> tuple[np.ndarray, Arrays]:
     """`predict` over all test records in file order."""
 
     def predict_batch(model: Split, indices: np.ndarray, layout: Layout) -> Named:
-        logits, recorded = predict(model, layout.cut(source.records[indices]), task=task)
+        logits, recorded = predict(model, layout.cut(source.read(indices)), task=task, record=record)
         return {"": logits, **recorded}
 
     found = over_batches(network, source.test, batch_size, predict_batch)
     return found.pop(""), found
 
 
-def save_confusion(folder: Path, source: Labelled, table: np.ndarray) -> str:
+def top_accuracy(logits: np.ndarray, labels: np.ndarray, most: int = TOP) -> float:
+    """The share of records whose label is among the ``most`` largest logits; of equal ones the first count.
+
+    Example:
+        >>> top_accuracy(np.array([[3, 2, 1], [1, 3, 2]]), np.array([1, 0]), most=2)
+        0.5
+    """
+    first = np.argsort(-logits, axis=-1, kind="stable")[:, :most]
+    return float((first == labels[:, None]).any(-1).mean())
+
+
+def captions_of(names: Sequence[str], labels: np.ndarray, predicted: np.ndarray) -> list[Caption]:
+    """A caption per record with its class, and where another one is predicted that one, in red."""
+    pairs = zip(labels, predicted, strict=True)
+    wrong = [(label, ", predicted " + names[guess] if label != guess else "") for label, guess in pairs]
+    return [Caption(f"class {names[label]}{text}", bool(text)) for label, text in wrong]
+
+
+def save_confusion(folder: Path, source: Labelled | LabelledImages, table: np.ndarray, top: float) -> str:
     """Writes the confusion of the test records and how inputs were normalised; returns a line about the worst class."""
     accuracy = float(np.trace(table) / table.sum())
     each = [float(row[place] / row.sum()) if row.any() else None for place, row in enumerate(table)]
-    found = {"classes": source.names, "accuracy": accuracy, "accuracy_of_class": each, "confusion": table.tolist()}
+    found = {"classes": source.names, "accuracy": accuracy, f"top_{TOP}_accuracy": top, "accuracy_of_class": each}
+    found |= {"confusion": table.tolist()}
     write_whole(folder / CONFUSION, json.dumps(found, indent=1) + "\n")
     shift, scale = (values.tolist() for values in source.normalisation)
     write_whole(folder / NORMALISATION, json.dumps({"shift": shift, "scale": scale}, indent=1) + "\n")
     share, worst = min((share, place) for place, share in enumerate(each) if share is not None)
-    return f"test accuracy {accuracy:.3f}, lowest for class {source.names[worst]}: {share:.3f}"
+    return f"test accuracy {accuracy:.3f}, top {TOP} {top:.3f}, lowest for class {source.names[worst]}: {share:.3f}"
 
 
 def draw_confusion(title: str, table: np.ndarray, names: Sequence[str]) -> Figure:
@@ -112,10 +145,7 @@ def draw_windows(title: str, source: Labelled, recorded: Arrays, predicted: np.n
     """Draws test windows of each class in turn, from the gates and predictions (n,) of all of them."""
     labels = source.labels[source.test.start :]
     chosen = in_turn(labels)
-    captions = []
-    for label, guess in zip(labels[chosen], predicted[chosen], strict=True):
-        wrong = ", predicted " + source.names[guess] if label != guess else ""
-        captions.append(Caption(f"class {source.names[label]}{wrong}", bool(wrong)))
+    captions = captions_of(source.names, labels[chosen], predicted[chosen])
     windows = source.records[source.test.start + chosen]
     _, series, sensors = windows.shape
     shown = [Column("", windows, "lines", axes=("time step", "signal"))]

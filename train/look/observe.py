@@ -10,12 +10,12 @@ import numpy as np
 from flax import nnx
 
 import flax_attn
-from flax_attn.networks.patch import PatchNetwork
 
-from ..config import PatchConfig
+from ..config import ClassesConfig, PatchConfig
 from ..data.feed import eval_batches
 from ..devices import Layout
 from ..runs import DATA, read_config, read_json
+from ..tasks.classes import build_resnet
 from ..tasks.patch import build_network
 
 Named = dict[str, jax.Array]
@@ -60,20 +60,25 @@ def over_batches(network: nnx.Module, records: range, batch_size: int, call: Cal
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
 
-def load_run(folder: str | Path) -> tuple[PatchConfig, PatchNetwork, tuple[int, int]]:
-    """Loads the options of a run of the patch task, the network in eval mode, and the images' height and width.
+def load_run(folder: str | Path) -> tuple[PatchConfig | ClassesConfig, Any, tuple[int, int]]:
+    """Loads the options of a run of the patch or classes task, the network in eval mode, and images' height and width.
 
     Raises ``ValueError`` or ``FileNotFoundError`` where there is none, or none that has finished.
     """
     folder = Path(folder)
     config = read_config(folder)
-    if not isinstance(config, PatchConfig):
-        raise ValueError(f"{folder} must hold a run of --task patch, got one of --task {config.task}")
+    if not isinstance(config, PatchConfig | ClassesConfig):
+        raise ValueError(f"{folder} must hold a run of --task patch or classes, got one of --task {config.task}")
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise ValueError(f"{folder} must hold a finished run, got one without {weights.name}")
-    height, width = read_json(folder / DATA)["image_size"]
-    network: Any = build_network(config, height, width)
+    data = read_json(folder / DATA)
+    height, width = data["image_size"]
+    network: Any
+    if isinstance(config, PatchConfig):
+        network = build_network(config, height, width)
+    else:
+        network = build_resnet(config, len(data["classes"]))
     try:
         flax_attn.from_torch(network, weights)
     except (ValueError, OSError) as error:

@@ -42,7 +42,7 @@ def is_largest(logits: Array, y: Array) -> Array:
 class ChannelTask:
     """Arrays (h, w, c) of any size, with one label each."""
 
-    error = staticmethod(cross_entropy)
+    loss = error = staticmethod(cross_entropy)
     is_right = staticmethod(is_largest)
 
     def open(self, data: str) -> Labelled:
@@ -55,7 +55,7 @@ class ChannelTask:
             channels, source.classes, ratio, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed)
         )
 
-    def draw(self, inputs: Array, labels: Any, indices: Array, key: Array) -> tuple[Array, Array]:
+    def draw(self, inputs: Array, labels: Any, indices: Array, key: Array, *, training: bool) -> tuple[Array, Array]:
         return inputs, labels
 
     def answer(self, network: Any, x: Array) -> Array:
@@ -67,7 +67,7 @@ class ChannelTask:
 class SensorTask:
     """Windows (series, sensors) of any size, with one label each."""
 
-    error = staticmethod(cross_entropy)
+    loss = error = staticmethod(cross_entropy)
     is_right = staticmethod(is_largest)
 
     def open(self, data: str) -> Labelled:
@@ -84,7 +84,7 @@ class SensorTask:
             source.records.shape, source.classes, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed)
         )
 
-    def draw(self, inputs: Array, labels: Any, indices: Array, key: Array) -> tuple[Array, Array]:
+    def draw(self, inputs: Array, labels: Any, indices: Array, key: Array, *, training: bool) -> tuple[Array, Array]:
         """Takes the windows as they are, as maps of one channel (b, series, sensors, 1)."""
         return inputs[..., None], labels
 

@@ -144,7 +144,7 @@ class PatchTask:
     """Half of the images get a patch, and the network says which: p is the probability that there is one."""
 
     patches: str  # their rule, "per_image" or "article"
-    error = staticmethod(mean_error)
+    loss = error = staticmethod(mean_error)
     is_right = staticmethod(is_right)
 
     def open(self, data: str) -> Source:
@@ -153,7 +153,7 @@ class PatchTask:
     def build(self, config: Any, source: Any) -> PatchNetwork:
         return build_network(config, *source.shape)
 
-    def draw(self, inputs: Array, labels: Any, indices: Array, key: Array) -> tuple[Array, Array]:
+    def draw(self, inputs: Array, labels: Any, indices: Array, key: Array, *, training: bool) -> tuple[Array, Array]:
         return draw_batch(inputs, indices, key, self.patches)
 
     def answer(self, network: Any, x: Array) -> Array:

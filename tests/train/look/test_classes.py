@@ -12,7 +12,15 @@ from flax_attn.testing import relative_error, tolerance
 from train.config import ChannelConfig, SensorConfig
 from train.data.labelled import Labelled
 from train.look import finish
-from train.look.classes import draw_confusion, draw_gates, draw_windows, mean_gates, predict_all, save_confusion
+from train.look.classes import (
+    draw_confusion,
+    draw_gates,
+    draw_windows,
+    mean_gates,
+    predict_all,
+    save_confusion,
+    top_accuracy,
+)
 from train.look.grid import limits
 from train.tasks import task_of
 from train.tasks.labelled import ARRAYS, WINDOWS
@@ -110,11 +118,19 @@ def test_a_run_ends_with_predictions_normalisation_and_a_picture(watched, tmp_pa
 
 
 def test_the_class_that_is_known_least_is_told_with_its_share(tmp_path):
-    line = save_confusion(tmp_path, labelled("sensor"), np.array([[1, 1, 0], [0, 1, 0], [0, 0, 2]]))
-    assert line == "test accuracy 0.800, lowest for class lie: 0.500"
+    line = save_confusion(tmp_path, labelled("sensor"), np.array([[1, 1, 0], [0, 1, 0], [0, 0, 2]]), 0.9)
+    assert line == "test accuracy 0.800, top 5 0.900, lowest for class lie: 0.500"
     found = json.loads((tmp_path / "confusion.json").read_text())
     assert found["confusion"] == [[1, 1, 0], [0, 1, 0], [0, 0, 2]]
+    assert found["top_5_accuracy"] == 0.9
     assert found["accuracy_of_class"] == [0.5, 1.0, 1.0]
+
+
+def test_a_label_counts_among_the_first_five():
+    logits = np.array([[7, 6, 5, 4, 3, 2, 1], [7, 7, 7, 7, 7, 7, 0], [1, 2, 3, 4, 5, 6, 7.0]])
+    for labels, expected in (([4, 4, 2], 1), ([5, 4, 2], 2 / 3), ([5, 5, 1], 0), ([0, 0, 6], 1)):
+        assert top_accuracy(logits, np.array(labels)) == expected
+    assert top_accuracy(logits[:, :3], np.array([2, 1, 0])) == 1  # of three classes all are among them
 
 
 def test_the_confusion_is_drawn_by_shares():

@@ -138,11 +138,11 @@ def test_other_labels_or_another_task_are_refused(run, tmp_path, capsys):
     assert f"task {task} then, patch now" in capsys.readouterr().err
 
 
-def test_attend_is_for_patches(run, capsys):
+def test_attend_is_for_images(run, capsys):
     task, _, folder, _ = run
     assert main(["attend", str(folder), "photo.jpg"]) == 2
     assert f"got one of --task {task}\n" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="must hold a run of --task patch"):
+    with pytest.raises(ValueError, match="must hold a run of --task patch or classes"):
         load_run(folder)
 
 
