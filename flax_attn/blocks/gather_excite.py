@@ -40,6 +40,7 @@ class GatherExcite(nnx.Module):
         ValueError: If a number of channels is below 1, ``rd_ratio`` is not above 0, or the extent is another.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> GatherExcite(32, extent=4, rngs=nnx.Rngs(0))(jnp.ones((2, 12, 8, 32))).shape
         (2, 12, 8, 32)
     """

@@ -33,6 +33,13 @@ FAULTS: tuple[Fault, ...] = (
         given=True,
     ),
     Fault(
+        "scores that are not scaled",
+        arguments("ops.dot_product_attention", temperature=1.0),
+        "WindowAttention",
+        found=("proj", "output"),
+        given=True,
+    ),
+    Fault(
         "a mask for the windows of another map",
         after("ops.repeat_windows", lambda x: x[::-1]),
         "ShiftedWindowAttention",

@@ -42,6 +42,7 @@ CASES: tuple[Case, ...] = (
         (a_map(3, 6, 7, 5),),
         (MAP,),
         {"in_planes": 6, "planes": 24, "conv_groups": (1, 2, 3, 6), "reduction": 2},
+        draw=1,
     ),
     Case(
         "MultiSpectralAttention",

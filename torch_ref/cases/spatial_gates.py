@@ -30,6 +30,7 @@ CASES: tuple[Case, ...] = (
             "combine": "sum",
         },
         gains=SMALL_BIAS,
+        draw=7,
     ),
     Case("SCSE", "blocks.scse", (a_map(2, 11, 5, 7),), (MAP,), {"in_channels": 11, "reduction": 3}),
     Case(
