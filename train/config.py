@@ -128,6 +128,7 @@ class ClassesConfig(Config):
     """
 
     task: TaskName = "classes"
+    learning_rate: float = 1e-3
     network: Annotated[str, tyro.conf.arg(metavar="NAME")] = "resnet18"
     attention: Annotated[str, tyro.conf.arg(metavar="NAME")] = "none"
     pretrained: Annotated[str | None, told_default("random weights", "FILE")] = None
@@ -170,11 +171,9 @@ PRESETS: dict[str, dict[str, Config]] = {
         "article": SensorConfig(preset="article", epochs=50, learning_rate=1e-3, schedule="constant"),
     },
     "classes": {
-        "quick": ClassesConfig(epochs=8, learning_rate=1e-3),
+        "quick": ClassesConfig(epochs=8),
         # No tutorial has this task: the image size of ImageNet's networks, and epochs for a GPU.
-        "article": ClassesConfig(
-            preset="article", epochs=90, batch_size=128, learning_rate=1e-3, schedule="cosine", image_size=224
-        ),
+        "article": ClassesConfig(preset="article", epochs=90, batch_size=128, schedule="cosine", image_size=224),
     },
 }
 

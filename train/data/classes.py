@@ -23,15 +23,8 @@ class LabelledImages(Source):
 
     Records are put in another order: first all for training, then all for testing, each part in the given order.
 
-    Args:
-        name: for messages.
-        records: as `Source` takes them, an array or `Photos`.
-        labels: int32 (n,), from 0.
-        names: of the classes.
-        notes: as for `Source`.
-
-    Raises:
-        ValueError: fewer than two classes or than two images of one, and what `Source` raises.
+    Args are those of `Source`, ``labels`` int32 (n,) from 0, and the classes' ``names``.
+    Raises ``ValueError`` for fewer than two classes, or than two images of one, and where `Source` does.
 
     Example:
         >>> images = np.zeros((12, 32, 32, 3), np.uint8)
@@ -66,7 +59,6 @@ class LabelledImages(Source):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """As a source's, with the names and labels."""
         found = super().identity
         digest = hashlib.sha256(found["digest"].encode() + self.labels.tobytes()).hexdigest()
         return {**found, "classes": list(self.names), "digest": digest}
@@ -79,14 +71,7 @@ class LabelledImages(Source):
 def open_classes(data: str, size: int) -> LabelledImages:
     """Opens the images that ``--data`` names, squares of ``size`` pixels; those of an archive keep their size.
 
-    Args:
-        data: ``synthetic``; ``folder:PATH``, with a subfolder per class; or ``npz:PATH``, an archive with ``inputs``,
-            uint8 (n, h, w, 3), and ``labels`` (n,).
-        size: pixels along each side.
-
-    Raises:
-        ValueError: an unknown kind or unusable data.
-        FileNotFoundError: no such file or folder.
+    Raises ``ValueError`` for an unknown kind or unusable data, and ``FileNotFoundError``.
     """
     start, _, path = data.partition(":")
     if data == "synthetic":

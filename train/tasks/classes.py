@@ -35,12 +35,9 @@ def normalised(images: Array) -> Array:
 
 
 def augmented(images: Array, indices: Array, key: Array) -> Array:
-    """Images (b, h, w, c), each at random mirrored or not and shifted by up to an eighth; 0 comes in at the border.
+    """Images (b, h, w, c), each mirrored or not and shifted by up to an eighth, with 0 behind it.
 
-    Args:
-        images: normalised.
-        indices: (b,), of the images in their source.
-        key: of the epoch, `split_key`'s.
+    What is drawn depends on a key of `split_key` and on the image's index in its source, of ``indices`` (b,).
     """
     down, across = (length // SHIFTED for length in images.shape[1:3])
 
@@ -69,23 +66,16 @@ def smoothed_cross_entropy(logits: Array, y: Array, smoothing: float) -> Array:
 
 
 def build_resnet(config: ClassesConfig, classes: int) -> ResNet:
-    """Builds the network that ``config`` names, in training mode, with random weights.
-
-    Raises ``ValueError`` where the attention does not go into a ResNet.
-    """
+    """The network that ``config`` names, with random weights; ``ValueError`` for attention that cannot go there."""
     chosen = {} if config.attention == "none" else {"attention": config.attention}
     dtype, rngs = jnp.dtype(config.dtype), nnx.Rngs(config.seed)
     return create_resnet(config.network, classes, dtype=dtype, rngs=rngs, **chosen)
 
 
 def load_pretrained(network: ResNet, path: str, names: str | None = None) -> list[str]:
-    """Loads a checkpoint of PyTorch; returns notes on what starts anew.
+    """Loads a checkpoint of PyTorch; a classifier or attention that does not fit starts anew, which the notes say.
 
-    That is the classifier where the number of classes differs, and attention that the checkpoint does not have.
-
-    Raises:
-        ValueError: a file that is no checkpoint, or entries that do not fit.
-        FileNotFoundError: no such file.
+    Raises ``ValueError`` where anything else does not fit, or the file is no checkpoint, or ``FileNotFoundError``.
     """
     rename = None if names is None else NAMES[names]
     gates = {found[0] for name in to_torch(network) if (found := ATTENTION.match(name))}
