@@ -12,6 +12,7 @@ import flax_attn.__main__
 import torch_ref.__main__
 import train.__main__
 from flax_attn import list_blocks
+from flax_attn.networks.resnet import RESNETS
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -72,7 +73,7 @@ def test_python_understands_the_command(words, tmp_path, monkeypatch, capsys):
     assert stop.value.code == (0 if "--help" in given else 2)
     assert "--help" in given or re.search(r"(options|arguments):? --no-such-option", " ".join(shown.split())), shown
     if "--network" in given:
-        assert given[given.index("--network") + 1] in ["cnn", *list_blocks()]
+        assert given[given.index("--network") + 1] in ["cnn", *list_blocks(), *RESNETS]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -103,7 +103,7 @@ def test_entries_of_the_options(cls):
 def test_the_positions_and_projections_start_normal_and_biases_at_zero():
     pool = AttentionPool2d(100, rngs=nnx.Rngs(0), num_heads=2)
     for drawn in (pool.pos_embed, pool.qkv.kernel):
-        assert np.std(drawn[...]) == pytest.approx(0.1, rel=0.05)
+        assert 0.95 < np.std(drawn[...]) / 0.1 < 1.05
     assert not np.any(pool.qkv.bias[...])
     assert np.abs(AttentionPool2d(1, 40, head_dim=1, rngs=nnx.Rngs(0)).pos_embed[...]).max() <= 2
 

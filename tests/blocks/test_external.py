@@ -81,7 +81,7 @@ def test_a_token_that_all_memories_pass_over_stays_finite():
 def test_the_memories_start_small():
     block = ExternalAttention(100, 50, rngs=nnx.Rngs(0))
     for layer in (block.mk, block.mv):
-        assert np.std(layer.kernel[...]) == pytest.approx(0.001, rel=0.05)
+        assert 0.95 < np.std(layer.kernel[...]) / 0.001 < 1.05
 
 
 def test_dropout_acts_on_the_weights_and_on_the_output():

@@ -12,6 +12,8 @@ import flax_attn
 from flax_attn import SelectiveKernel
 from flax_attn.testing import relative_error, tolerance
 
+CLOSE = tolerance("input gradient", "float32")
+
 
 def shapes(block):
     return {name: array.shape for name, array in flax_attn.to_torch(block).items() if array.ndim}
@@ -66,9 +68,9 @@ def test_each_kernel_sees_its_part_of_the_channels():
     seen = [path(x[..., 2 * i : 2 * i + 2]) for i, path in enumerate(block.paths)]
     weights = flax_attn.attention_maps(block, x)["weights"]
     assert weights.shape == (2, 2, 4)
-    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=CLOSE)
     expected = sum(part * weights[:, i, None, None] for i, part in enumerate(seen))
-    np.testing.assert_allclose(block(x), expected, rtol=1e-5)
+    np.testing.assert_allclose(block(x), expected, rtol=CLOSE)
 
 
 def test_one_size_stands_for_two_kernels_and_the_stride_halves_the_map():

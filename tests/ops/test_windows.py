@@ -9,6 +9,9 @@ from scipy.special import softmax
 from torch.nn import functional as F
 
 from flax_attn import ops
+from flax_attn.testing import tolerance
+
+CLOSE = tolerance("input gradient", "float32")
 
 
 def random(*shape):
@@ -42,7 +45,10 @@ def test_unfold_and_fold_are_pytorchs(kernel_size, stride, padding):
     np.testing.assert_array_equal(in_their_order, theirs)
     back = F.fold(theirs * 2, (8, 12), kernel_size, padding=padding, stride=stride)
     np.testing.assert_allclose(
-        ops.fold(2 * ours, (8, 12), stride, padding).transpose(0, 3, 1, 2), back, rtol=1e-6, atol=1e-6
+        ops.fold(2 * ours, (8, 12), stride, padding).transpose(0, 3, 1, 2),
+        back,
+        rtol=CLOSE,
+        atol=CLOSE,
     )
 
 
@@ -74,9 +80,9 @@ def test_relative_attention_adds_to_the_scores_of_pairs(scale_positions):
         position = query[:, y, x] @ (height_rel[j - y + 6] + width_rel[i - x + 7])
         scores[:, :, y, x, j, i] = content / 6**0.5 + position / (6**0.5 if scale_positions else 1)
     expected = softmax(np.where(keep, scores.reshape(2, 4, 15, 56), -1e9), axis=-1)
-    np.testing.assert_allclose(weights, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(weights, expected, rtol=tolerance("training error", "float32"), atol=CLOSE)
     summed = np.einsum("bhqk,bkhd->bqhd", expected, value.reshape(2, 56, 4, 9))
-    np.testing.assert_allclose(out, summed, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(out, summed, rtol=tolerance("training error", "float32"), atol=CLOSE)
 
 
 def test_what_is_for_one_map_is_repeated_for_all():
@@ -87,4 +93,8 @@ def test_what_is_for_one_map_is_repeated_for_all():
 def test_fold_can_be_differentiated():
     windows = jnp.asarray(random(1, 3, 4, 3, 3, 2))
     gradient = jax.grad(lambda x: jnp.sum(ops.fold(x, (3, 4), padding=1) ** 2) / 2)(windows)
-    np.testing.assert_allclose(gradient, ops.unfold(ops.fold(windows, (3, 4), padding=1), 3, padding=1), rtol=1e-6)
+    np.testing.assert_allclose(
+        gradient,
+        ops.unfold(ops.fold(windows, (3, 4), padding=1), 3, padding=1),
+        rtol=CLOSE,
+    )

@@ -56,7 +56,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "new" / "folder"
     archive = tmp_path_factory.mktemp("data") / "a.npz"
     np.savez(archive, images=small_images(39))
-    train_step.clear_cache()
+    jax.clear_caches()
     assert main(words(archive, folder, "--epochs", "6")) == 0
     return folder, archive, train_step._cache_size()
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -84,7 +85,7 @@ def test_a_block_ends_in_time_where_a_checkpoint_is_due_and_with_the_epoch(
 
 def test_no_length_of_blocks_changes_a_bit_or_compiles_anew(one_program):
     used = train_block if one_program else train_step
-    used.clear_cache()
+    jax.clear_caches()
     found = []
     for seconds in (0, 3, 100):
         run = new_run(one_program)

@@ -112,7 +112,7 @@ def test_the_last_checkpoints_are_kept(whole):
 def test_a_stopped_run_has_saved_at_once_and_continues_to_the_bit(stopped, whole, capsys):
     assert steps_in(stopped / "checkpoints")[-1] == 6
     assert not (stopped / "model.safetensors").exists()
-    train_step.clear_cache()
+    jax.clear_caches()
     assert resume(stopped) == 0
     assert "continuing after step 6" in capsys.readouterr().out
     assert train_step._cache_size() == 1

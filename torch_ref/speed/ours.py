@@ -54,7 +54,8 @@ class Ours:
         self._state = self._layout.copy(create_state(self.module, adam(rate)))
         fed = next(Feed(source, config, self._layout, streamed=False).train(0, 0))
         key = self._layout.copy(jax.random.key(config.seed))
-        drawn = jax.jit(task.draw)(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, TRAIN, 0))
+        draw = jax.jit(partial(task.draw, training=True))
+        drawn = draw(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, TRAIN, 0))
         self.x, self.y = map(np.asarray, drawn)
 
         def step() -> None:

@@ -63,7 +63,7 @@ def photos(tmp_path_factory):
 def run(photos, tmp_path_factory):
     """The folder of an undisturbed run, and how often the step was compiled."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    train_step.clear_cache()
+    jax.clear_caches()
     assert main(words(photos, folder)) == 0
     return folder, train_step._cache_size()
 

@@ -57,7 +57,7 @@ def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     inputs, labels, _ = {"channel": synthetic_arrays, "sensor": synthetic_windows}[request.param](COUNT)
     np.savez(folder / "a.npz", inputs=inputs[:, :61], labels=labels)
-    train_step.clear_cache()
+    jax.clear_caches()
     assert main(words(request.param, folder / "a.npz", folder / "run")) == 0
     return request.param, folder / "a.npz", folder / "run", train_step._cache_size()
 
