@@ -84,7 +84,6 @@ def test_masked_places_get_no_weight():
 
 def test_another_port_hides_the_map_and_sees_the_padding():
     """fightingcv_attention's mask is the complement of halonet-pytorch's: a block with no padding loses all keys."""
-    pytest.importorskip("fightingcv_attention", reason="holds another port, in tests/originals.txt")
     from fightingcv_attention.attention.HaloAttention import HaloAttention as Port
 
     theirs = Port(dim=8, block_size=2, halo_size=1, dim_head=4, heads=2)

@@ -76,7 +76,8 @@ def test_a_table_with_an_axis_for_the_depth_loads():
 def test_timms_fails_where_the_output_is_wider():
     """It reshapes to the input's channels; `test_against_numpy` has such a layer."""
     declare_operators()
-    timm = pytest.importorskip("timm.layers.lambda_layer", reason="holds timm's, in tests/originals.txt")
+    from timm.layers import lambda_layer as timm
+
     with pytest.raises(RuntimeError, match="shape"):
         timm.LambdaLayer(8, 16, r=3)(torch.zeros(2, 8, 3, 3))
 

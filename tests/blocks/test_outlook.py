@@ -56,7 +56,6 @@ def test_entries_are_timms():
 
 def test_another_port_swaps_padding_and_dilation():
     """fightingcv_attention gives the padding to `Unfold` as its dilation: the same for 1 and 1, otherwise no call."""
-    pytest.importorskip("fightingcv_attention", reason="holds another port, in tests/originals.txt")
     from fightingcv_attention.attention.OutlookAttention import OutlookAttention as Port
 
     x = torch.zeros(1, 8, 8, 6)
