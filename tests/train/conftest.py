@@ -1,10 +1,14 @@
 """Images small enough that a run takes seconds, most of them compilation."""
 
+import contextlib
 import io
 import json
+import logging
+import re
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -36,6 +40,22 @@ FILES = [  # of a finished run
     "model.safetensors",
     "steps.jsonl",
 ]
+
+
+@contextlib.contextmanager
+def compiled():
+    """The names of the functions that JAX compiles meanwhile, of which none is left from before."""
+    jax.clear_caches()
+    names = []
+    handler = logging.Handler()
+    handler.emit = lambda record: names.extend(re.findall(r"^Compiling jit\((\w+)\)", record.getMessage()))
+    logger = logging.getLogger("jax")
+    logger.addHandler(handler)
+    try:
+        with jax.log_compiles():
+            yield names
+    finally:
+        logger.removeHandler(handler)
 
 
 def wait_for(process, happened, seconds=600.0, every=0.02):

@@ -24,10 +24,9 @@ from train.__main__ import keep_programs, main
 from train.config import PRESETS, PatchConfig
 from train.data import KINDS, open_source
 from train.runs import read_config
-from train.step import train_step
 from train.tasks.patch import build_network
 
-from .conftest import FILES, HEEDING, small_images, wait_for
+from .conftest import FILES, HEEDING, compiled, small_images, wait_for
 
 KEYS = ["epoch", "train_error", "train_accuracy", "test_error", "test_accuracy", "images_per_second"]
 ROOT = Path(__file__).parents[2]
@@ -56,14 +55,14 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "new" / "folder"
     archive = tmp_path_factory.mktemp("data") / "a.npz"
     np.savez(archive, images=small_images(39))
-    jax.clear_caches()
-    assert main(words(archive, folder, "--epochs", "6")) == 0
-    return folder, archive, train_step._cache_size()
+    with compiled() as names:
+        assert main(words(archive, folder, "--epochs", "6")) == 0
+    return folder, archive, names.count("train_step")
 
 
 def test_a_run_fills_its_folder_and_learns(run):
-    folder, archive, compiled = run
-    assert compiled == 1
+    folder, archive, compilations = run
+    assert compilations == 1
     assert sorted(path.name for path in folder.iterdir()) == FILES
     expected = PatchConfig(data=f"npz:{archive}", batch_size=8, epochs=6, run_dir=str(folder))
     assert json.loads((folder / "config.json").read_text()) == dataclasses.asdict(expected)

@@ -22,7 +22,6 @@ from train.data.classes import DEVIATION, MEAN, open_classes
 from train.data.synthetic_classes import synthetic_shapes
 from train.look.observe import load_run
 from train.runs import read_config
-from train.step import train_step
 from train.tasks import task_of
 from train.tasks.classes import (
     ClassesTask,
@@ -33,6 +32,7 @@ from train.tasks.classes import (
     smoothed_cross_entropy,
 )
 
+from ..conftest import compiled
 from ..test_resume import stop_at
 from .test_runs import FILES
 
@@ -63,9 +63,9 @@ def photos(tmp_path_factory):
 def run(photos, tmp_path_factory):
     """The folder of an undisturbed run, and how often the step was compiled."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    jax.clear_caches()
-    assert main(words(photos, folder)) == 0
-    return folder, train_step._cache_size()
+    with compiled() as names:
+        assert main(words(photos, folder)) == 0
+    return folder, names.count("train_step")
 
 
 def results(folder):
@@ -74,8 +74,8 @@ def results(folder):
 
 
 def test_a_run_fills_its_folder(run, photos):
-    folder, compiled = run
-    assert compiled == 1
+    folder, compilations = run
+    assert compilations == 1
     assert sorted(path.name for path in folder.iterdir()) == FILES
     config = read_config(folder)
     assert isinstance(config, ClassesConfig)

@@ -18,10 +18,10 @@ from train.config import ChannelConfig, SensorConfig
 from train.data.synthetic_labelled import synthetic_arrays, synthetic_windows
 from train.look.observe import load_run
 from train.runs import read_config
-from train.step import train_step
 from train.tasks import task_of
 from train.tasks.labelled import cross_entropy, is_largest
 
+from ..conftest import compiled
 from ..test_resume import stop_at
 
 FILES = [
@@ -57,9 +57,9 @@ def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     inputs, labels, _ = {"channel": synthetic_arrays, "sensor": synthetic_windows}[request.param](COUNT)
     np.savez(folder / "a.npz", inputs=inputs[:, :61], labels=labels)
-    jax.clear_caches()
-    assert main(words(request.param, folder / "a.npz", folder / "run")) == 0
-    return request.param, folder / "a.npz", folder / "run", train_step._cache_size()
+    with compiled() as names:
+        assert main(words(request.param, folder / "a.npz", folder / "run")) == 0
+    return request.param, folder / "a.npz", folder / "run", names.count("train_step")
 
 
 def metrics_of(folder):
@@ -74,9 +74,9 @@ def results(folder):
 
 
 def test_a_run_fills_its_folder_and_learns(run):
-    task, archive, folder, compiled = run
+    task, archive, folder, compilations = run
     assert sorted(path.name for path in folder.iterdir()) == FILES
-    assert compiled == 1
+    assert compilations == 1
     stored = json.loads((folder / "config.json").read_text())
     assert stored["task"] == task
     assert not {"network", "patches", "token_order", "position"} & stored.keys()
