@@ -56,7 +56,7 @@ def test_the_published_number_of_parameters(name):
     assert count(shapes_of(lambda rngs: create_resnet(name, rngs=rngs))) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.nightly)])
 def test_names_and_shapes_are_torchvisions(depth):
     declare_operators()
     from torchvision import models
