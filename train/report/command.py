@@ -20,6 +20,7 @@ from ..text import data_title, first_line
 from ..training import main as train
 from ..training import parse
 from .page import NUMBERS, write_report
+from .pictures import write_pictures
 from .runs import PROGRAM, SAME, Options, Planned, Report, outcome_of, plan, read_report
 
 
@@ -51,6 +52,8 @@ def main(argv: Sequence[str]) -> int:
                 return status(stop.signal or 0)
             jax.clear_caches()  # the next network shares no program with this one
     for path in write_report(report, out) if report.outcomes else []:
+        say(Console(), f"written: {path}")
+    for path in write_pictures(Path(options.runs), Path(options.pictures)) if options.pictures else []:
         say(Console(), f"written: {path}")
     if failed:
         print(f"error: these runs failed: {', '.join(failed)}", file=sys.stderr)

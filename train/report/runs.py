@@ -62,6 +62,7 @@ class Options:
         twins: The protocols under which each network's PyTorch twin is trained too.
         runs: The folder of the run folders.
         out: The folder for results.md, results.json and results.png. Text between the tables of a results.md is kept.
+        pictures: A folder for a picture of each block, drawn from the run of seed 0 under per_image.
         train: Whether to train; --no-train makes the tables and the figure from the results.json in --out alone.
     """
 
@@ -75,6 +76,7 @@ class Options:
     twins: tuple[Protocol, ...] = ("per_image",)
     runs: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/report"
     out: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/report"
+    pictures: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     train: bool = True
 
 
