@@ -29,8 +29,8 @@ IN_REPOSITORIES = {one.block for one in find_originals() if one.in_repository}
 
 
 def is_quick(original):
-    """Whether `make test` compares it: the deep networks take half a minute each."""
-    return original.args.get("depth", 18) == 18
+    """Whether `make test` compares it: networks that are deep, or of large images, take half a minute and more."""
+    return original.args.get("depth", 18) == 18 and original.only != "224x224"
 
 
 @pytest.mark.parametrize(
