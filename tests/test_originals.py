@@ -29,13 +29,8 @@ IN_REPOSITORIES = {one.block for one in find_originals() if one.in_repository}
 
 
 def is_quick(original):
-<<<<<<< HEAD
     """Whether `make test` compares it: a network takes half a minute, so of these one, whose blocks have attention."""
-    return original.block != "ResNet" or "cbam_resnet18" in original.name
-=======
-    """Whether `make test` compares it: networks that are deep, or of large images, take half a minute and more."""
-    return original.args.get("depth", 18) == 18 and original.only != "224x224"
->>>>>>> w-resnet
+    return original.block != "ResNet" or ("cbam_resnet18" in original.name and original.only != "224x224")
 
 
 @pytest.mark.parametrize(
