@@ -91,10 +91,11 @@ def changes(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def expressions(node: ast.AST) -> Iterator[ast.AST]:
-    """Every node below ``node`` that runs: no annotations, decorators or text inside strings."""
+    """Every node below ``node`` that runs: no annotations, decorators or text inside strings, nor ``strict=``."""
     yield node
     for name, value in ast.iter_fields(node):
-        if name not in ("annotation", "returns", "decorator_list") and not isinstance(node, ast.JoinedStr):
+        idle = isinstance(node, ast.JoinedStr) or (isinstance(node, ast.keyword) and node.arg == "strict")
+        if name not in ("annotation", "returns", "decorator_list") and not idle:
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
                     yield from expressions(child)
@@ -129,7 +130,7 @@ class Planted(MetaPathFinder, Loader):
 
 
 def own_tests(file: Path) -> list[str]:
-    """The parity of the cases of the module, and the test file of the same name."""
+    """The parity of the cases of the module, its defaults, and the test file of the same name."""
     from torch_ref.cases import CASES
 
     folder = file.parent.name
@@ -137,7 +138,8 @@ def own_tests(file: Path) -> list[str]:
     kind = "block" if folder == "blocks" else "network"
     cases = [case.name for case in CASES if case.module == f"{folder}.{file.stem}"]
     parity = [f"tests/test_parity.py::test_{kind}_in_float64[{name}]" for name in cases]
-    return [*parity, *([named] if (ROOT / named).is_file() else [])] or [f"tests/{folder}"]
+    mirror = ["tests/test_mirror.py::test_constructors_take_the_same_arguments"] if cases else []
+    return [*parity, *mirror, *([named] if (ROOT / named).is_file() else [])] or [f"tests/{folder}"]
 
 
 def further_tests(file: Path) -> list[str]:
