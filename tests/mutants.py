@@ -178,12 +178,14 @@ def failure(mutant: Mutant) -> str:
     """What the tests say about the mutant, "" where all pass."""
     context = multiprocessing.get_context("forkserver")
     with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "output"
+        output.touch()
         process = context.Process(target=run_tests, args=(mutant, Path(folder)))
         process.start()
         process.join(SECONDS)
         process.kill()
         process.join()
-        return (Path(folder) / "output").read_text()[-4000:] or "nothing" if process.exitcode else ""
+        return output.read_text()[-4000:] or "nothing" if process.exitcode else ""
 
 
 def explained() -> set[str]:

@@ -7,7 +7,7 @@ from flax import nnx
 
 import flax_attn
 from flax_attn import ops
-from flax_attn.layers import BatchNorm, Conv, Linear
+from flax_attn.layers import BatchNorm, Conv, Linear, MaxPool
 from flax_attn.networks.patch import PatchNetwork
 from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
 
@@ -97,6 +97,7 @@ def test_bad_input(use, message):
         lambda rngs: flax_attn.OutlookAttention(4, 1, kernel_size=1, padding=0, rngs=rngs),
         lambda rngs: flax_attn.SequentialPolarizedSelfAttention(2, rngs=rngs),
         lambda rngs: flax_attn.SimAM(0, rngs=rngs),
+        lambda rngs: MaxPool(2, padding=1),
     ],
 )
 def test_the_least_that_is_allowed(build):
