@@ -41,7 +41,12 @@ IMPORTED = ["jax", "flax.nnx", "optax", "torch", "einops", "safetensors.numpy", 
 TESTS = {
     "ops": ["tests/ops", "tests/test_program.py"],
     "layers": ["tests/layers"],
-    "blocks": ["tests/test_mirror.py", "tests/test_options.py", "tests/ops/test_maps.py"],
+    "blocks": [
+        "tests/test_mirror.py",
+        "tests/test_options.py",
+        "tests/ops/test_maps.py",
+        "tests/layers/test_initial_values.py",
+    ],
     "networks": ["tests/test_mirror.py", "tests/test_options.py", "tests/ops/test_maps.py"],
     "convert": ["tests/convert"],
 }
