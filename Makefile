@@ -20,7 +20,7 @@ check: lint types
 # Before every merge: what CI runs.
 test: lint types tests
 
-# Before an issue is closed: at most an hour. `make -k nightly` goes on after a failure.
+# Before an issue is closed: at most two hours. `make -k nightly` goes on after a failure.
 nightly: parity nightly-tests docs kills mutants
 
 lint: .venv/.test
@@ -51,7 +51,7 @@ docs: .venv/.docs
 parity: .venv/.test
 	.venv/bin/python -m torch_ref parity
 
-# A sample; all of one file: make mutants FILES="--count 1000 flax_attn/ops/pooling.py"
+# Twenty of each file; all of one file: make mutants FILES="--count 1000 flax_attn/ops/pooling.py"
 mutants: .venv/.test
 	.venv/bin/python -m tests.mutants --jobs $(JOBS) $(FILES)
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 import flax_attn
 from flax_attn import ops
-from flax_attn.layers import BatchNorm, Conv, Linear
+from flax_attn.layers import BatchNorm, Conv, Linear, MaxPool
 from flax_attn.networks.patch import PatchNetwork
 from flax_attn.networks.sensor import SpatialAttentionNeuralNetwork
 from flax_attn.registry import find_block
@@ -84,6 +84,30 @@ RNGS = {"rngs": nnx.Rngs(0)}
 def test_bad_input(use, message):
     with pytest.raises(ValueError, match=message):
         use()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda rngs: flax_attn.BAM(8, 4, dilation_conv_num=0, rngs=rngs),
+        lambda rngs: flax_attn.BottleneckAttention(8, feat_size=(1, 1), num_heads=8, rngs=rngs),
+        lambda rngs: flax_attn.CrissCrossAttention(8, rngs=rngs),
+        lambda rngs: flax_attn.DANetPositionAttention(8, rngs=rngs),
+        lambda rngs: flax_attn.DifferentialAttention(2, 1, depth=0, rngs=rngs),
+        lambda rngs: flax_attn.FocalModulation(4, 3, 2, focal_factor=0, rngs=rngs),
+        lambda rngs: flax_attn.GatherExcite(8, extent=0, rngs=rngs),
+        lambda rngs: flax_attn.GatherExcite(8, extra_params=True, extent=2, rngs=rngs),
+        lambda rngs: flax_attn.GlobalResponseNorm(2, eps=0, rngs=rngs),
+        lambda rngs: flax_attn.HaloAttention(8, num_heads=1, block_size=2, halo_size=0, rngs=rngs),
+        lambda rngs: flax_attn.MultiSpectralAttention(16, 7, 7, rngs=rngs),
+        lambda rngs: flax_attn.OutlookAttention(4, 1, kernel_size=1, padding=0, rngs=rngs),
+        lambda rngs: flax_attn.SequentialPolarizedSelfAttention(2, rngs=rngs),
+        lambda rngs: flax_attn.SimAM(0, rngs=rngs),
+        lambda rngs: MaxPool(2, padding=1),
+    ],
+)
+def test_the_least_that_is_allowed(build):
+    nnx.eval_shape(lambda: build(nnx.Rngs(0)))
 
 
 def test_whole_numbers_become_floats():

@@ -73,6 +73,16 @@ def test_entries_are_timms():
     assert sum(array.size for array in entries.values()) == 3312
 
 
+@pytest.mark.parametrize("avg_down", [False, True])
+def test_odd_blocks_are_pooled_whatever_is_asked(avg_down):
+    arguments = {"num_heads": 2, "block_size": 3, "halo_size": 1}
+    whole = HaloAttention(8, **arguments, rngs=nnx.Rngs(0))
+    half = HaloAttention(8, stride=2, avg_down=avg_down, **arguments, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (1, 6, 12, 8))
+    pooled = np.asarray(whole(x)).reshape(1, 3, 2, 6, 2, 8).mean((2, 4))
+    np.testing.assert_allclose(half(x), pooled, atol=CLOSE)
+
+
 def test_masked_places_get_no_weight():
     block = HaloAttention(8, num_heads=2, block_size=2, halo_size=1, mask_padding=True, rngs=nnx.Rngs(0))
     (weights,) = flax_attn.attention_maps(block, jnp.ones((1, 4, 4, 8))).values()

@@ -106,6 +106,7 @@ def test_bad_arguments(arguments, message):
         ((2, 5, 12), "x must have shape (b, h, w, c=12), got (2, 5, 12)"),
         ((2, 3, 5, 13), "x must have shape (b, h, w, c=12), got (2, 3, 5, 13)"),
         ((2, 3, 1, 12), "x must be at least (2, 2) pixels, its query_strides, got (3, 1)"),
+        ((2, 1, 3, 12), "x must be at least (2, 2) pixels, its query_strides, got (1, 3)"),
     ],
 )
 def test_bad_shapes(shape, message):

@@ -23,7 +23,7 @@ FREQUENCIES = {
 
 
 @pytest.mark.parametrize("order", FREQUENCIES)
-@pytest.mark.parametrize(("h", "w"), [(7, 7), (14, 21)])
+@pytest.mark.parametrize(("h", "w"), [(7, 7), (13, 20)])
 def test_against_scipys_transform(order, h, w):
     x = np.random.default_rng(0).standard_normal((2, h, w, 16))
     with jax.enable_x64(True):
@@ -42,6 +42,16 @@ def test_the_functions_are_orthonormal_so_that_no_frequency_comes_twice(order):
     functions = np.moveaxis(np.asarray(block.dct_weight[...]), -1, 0).reshape(32, -1)
     np.testing.assert_allclose(np.linalg.norm(functions, axis=1), 1, rtol=CLOSE)
     np.testing.assert_allclose(functions @ functions.T, np.eye(32), atol=CLOSE)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8, 16, 32])
+@pytest.mark.parametrize("order", FREQUENCIES)
+def test_fewer_frequencies_are_the_first_of_the_most(order, count):
+    most, fewer = (
+        MultiSpectralAttention(32, 7, 7, freq_sel_method=f"{order}{n}", rngs=nnx.Rngs(0)).dct_weight[...]
+        for n in (32, count)
+    )
+    np.testing.assert_array_equal(fewer, np.repeat(most[..., :count], 32 // count, axis=-1))
 
 
 def test_another_map_is_averaged_to_the_size_of_the_transform():

@@ -99,6 +99,7 @@ def test_bad_arguments(arguments, message):
 def test_bad_shapes():
     with pytest.raises(ValueError, match=re.escape("x must have shape (b, h, w, c=8), got (2, 3, 5, 7)")):
         NonLocalAttention(8, rngs=nnx.Rngs(0))(jnp.ones((2, 3, 5, 7)))
-    message = "x must be a map of at least 2x2 places with sub_sample=True, got (2, 1, 5, 8)"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        NonLocalAttention(8, sub_sample=True, rngs=nnx.Rngs(0))(jnp.ones((2, 1, 5, 8)))
+    for shape in ((2, 1, 5, 8), (2, 5, 1, 8)):
+        message = f"x must be a map of at least 2x2 places with sub_sample=True, got {shape}"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            NonLocalAttention(8, sub_sample=True, rngs=nnx.Rngs(0))(jnp.ones(shape))

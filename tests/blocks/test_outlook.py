@@ -90,3 +90,6 @@ def test_bad_maps():
     message = "padding must give a window for each 1 rows and columns, (4, 5), got (2, 3) with 0"
     with pytest.raises(ValueError, match=re.escape(message)):
         OutlookAttention(6, 2, padding=0, rngs=nnx.Rngs(0))(jnp.ones((1, 4, 5, 6)))
+    for shape, got in (((1, 4, 5, 6), "(2, 3), got (2, 2)"), ((1, 5, 4, 6), "(3, 2), got (2, 2)")):
+        with pytest.raises(ValueError, match=re.escape(got)):
+            OutlookAttention(6, 2, 2, 0, 2, rngs=nnx.Rngs(0))(jnp.ones(shape))

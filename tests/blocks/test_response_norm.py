@@ -29,6 +29,13 @@ def test_against_numpy():
     assert relative_error(np.asarray(out), expected) <= tolerance("output", "float64")
 
 
+@pytest.mark.parametrize(
+    ("x", "param", "out"), [("bfloat16", "bfloat16", "bfloat16"), ("bfloat16", "float32", "float32")]
+)
+def test_the_output_has_the_type_of_input_and_parameters(x, param, out):
+    assert made([1.0, 1], [0, 0], param_dtype=param)(jnp.ones((1, 2, 3, 2), x)).dtype == out
+
+
 def test_it_starts_as_the_identity():
     x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
     block = GlobalResponseNorm(4, rngs=nnx.Rngs(0))

@@ -83,6 +83,7 @@ def test_bad_arguments(arguments, message):
     [
         ((2, 5, 7, 5), "x must have shape (b, h, w, dim=6), got (2, 5, 7, 5)"),
         ((2, 2, 7, 6), "x must have h and w >= 3, sr_ratio, got (2, 2, 7, 6)"),
+        ((3, 7, 2, 6), "x must have h and w >= 3, sr_ratio, got (3, 7, 2, 6)"),
     ],
 )
 def test_bad_maps(shape, message):

@@ -12,14 +12,15 @@ import pytest
 import torch
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
-from scipy.stats import kstest, norm, uniform
+from scipy.stats import ks_2samp, kstest, norm, uniform
 
+import flax_attn
 from flax_attn import layers
 from flax_attn.convert.rules import find_rule
 from flax_attn.layers.initializers import uniform_fan_in
 from flax_attn.testing.tolerances import P_VALUE
 from torch_ref.cases import CASES
-from torch_ref.pairs import build
+from torch_ref.pairs import build, create_twin
 
 
 def uniform_within(bound):
@@ -186,6 +187,21 @@ def test_weights_and_biases_of_all_blocks_are_uniform():
 def test_no_two_parameters_of_a_block_are_one_draw():
     for name, block in fresh_weights().items():
         assert len({values[0] for values in block}) == len(block), name
+
+
+@pytest.mark.parametrize("name", flax_attn.list_blocks())
+def test_every_block_starts_as_its_twin(name):
+    with jax.default_prng_impl("rbg"):
+        ours = flax_attn.to_torch(flax_attn.create_block(name, 64, size=(7, 9), rngs=nnx.Rngs(0)))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs, others = ({k: v.numpy() for k, v in create_twin(name, 64, (7, 9)).state_dict().items()} for _ in "12")
+    for key, values in theirs.items():
+        assert ours[key].shape == values.shape, key
+        if np.array_equal(values, others[key]):  # drawn by chance otherwise
+            np.testing.assert_array_equal(ours[key], values, err_msg=key)
+        else:
+            assert ks_2samp(ours[key].ravel(), values.ravel()).pvalue > P_VALUE, key
 
 
 def test_values_are_placed_as_flax_asks():

@@ -40,6 +40,7 @@ PARAMETERS = {
     "eca_resnet34": 21_797_744,
     "eca_resnet50": 25_557_112,
     "eca_resnet101": 44_549_317,
+    "eca_resnet152": 60_193_042,
 }
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from flax_attn import ops
 from flax_attn.testing import relative_error, tolerance
@@ -13,6 +14,7 @@ OUTPUT = tolerance("output", "float64")
 def test_angles_by_hand():
     angles = ops.rotary_angles(3, 5, 2, (6, 10))
     assert angles.shape == (15, 4)
+    assert angles.dtype == np.float64
     for row in range(3):
         for column in range(5):
             expected = [2 * row, 2 * row / 100, 2 * column, 2 * column / 100]
@@ -38,8 +40,16 @@ def test_products_depend_on_the_difference_of_places():
     assert relative_error(products[0, 1, 2, 4], products[1, 0, 3, 2]) > OUTPUT
 
 
-def test_symbolic_sizes_have_the_same_angles():
-    shape = jax.export.symbolic_shape("h, w")
+def test_large_angles_keep_their_digits_in_float32():
+    angle = 12345.678
+    out = ops.rotate(jnp.array([[[[1.0, 0.0]]]]), np.array([[angle]])).ravel()
+    expected = np.array([np.cos(angle), np.sin(angle)])
+    assert relative_error(np.asarray(out), expected) <= tolerance("output", "float32")
+
+
+@pytest.mark.parametrize("sizes", ["h, w", "3, w", "h, 5"])
+def test_symbolic_sizes_have_the_same_angles(sizes):
+    shape = jax.export.symbolic_shape(sizes)
 
     def turned(x):
         h, w = x.shape
