@@ -9,6 +9,7 @@ from .attention import dot_product_attention as dot_product_attention
 from .conv import conv_general_dilated as conv_general_dilated
 from .dropout import KeepMask as KeepMask
 from .dropout import dropout as dropout
+from .dropout import DropoutDraw as DropoutDraw
 from .dropout import keep_mask as keep_mask
 from .dtype import add as add
 from .dtype import cast as cast

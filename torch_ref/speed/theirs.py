@@ -169,3 +169,17 @@ def costs(subject: Subject, ours: Ours) -> dict[str, tuple[float, float]]:
     moved = 4 * (x.numel() + out.numel() + sum(parameter.numel() for parameter in module.parameters()))
     forward, both = once.get_total_flops(), once.get_total_flops() + again.get_total_flops()
     return {work: (forward, moved) if work == FORWARD else (both, 2 * moved) for work in subject.works}
+
+
+def held_bytes(subject: Subject, ours: Ours) -> int:
+    """About how much the twin keeps from its forward for its backward pass; what is kept twice counts twice."""
+    module, x = copy.deepcopy(twin(subject, ours)).to("meta"), input_of(ours).to("meta")
+    sizes = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        subject.call(module, x.requires_grad_(subject.is_block))
+    return sum(sizes)
