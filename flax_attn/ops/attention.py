@@ -50,8 +50,8 @@ def dot_product_attention(
 
     There are three forms of it:
 
-    - "plain" holds all scores at once. It returns weights, takes any ``weights_fn``, and is the only form with a forward
-      mode (``jax.jvp``, ``jax.jacfwd``) and for symbolic sizes (``jax.export``), complex numbers and integers.
+    - "plain" holds all scores at once. It returns weights, takes any ``weights_fn``, and is the only form with a
+      forward mode (``jax.jvp``, ``jax.jacfwd``) and for symbolic sizes (``jax.export``), complex numbers and integers.
     - "blocked" takes blocks of queries and keys, so memory grows with n_query + n_key instead of their product; the
       backward pass computes the weights again. It computes in float32 or float64. Second derivatives, which it has,
       hold all scores.

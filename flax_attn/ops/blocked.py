@@ -212,9 +212,7 @@ def _keep(
         return jnp.where(dropped[i, j], block, 0)
     b, heads = block.shape[:2]
     first = jnp.arange(b * heads, dtype=jnp.uint32).reshape(b, heads, 1, 1) * queries.length
-    query, key = (
-        (at * side.size + jnp.arange(side.size)).astype(jnp.uint32) for at, side in ((i, queries), (j, keys))
-    )
+    query, key = ((at * side.size + jnp.arange(side.size)).astype(jnp.uint32) for at, side in ((i, queries), (j, keys)))
     return jnp.where(keep_at(dropped, rate, first + query, key[:, None], keys.length), block, 0)
 
 

@@ -21,7 +21,7 @@ from .timing import Load, take_turns
 MOST = {"network": 20.0, "block": 3.0}  # seconds of turns of one work
 MOST_HELD = 4 * 2**30  # bytes that the twin may keep for its backward pass
 # What is measured of a block unless all is asked for: compiling and memory take longer than its calls.
-FORMS_OF_BLOCKS = (WRITTEN, CHANNELS_LAST, FUSED)
+FORMS_OF_BLOCKS = (WRITTEN, CHANNELS_LAST)
 # What a block's cost grows with: for each axis the batches and sizes of its maps.
 AXES: dict[str, list[tuple[int, tuple[int, int, int]]]] = {
     "tokens": [(2, (side, side, 32)) for side in (12, 24, 48)],

@@ -140,7 +140,9 @@ def without_empty(table: Table) -> Table:
 
 def _notes(figures: Iterable[Figure]) -> list[str]:
     notes = dict.fromkeys(
-        f"- {f.name}, batch {f.batch}, map {'x'.join(map(str, f.size))}, {side}: {why}" for f in figures for side, why in f.notes.items()
+        f"- {f.name}, batch {f.batch}, map {'x'.join(map(str, f.size))}, {side}: {why}"
+        for f in figures
+        for side, why in f.notes.items()
     )
     return ["\n".join(notes)] if notes else []
 
