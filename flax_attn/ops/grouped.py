@@ -126,6 +126,8 @@ def _backward(
         return jax.vjp(form, x, kernel)[1](gradient)
 
     forms = [partial(gradients, form) for form in _forms(residuals[1], how, precision)]
+    if _is_of_each_channel(residuals[1], how) and set(how.strides) == {1}:
+        forms[0] = partial(_gradients_of_shifts, how=how)
     of_both: tuple[jax.Array, jax.Array] = _of_platform(forms, *residuals, gradient)
     return of_both
 
@@ -146,9 +148,13 @@ def _forms(
         feature_group_count=how.count,
         precision=precision,
     )
-    if kernel.shape[2] == 1 and kernel.shape[3] == how.count:
+    if _is_of_each_channel(kernel, how):
         return partial(_sum_of_shifts, how=how), plain
     return partial(_conv_of_neighbours, how=how, precision=precision), plain
+
+
+def _is_of_each_channel(kernel: jax.Array, how: _Groups) -> bool:
+    return kernel.shape[2] == 1 and kernel.shape[3] == how.count
 
 
 def _sum_of_shifts(x: jax.Array, kernel: jax.Array, how: _Groups) -> jax.Array:
@@ -163,6 +169,22 @@ def _sum_of_shifts(x: jax.Array, kernel: jax.Array, how: _Groups) -> jax.Array:
     rows, columns = (list(enumerate(slices)) for slices in places)
     products = [x[:, row, column] * kernel[i, j, 0] for i, row in rows for j, column in columns]
     return sum(products[1:], products[0])
+
+
+def _gradients_of_shifts(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, how: _Groups
+) -> tuple[jax.Array, jax.Array]:
+    """The gradients of `_sum_of_shifts` without strides: that of the input is such a sum of the gradient's shifts."""
+    reaches = [step * (size - 1) for step, size in zip(how.dilation, kernel.shape[:2], strict=True)]
+    pads = tuple((reach - low, reach - high) for reach, (low, high) in zip(reaches, how.padding, strict=True))
+    # What is padded beyond the kernel has outputs that meet no input.
+    top, left = (
+        slice(max(0, -low), size - max(0, -high)) for (low, high), size in zip(pads, gradient.shape[1:3], strict=True)
+    )
+    back = how._replace(padding=tuple((max(0, low), max(0, high)) for low, high in pads))
+    of_x = _sum_of_shifts(gradient[:, top, left], kernel[::-1, ::-1], back)
+    of_kernel: jax.Array = jax.vjp(lambda kernel: _sum_of_shifts(x, kernel, how), kernel)[1](gradient)[0]
+    return of_x, of_kernel
 
 
 def _conv_of_neighbours(x: jax.Array, kernel: jax.Array, how: _Groups, precision: lax.PrecisionLike) -> jax.Array:
