@@ -10,7 +10,7 @@ Srivastava et al., "Dropout: a simple way to prevent neural networks from overfi
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,8 @@ def dropout(x: jax.Array, keep: jax.Array, rate: float) -> jax.Array:
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
 
 
-class DropoutDraw(NamedTuple):
+@dataclass(frozen=True)
+class DropoutDraw:
     """One draw of dropout, as a function of the array that it is applied to.
 
     `dot_product_attention` can apply it to weights that it never holds at once.
@@ -86,7 +87,8 @@ def keep_at(words: jax.Array, rate: float, row: jax.Array, column: jax.Array, co
     carried = high_word(row, columns) + (place < low)
     high, low = jnp.split(threefry_2x32((words[0], words[1]), jnp.stack([carried, place])), 2)
     fraction = (high ^ low)[0] >> 9  # the 23 bits of a float below 1
-    return fraction < math.ceil(float(np.float32(1.0 - rate)) * 2**23)
+    kept: jax.Array = fraction < math.ceil(float(np.float32(1.0 - rate)) * 2**23)
+    return kept
 
 
 def high_word(a: jax.Array, n: int) -> jax.Array:

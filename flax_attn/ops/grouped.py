@@ -7,8 +7,9 @@ are taken as those of its slices. Elsewhere they are left to XLA, as is everythi
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def conv_general_dilated(
     if options.get("feature_group_count", 1) == 1 or isinstance(padding, str) or not _is_usual(x, kernel, **options):
         return conv.conv_general_dilated(x, kernel, strides, padding, **options)
     dilation = tuple(options.get("rhs_dilation") or (1, 1))
-    how = _Groups(tuple(strides), tuple(map(tuple, padding)), dilation, options["feature_group_count"])
+    how = _Groups(tuple(strides), tuple((low, high) for low, high in padding), dilation, options["feature_group_count"])
     return _conv(x, kernel, how, options.get("precision"))
 
 
@@ -99,7 +100,8 @@ def _conv_of_slices(
     return jnp.moveaxis(out.reshape(b, depth, *out.shape[1:]), 1, 3)
 
 
-class _Groups(NamedTuple):
+@dataclass(frozen=True)
+class _Groups:
     """How a convolution in groups of channels is taken."""
 
     strides: tuple[int, ...]
@@ -110,7 +112,8 @@ class _Groups(NamedTuple):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x: jax.Array, kernel: jax.Array, how: _Groups, precision: lax.PrecisionLike) -> jax.Array:
-    return _of_platform(_forms(kernel, how, precision), x, kernel)
+    out: jax.Array = _of_platform(_forms(kernel, how, precision), x, kernel)
+    return out
 
 
 def _forward(
@@ -181,7 +184,7 @@ def _gradients_of_shifts(
     top, left = (
         slice(max(0, -low), size - max(0, -high)) for (low, high), size in zip(pads, gradient.shape[1:3], strict=True)
     )
-    back = how._replace(padding=tuple((max(0, low), max(0, high)) for low, high in pads))
+    back = replace(how, padding=tuple((max(0, low), max(0, high)) for low, high in pads))
     of_x = _sum_of_shifts(gradient[:, top, left], kernel[::-1, ::-1], back)
     of_kernel: jax.Array = jax.vjp(lambda kernel: _sum_of_shifts(x, kernel, how), kernel)[1](gradient)[0]
     return of_x, of_kernel
