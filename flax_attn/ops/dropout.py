@@ -95,4 +95,5 @@ def high_word(a: jax.Array, n: int) -> jax.Array:
     """The upper 32 bits of a product of two numbers of 32."""
     a_high, a_low, n_high, n_low = a >> 16, a & 0xFFFF, jnp.uint32(n >> 16), jnp.uint32(n & 0xFFFF)
     middle = a_high * n_low + (a_low * n_low >> 16)
-    return a_high * n_high + (middle >> 16) + (a_low * n_high + (middle & 0xFFFF) >> 16)
+    high: jax.Array = a_high * n_high + (middle >> 16) + (a_low * n_high + (middle & 0xFFFF) >> 16)
+    return high
