@@ -72,9 +72,15 @@ def add_speed(commands: Any) -> None:
     devices = "JAX devices that share a batch (default: 1, and all: on a CPU as many as cores)"
     parser.add_argument("--devices", type=at_least(1), nargs="+", help=devices)
     parser.add_argument("--repeats", type=at_least(1), default=20, help="rounds, of which the median counts")
+    full = "measure blocks like networks: also memory, torch.compile, other attentions, and one device"
+    parser.add_argument("--full", action="store_true", help=full)
     growth = "also measure how the time and memory of blocks grow with tokens, batch and channels"
     parser.add_argument("--growth", action="store_true", help=growth)
-    parser.add_argument("--json", type=output_path, metavar="PATH", help="write all figures as JSON")
+    parser.add_argument(
+        "--json", type=output_path, metavar="PATH", help="write all figures as JSON, after each subject"
+    )
+    resume = "take the figures that --json holds, of this machine and its versions, and measure the others"
+    parser.add_argument("--resume", action="store_true", help=resume)
     parser.add_argument("--plot", type=output_path, metavar="PATH", help="draw the growth, or else the ratios")
     docs = "update these figures in docs/speed and docs/speed.md; refused if the machine was busy"
     parser.add_argument("--docs", action="store_true", help=docs)
@@ -118,6 +124,8 @@ def speed(options: argparse.Namespace) -> int:
     missing = [name for name in ("matplotlib", "optax", "rich", "tyro") if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"speed needs {', '.join(missing)}: pip install -e '.[train,torch]'")
+    if options.resume and not options.json:
+        raise ValueError("--resume must come with --json PATH, got no path")
     from .speed.command import measure_all
 
     run = measure_all(options)

@@ -24,7 +24,7 @@ from ..options import Options, check_options
 class AdditiveAttention(nnx.Module):
     """Attention scored by an MLP with one hidden layer; queries and keys may differ in feature size.
 
-    Memory grows with n_query * n_key * hidden, so keep sequences short.
+    Time grows with n_query * n_key * hidden, memory with n_query + n_key, or with the weights where they are returned.
 
     Args:
         query_in: Number of query features.
@@ -87,8 +87,16 @@ class AdditiveAttention(nnx.Module):
         check_mask(mask, bias, (b, n_query, n_key), "b, n_query, n_key")
         (value,) = promote_dtype((value,), dtype=self.dtype)
         out, weights = ops.additive_attention(
-            self.w_q(query), self.w_k(key), value, self.v, mask=mask, bias=bias, precision=self.precision
+            self.w_q(query),
+            self.w_k(key),
+            value,
+            self.v,
+            mask=mask,
+            bias=bias,
+            need_weights=need_weights or ops.is_recording(self),
+            precision=self.precision,
         )
-        weights = weights[:, None]
-        ops.record(self, "weights", weights)
-        return out, weights if need_weights else None
+        if weights is None:
+            return out, None
+        ops.record(self, "weights", weights[:, None])
+        return out, weights[:, None] if need_weights else None

@@ -119,12 +119,11 @@ class DifferentialAttention(nnx.Module):
             temperature=math.sqrt(self.head_dim),
             mask=mask,
             bias=bias,
-            weights_fn=self.attn_drop if self.attn_drop.is_active else None,
             need_weights=ops.is_recording(self),
             precision=self.precision,
         )
-        first, first_weights = attend(query[..., 0, :], key[..., 0, :])
-        second, second_weights = attend(query[..., 1, :], key[..., 1, :])
+        first, first_weights = attend(query[..., 0, :], key[..., 0, :], weights_fn=self.attn_drop.draw())
+        second, second_weights = attend(query[..., 1, :], key[..., 1, :], weights_fn=self.attn_drop.draw())
         if first_weights is not None and second_weights is not None:
             ops.record(self, "weights", self._difference(first_weights, second_weights))
         heads = self.sub_norm(self._difference(first, second)) * (1 - self.lambda_init)

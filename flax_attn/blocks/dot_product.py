@@ -94,7 +94,7 @@ class ScaledDotProductAttention(nnx.Module):
             temperature=self.temperature,
             mask=mask,
             bias=bias,
-            weights_fn=self.dropout if self.dropout.is_active else None,
+            weights_fn=self.dropout.draw(),
             need_weights=need_weights or ops.is_recording(self),
             precision=self.precision,
         )

@@ -117,7 +117,7 @@ class MultiQueryAttention2d(nnx.Module):
             ops.map_to_tokens(key)[:, :, None],
             ops.map_to_tokens(value)[:, :, None],
             temperature=math.sqrt(self.key_dim),
-            weights_fn=self.attn_drop if self.attn_drop.is_active else None,
+            weights_fn=self.attn_drop.draw(),
             need_weights=ops.is_recording(self),
             precision=self.precision,
         )

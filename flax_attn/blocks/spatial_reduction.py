@@ -100,7 +100,7 @@ class SpatialReductionAttention(nnx.Module):
             keys[:, :, 0],
             keys[:, :, 1],
             temperature=d**0.5,
-            weights_fn=self.attn_drop if self.attn_drop.is_active else None,
+            weights_fn=self.attn_drop.draw(),
             need_weights=ops.is_recording(self),
             precision=self.precision,
         )

@@ -116,7 +116,7 @@ class SelfAttention(nnx.Module):
             temperature=math.sqrt(self.head_dim),
             mask=mask,
             bias=bias,
-            weights_fn=self.attn_drop if self.attn_drop.is_active else None,
+            weights_fn=self.attn_drop.draw(),
             need_weights=ops.is_recording(self),
             precision=self.precision,
         )

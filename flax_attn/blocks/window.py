@@ -72,7 +72,7 @@ class _Windowed(nnx.Module):
             temperature=self.head_dim**0.5,
             mask=None if mask is None else ops.repeat_windows(mask[:, None], b),
             bias=positions if bias is None else ops.repeat_windows(positions, b),
-            weights_fn=self.attn_drop if self.attn_drop.is_active else None,
+            weights_fn=self.attn_drop.draw(),
             need_weights=ops.is_recording(self),
             precision=self.precision,
         )

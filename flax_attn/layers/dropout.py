@@ -37,9 +37,14 @@ class Dropout(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies dropout to an array of any shape."""
+        draw = self.draw()
+        return x if draw is None else draw(x)
+
+    def draw(self) -> ops.DropoutDraw | None:
+        """What the next call would apply, as a function; None where it drops nothing."""
         if self.rngs is None or self.deterministic:
-            return x
-        return ops.dropout(x, self.keep_mask(self.rngs(), self.rate, x.shape), self.rate)
+            return None
+        return ops.DropoutDraw(self.rngs(), self.rate, self.keep_mask)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """For ``nnx.view``.

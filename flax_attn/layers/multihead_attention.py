@@ -128,7 +128,7 @@ class MultiheadAttention(nnx.Module):
             v,
             temperature=math.sqrt(self.embed_dim // heads),
             bias=self._bias(key_padding_mask, attn_mask, b, n_query, n_key, ops.score_dtype(q.dtype)),
-            weights_fn=self.dropout if self.dropout.is_active else None,
+            weights_fn=self.dropout.draw(),
             need_weights=need_weights or ops.is_recording(self),
             precision=self.precision,
         )

@@ -6,7 +6,7 @@ from .activations import leaky_relu as leaky_relu
 from .activations import relu as relu
 from .attention import additive_attention as additive_attention
 from .attention import dot_product_attention as dot_product_attention
-from .conv import conv_general_dilated as conv_general_dilated
+from .dropout import DropoutDraw as DropoutDraw
 from .dropout import KeepMask as KeepMask
 from .dropout import dropout as dropout
 from .dropout import keep_mask as keep_mask
@@ -18,6 +18,7 @@ from .dtype import promote as promote
 from .dtype import score_dtype as score_dtype
 from .dtype import sigmoid as sigmoid
 from .dtype import with_rank as with_rank
+from .grouped import conv_general_dilated as conv_general_dilated
 from .maps import AttentionMap as AttentionMap
 from .maps import attention_maps as attention_maps
 from .maps import is_recording as is_recording

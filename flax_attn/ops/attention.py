@@ -5,20 +5,22 @@ All blocks call these functions, so a faster implementation only has to change t
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._check import check_choice
-from .blocked import MASKED_SCORE, blocked_attention
+from .blocked import MASKED_SCORE, Side, block_size, blocked_attention, cut, uncut
+from .dropout import DropoutDraw
 from .dtype import promoted, score_dtype
 from .placement import is_automatic
 
 # The forms of dot-product attention, and what each needs. `choose_implementation` decides which is taken.
 NEEDS = {
     "plain": "nothing",
-    "blocked": "floats, sizes that are neither symbolic nor 0, need_weights=False, no weights_fn, no jax.shard_map or "
-    "pmap, and no explicit mesh axes",
+    "blocked": "floats, sizes that are neither symbolic nor 0, need_weights=False, no weights_fn but a DropoutDraw, no "
+    "jax.shard_map or pmap, and no explicit mesh axes",
     "cudnn": "a GPU, bfloat16 or float16, sizes that are not symbolic, d_k = d_v, at most 128 and a multiple of 8, "
     "need_weights=False, and no weights_fn, mask or bias",
 }
@@ -48,8 +50,8 @@ def dot_product_attention(
 
     There are three forms of it:
 
-    - "plain" holds all scores at once. It returns weights, takes ``weights_fn``, and is the only form with a forward
-      mode (``jax.jvp``, ``jax.jacfwd``) and for symbolic sizes (``jax.export``), complex numbers and integers.
+    - "plain" holds all scores at once. It returns weights, takes any ``weights_fn``, and is the only form with a
+      forward mode (``jax.jvp``, ``jax.jacfwd``) and for symbolic sizes (``jax.export``), complex numbers and integers.
     - "blocked" takes blocks of queries and keys, so memory grows with n_query + n_key instead of their product; the
       backward pass computes the weights again. It computes in float32 or float64. Second derivatives, which it has,
       hold all scores.
@@ -68,7 +70,8 @@ def dot_product_attention(
         mask: (b, heads, n_query, n_key), where axes of size 1 broadcast; booleans or integers, 0 sets the score to
             -1e9.
         bias: Floats of the same shape, added to the scores; minus infinity hides a key.
-        weights_fn: Function applied to the weights, such as dropout; takes the plain form.
+        weights_fn: Function applied to the weights; takes the plain form, unless it is a `DropoutDraw`, which both
+            forms compute from the same mask.
         need_weights: Whether to return the attention weights.
         precision: Precision of all matrix products; cuDNN's kernel has its own.
         implementation: "plain", "blocked" or "cudnn"; None chooses.
@@ -93,7 +96,8 @@ def dot_product_attention(
     b, n_query, heads, _ = query.shape
     check_mask(mask, bias, (b, heads, n_query, key.shape[1]), "b, heads, n_query, n_key")
     platform = jax.default_backend()
-    weights_used = need_weights or weights_fn is not None
+    draw = weights_fn if isinstance(weights_fn, DropoutDraw) and weights_fn.rate < 1 else None
+    weights_used = need_weights or (weights_fn is not None and draw is None)
     masked = mask is not None or bias is not None
     given = [array for array in (query, key, value, mask, bias) if array is not None]
     chosen = choose_implementation(
@@ -103,6 +107,7 @@ def dot_product_attention(
         value,
         weights_used=weights_used,
         masked=masked,
+        dropped=draw is not None,
         platform=platform,
         automatic=is_automatic(*given),
     )
@@ -111,12 +116,18 @@ def dot_product_attention(
         return out, None
     if chosen == "blocked":
         dtype = promoted(score_dtype(query.dtype), key.dtype, value.dtype)
+        dropped = None
+        if draw is not None:
+            shape = (b, heads, n_query, key.shape[1])
+            dropped = draw.keep_mask(draw.key, draw.rate, shape) if draw.words is None else draw.words
         out = blocked_attention(
             (query.astype(dtype) / temperature).astype(dtype),
             key.astype(dtype),
             value.astype(dtype),
             None if mask is None else mask.astype(bool),
             None if bias is None else bias.astype(dtype),
+            dropped,
+            0.0 if draw is None else draw.rate,
             CPU_SCORES if platform == "cpu" else DEVICE_SCORES,
             precision,
         )
@@ -142,6 +153,7 @@ def choose_implementation(
     *,
     weights_used: bool,
     masked: bool,
+    dropped: bool = False,
     platform: str,
     automatic: bool = True,
 ) -> str:
@@ -152,8 +164,9 @@ def choose_implementation(
         query: An array, or anything with its shape and dtype.
         key: The same.
         value: The same.
-        weights_used: Whether the weights are returned or go through a function.
+        weights_used: Whether the weights are returned or go through a function other than dropout.
         masked: Whether there is a mask or bias.
+        dropped: Whether weights are dropped.
         platform: "cpu", "gpu" or "tpu".
         automatic: Whether JAX alone spreads the arrays over devices, see `is_automatic`.
 
@@ -170,7 +183,7 @@ def choose_implementation(
     able = {
         "plain": True,
         "blocked": not weights_used and fixed and not empty and floats and automatic,
-        "cudnn": not (weights_used or masked)
+        "cudnn": not (weights_used or masked or dropped)
         and fixed
         and platform == "gpu"
         and dtypes in (["bfloat16"] * 3, ["float16"] * 3)
@@ -181,7 +194,8 @@ def choose_implementation(
         if able[implementation]:
             return implementation
         given = [f"{name} {x.shape}" for name, x in zip(("query", "key", "value"), arrays, strict=True)]
-        used = [name for name, is_used in (("weights", weights_used), ("a mask or bias", masked)) if is_used]
+        kinds = (("weights", weights_used), ("a mask or bias", masked), ("dropout", dropped))
+        used = [name for name, is_used in kinds if is_used]
         got = ", ".join((*given, "of " + " and ".join(dict.fromkeys(dtypes)), f"on {platform}"))
         raise ValueError(
             f"implementation={implementation!r} needs {NEEDS[implementation]}; got {' with '.join((got, *used))}"
@@ -223,31 +237,69 @@ def additive_attention(
     *,
     mask: jax.Array | None = None,
     bias: jax.Array | None = None,
+    need_weights: bool = True,
     precision: jax.lax.PrecisionLike = None,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array | None]:
     """Computes ``softmax(score_fn(tanh(query + key)) + bias) @ value`` for projected queries and keys.
+
+    Many queries are taken in blocks, whose hidden features the backward pass computes again: memory grows with
+    n_query * n_key for the weights, and with n_query + n_key without them.
 
     Args:
         query: (b, n_query, hidden).
         key: (b, n_key, hidden).
         value: (b, n_key, d_v).
-        score_fn: Maps (b, n_query, n_key, hidden) to (b, n_query, n_key, 1).
+        score_fn: Maps (b, n_query, n_key, hidden) to (b, n_query, n_key, 1), each place for itself.
         mask: (b, n_query, n_key), where axes of size 1 broadcast; booleans or integers, 0 sets the score to -1e9.
         bias: Floats of the same shape, added to the scores; minus infinity hides a key.
+        need_weights: Whether to return the attention weights.
         precision: Precision of the weighted sum.
 
     Returns:
-        The output (b, n_query, d_v) and the weights (b, n_query, n_key).
+        The output (b, n_query, d_v), and the weights (b, n_query, n_key) or None.
 
     Raises:
         ValueError: If the mask or bias does not fit, a mask is of floats, or a bias of booleans or integers.
+
+    Example:
+        >>> tokens = jnp.ones((2, 300, 8))
+        >>> out, weights = additive_attention(tokens, tokens, tokens, lambda hidden: hidden[..., :1])
+        >>> out.shape, weights.shape
+        ((2, 300, 8), (2, 300, 300))
     """
     check_mask(mask, bias, (*query.shape[:2], key.shape[1]), "b, n_query, n_key")
     wide = score_dtype(query.dtype)
-    hidden = jnp.tanh(query.astype(wide)[:, :, None] + key.astype(wide)[:, None]).astype(query.dtype)
-    scores = score_fn(hidden)[..., 0]
-    weights = attention_weights(scores.astype(score_dtype(scores.dtype)), mask, bias).astype(value.dtype)
-    return jnp.einsum("bqk,bkd->bqd", weights, value, precision=precision), weights
+
+    def attend(block: tuple[jax.Array | None, ...]) -> tuple[jax.Array, jax.Array | None]:
+        some, mask, bias = block
+        assert some is not None
+        hidden = jnp.tanh(some.astype(wide)[:, :, None] + key.astype(wide)[:, None]).astype(query.dtype)
+        scores = score_fn(hidden)[..., 0]
+        weights = attention_weights(scores.astype(score_dtype(scores.dtype)), mask, bias).astype(value.dtype)
+        out = jnp.einsum("bqk,bkd->bqd", weights, value, precision=precision)
+        return out, weights if need_weights else None
+
+    b, n_query, features = query.shape
+    given = [array for array in (query, key, value, mask, bias) if array is not None]
+    if not (is_automatic(*given) and all(isinstance(size, int) for array in given for size in array.shape)):
+        return attend((query, mask, bias))
+    most = CPU_SCORES if jax.default_backend() == "cpu" else DEVICE_SCORES
+    most = max(1, most // max(1, b * key.shape[1] * features))
+    return attend((query, mask, bias)) if n_query <= most else _map_queries(attend, (query, mask, bias), most)
+
+
+def _map_queries(attend: Callable[..., Any], arrays: tuple[jax.Array | None, ...], most: int) -> Any:
+    """Calls ``attend`` with at most so many queries, which are axis 1 of the arrays and of what it returns, at once."""
+    n_query = max(array.shape[1] for array in arrays if array is not None)
+    side = Side(n_query, block_size(n_query, most))
+    # None is what is there for all queries, or not at all.
+    blocks = tuple(None if array is None or array.shape[1] == 1 else cut(array, 1, side) for array in arrays)
+
+    def of_block(block: tuple[jax.Array | None, ...]) -> Any:
+        return attend(tuple(array if part is None else part for part, array in zip(block, arrays, strict=True)))
+
+    out = jax.lax.map(jax.checkpoint(of_block), blocks)
+    return jax.tree.map(lambda x: uncut(x, 1, side), out)
 
 
 def attention_weights(

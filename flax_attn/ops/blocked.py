@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .dropout import keep_at
+
 # The tutorial's score for masked keys. A fully masked row becomes uniform instead of NaN.
 # As in the tutorial, masked keys win over visible scores below -1e9.
 MASKED_SCORE = -1e9
@@ -28,7 +30,7 @@ Carry = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """How queries or keys are cut: into ``count`` blocks of ``size``, the last of which is filled up with zeros."""
 
     length: int
@@ -57,18 +59,21 @@ class _Kept(NamedTuple):
     value: jax.Array
     mask: jax.Array | None
     bias: jax.Array | None
+    dropped: jax.Array | None
     out: jax.Array
     largest: jax.Array
     total: jax.Array
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+@partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8))
 def blocked_attention(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
     mask: jax.Array | None,
     bias: jax.Array | None,
+    dropped: jax.Array | None,
+    rate: float,
     block_scores: int,
     precision: jax.lax.PrecisionLike,
 ) -> jax.Array:
@@ -83,6 +88,9 @@ def blocked_attention(
         mask: (b, heads, n_query, n_key), booleans, where axes of size 1 broadcast, or None; False sets the score to
             -1e9.
         bias: Of the same shape, or None.
+        dropped: What of the weights dropout keeps: a mask of that shape with no axis left out, the words of a key (2,)
+            as `dropout.keep_at` takes them, or None.
+        rate: The rate of dropout, below 1.
         block_scores: The most scores that a block has, over the batch and all heads, unless it would have fewer than
             `SMALLEST_BLOCK` queries or keys.
         precision: Precision of all matrix products.
@@ -90,7 +98,7 @@ def blocked_attention(
     Returns:
         The output (b, n_query, heads, d_v).
     """
-    return _forward(query, key, value, mask, bias, block_scores, precision)[0]
+    return _forward(query, key, value, mask, bias, dropped, rate, block_scores, precision)[0]
 
 
 def _forward(
@@ -99,12 +107,16 @@ def _forward(
     value: jax.Array,
     mask: jax.Array | None,
     bias: jax.Array | None,
+    dropped: jax.Array | None,
+    rate: float,
     block_scores: int,
     precision: jax.lax.PrecisionLike,
 ) -> tuple[jax.Array, _Kept]:
     queries, keys = _sides(query, key, block_scores)
     q, k, v = _rows(query, queries), _rows(key, keys), _rows(value, keys)
     mask, bias = _tiles(mask, queries, keys), _tiles(bias, queries, keys)
+    dropped = dropped if _is_key(dropped) else _tiles(dropped, queries, keys)
+    keep = partial(_keep, dropped, rate, queries, keys)
 
     def of_queries(block: Carry) -> Carry:
         q, i = block
@@ -115,25 +127,28 @@ def _forward(
             scores = _scores(q, k, _tile(mask, i, j), _tile(bias, i, j), keys.real(j), precision)
             new = jnp.maximum(largest, jnp.max(scores, axis=2, keepdims=True))
             weights, kept = _exp(scores, new), _exp(largest, new)
-            out = out * kept + jnp.matmul(_transposed(v), weights, precision=precision)
-            return (out, new, total * kept + jnp.sum(weights, axis=2, keepdims=True)), None
+            total = total * kept + jnp.sum(weights, axis=2, keepdims=True)
+            out = out * kept + jnp.matmul(_transposed(v), keep(i, j, weights), precision=precision)
+            return (out, new, total), None
 
         row = jnp.zeros_like(q[..., :1]).mT
         start = (jnp.zeros((*q.shape[:2], value.shape[-1], queries.size), q.dtype), row - jnp.inf, row)
         (out, largest, total), _ = jax.lax.scan(of_keys, start, (k, v, jnp.arange(keys.count)))
-        return out / total, largest, total
+        return out / (total * (1 - rate)), largest, total
 
     out, largest, total = jax.lax.map(of_queries, (q, jnp.arange(queries.count)))
     out = _join(out.mT, queries)
-    return out, _Kept(query, key, value, mask, bias, out, largest, total)
+    return out, _Kept(query, key, value, mask, bias, dropped, out, largest, total)
 
 
-def _backward(block_scores: int, precision: jax.lax.PrecisionLike, kept: _Kept, g: jax.Array) -> Carry:
-    query, key, value, mask, bias, out, largest, total = kept
+def _backward(rate: float, block_scores: int, precision: jax.lax.PrecisionLike, kept: _Kept, g: jax.Array) -> Carry:
+    query, key, value, mask, bias, dropped, out, largest, total = kept
     queries, keys = _sides(query, key, block_scores)
+    keep = partial(_keep, dropped, rate, queries, keys)
     # The sum that divides the weights divides the few numbers of ``g`` instead.
     q, k, v, g = _rows(query, queries), _rows(key, keys), _rows(value, keys), _rows(g, queries) / total.mT
     mean = jnp.sum(_rows(out, queries) * g, axis=-1, keepdims=True).mT
+    g = g / (1 - rate)
 
     def of_queries(carry: Carry, block: Carry) -> tuple[Carry, jax.Array]:
         dk, dv, dbias = carry
@@ -144,8 +159,8 @@ def _backward(block_scores: int, precision: jax.lax.PrecisionLike, kept: _Kept, 
             k, v, dk, dv, j = block
             visible = _tile(mask, i, j)
             weights = _exp(_scores(q, k, visible, _tile(bias, i, j), keys.real(j), precision), largest)
-            dv = dv + jnp.matmul(weights, g, precision=precision)
-            ds = weights * (jnp.matmul(v, g.mT, precision=precision) - mean)
+            dv = dv + jnp.matmul(keep(i, j, weights), g, precision=precision)
+            ds = weights * (keep(i, j, jnp.matmul(v, g.mT, precision=precision)) - mean)
             if visible is not None:
                 ds = jnp.where(visible, ds, 0)
             dq = dq + jnp.matmul(_transposed(k), ds, precision=precision)
@@ -160,7 +175,7 @@ def _backward(block_scores: int, precision: jax.lax.PrecisionLike, kept: _Kept, 
     start = (jnp.zeros_like(k), jnp.zeros_like(v), None if bias is None else jnp.zeros_like(bias))
     (dk, dv, dbias), dq = jax.lax.scan(of_queries, start, (q, g, mean, largest, jnp.arange(queries.count)))
     dbias = None if dbias is None else _join_tiles(dbias, queries, keys)
-    return _join(dq.mT, queries), _join(dk, keys), _join(dv, keys), None, dbias
+    return _join(dq.mT, queries), _join(dk, keys), _join(dv, keys), None, dbias, None
 
 
 blocked_attention.defvjp(_forward, _backward)
@@ -183,6 +198,24 @@ def _scores(
     return scores if real is None else jnp.where(real, scores, -jnp.inf)
 
 
+def _is_key(dropped: jax.Array | None) -> bool:
+    return dropped is not None and dropped.ndim == 1
+
+
+def _keep(
+    dropped: jax.Array | None, rate: float, queries: Side, keys: Side, i: jax.Array, j: jax.Array, block: jax.Array
+) -> jax.Array:
+    """A block (b, heads, keys, queries) with zeros where dropout drops the weights; the rest is not scaled yet."""
+    if dropped is None:
+        return block
+    if not _is_key(dropped):
+        return jnp.where(dropped[i, j], block, 0)
+    b, heads = block.shape[:2]
+    first = jnp.arange(b * heads, dtype=jnp.uint32).reshape(b, heads, 1, 1) * queries.length
+    query, key = ((at * side.size + jnp.arange(side.size)).astype(jnp.uint32) for at, side in ((i, queries), (j, keys)))
+    return jnp.where(keep_at(dropped, rate, first + query, key[:, None], keys.length), block, 0)
+
+
 def _transposed(x: jax.Array) -> jax.Array:
     # Without the barrier XLA would take the transpose back, into a product that it has no fast form of.
     transposed: jax.Array = jax.lax.optimization_barrier(x.mT)
@@ -194,14 +227,14 @@ def _exp(scores: jax.Array, largest: jax.Array) -> jax.Array:
     return jnp.exp(scores - jnp.where(largest == -jnp.inf, 0, largest))
 
 
-def _sides(query: jax.Array, key: jax.Array, block_scores: int) -> tuple[_Side, _Side]:
+def _sides(query: jax.Array, key: jax.Array, block_scores: int) -> tuple[Side, Side]:
     b, n_query, heads, _ = query.shape
     most = max(math.isqrt(block_scores // (b * heads)), SMALLEST_BLOCK)
     n_key = key.shape[1]
-    return _Side(n_query, _block_size(n_query, most)), _Side(n_key, _block_size(n_key, most))
+    return Side(n_query, block_size(n_query, most)), Side(n_key, block_size(n_key, most))
 
 
-def _block_size(length: int, most: int) -> int:
+def block_size(length: int, most: int) -> int:
     """A size of at most ``most``: the largest divisor, or, if all are small, that of equal blocks."""
     if length <= most:
         return length
@@ -210,7 +243,7 @@ def _block_size(length: int, most: int) -> int:
     return next(divisors, (length + count - 1) // count)
 
 
-def _cut(x: jax.Array, axis: int, side: _Side) -> jax.Array:
+def cut(x: jax.Array, axis: int, side: Side) -> jax.Array:
     """Cuts an axis into blocks along a new first axis; an axis of size 1, which broadcasts, is one block."""
     if x.shape[axis] == 1:
         return x[None]
@@ -220,28 +253,29 @@ def _cut(x: jax.Array, axis: int, side: _Side) -> jax.Array:
     return jnp.moveaxis(x.reshape(*x.shape[:axis], side.count, side.size, *x.shape[axis + 1 :]), axis, 0)
 
 
-def _uncut(x: jax.Array, axis: int, side: _Side) -> jax.Array:
+def uncut(x: jax.Array, axis: int, side: Side) -> jax.Array:
+    """The inverse of `cut`."""
     x = jnp.moveaxis(x, 0, axis)
     x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
     return jax.lax.slice_in_dim(x, 0, min(side.length, x.shape[axis]), axis=axis)
 
 
-def _rows(x: jax.Array, side: _Side) -> jax.Array:
+def _rows(x: jax.Array, side: Side) -> jax.Array:
     """(b, n, heads, d) to blocks (count, b, heads, size, d)."""
-    return _cut(x, 1, side).swapaxes(2, 3)
+    return cut(x, 1, side).swapaxes(2, 3)
 
 
-def _join(x: jax.Array, side: _Side) -> jax.Array:
-    return _uncut(x.swapaxes(2, 3), 1, side)
+def _join(x: jax.Array, side: Side) -> jax.Array:
+    return uncut(x.swapaxes(2, 3), 1, side)
 
 
-def _tiles(x: jax.Array | None, queries: _Side, keys: _Side) -> jax.Array | None:
+def _tiles(x: jax.Array | None, queries: Side, keys: Side) -> jax.Array | None:
     """(b, heads, n_query, n_key) to blocks (count of queries, count of keys, b, heads, keys, queries)."""
-    return None if x is None else _cut(_cut(x, 3, keys), 3, queries).mT
+    return None if x is None else cut(cut(x, 3, keys), 3, queries).mT
 
 
-def _join_tiles(x: jax.Array, queries: _Side, keys: _Side) -> jax.Array:
-    return _uncut(_uncut(x.mT, 3, queries), 3, keys)
+def _join_tiles(x: jax.Array, queries: Side, keys: Side) -> jax.Array:
+    return uncut(uncut(x.mT, 3, queries), 3, keys)
 
 
 def _place(tiles: jax.Array, i: jax.Array, j: jax.Array) -> tuple[jax.Array | int, jax.Array | int]:

@@ -12,10 +12,13 @@ from jax import export
 from jax.extend.core import jaxprs_in_params
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from scipy.stats import binomtest
 from torch.nn import functional as F
 
 from flax_attn.ops import attention, blocked
+from flax_attn.ops.dropout import DropoutDraw, keep_mask
 from flax_attn.testing import relative_error, tolerance
+from flax_attn.testing.tolerances import P_VALUE
 
 NARROW = [jnp.float16, jnp.bfloat16]
 
@@ -109,6 +112,69 @@ def test_additive_scores_go_through_one_score_function():
     # Scores 0 and log 3.
     assert relative_error(np.asarray(weights), np.array([[[0.25, 0.75]]])) <= tolerance("map", "float64")
     assert relative_error(np.asarray(out), np.array([[[7.0]]])) <= tolerance("output", "float64")
+
+
+def additive(query, key, value, vector, bias=None, mask=None, need_weights=False):
+    return attention.additive_attention(
+        query,
+        key,
+        value,
+        lambda hidden: jnp.matmul(hidden, vector, precision="highest"),
+        mask=mask,
+        bias=bias,
+        need_weights=need_weights,
+        precision="highest",
+    )
+
+
+@pytest.mark.parametrize("most", [1, 8], ids="at most {} queries".format)
+@pytest.mark.parametrize(
+    ("axes", "need_weights"),
+    [(None, False), ((2, 23, 17), False), ((2, 1, 17), False), ((1, 23, 17), True), (None, True)],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_additive_attention_in_blocks_is_that_of_all_queries_at_once(monkeypatch, dtype, axes, most, need_weights):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        arrays = [rng.standard_normal(shape) for shape in [(2, 23, 3), (2, 17, 3), (2, 17, 5), (3, 1)]]
+        arrays += [rng.standard_normal(axes)] if axes else []
+        keep = rng.standard_normal(axes) < 1 if axes else None
+        cotangent = rng.standard_normal((2, 23, 5))
+
+        def attend(dtype, scores):
+            monkeypatch.setattr(attention, "CPU_SCORES", scores)
+
+            def loss(arrays):
+                out, weights = additive(*arrays, mask=keep, need_weights=need_weights)
+                summed = jnp.sum(jnp.sin(weights)) if need_weights else 0
+                return jnp.sum(out * cotangent) + summed, (out, weights)
+
+            gradients, results = jax.jit(jax.grad(loss, has_aux=True))([jnp.asarray(x, dtype) for x in arrays])
+            return [np.asarray(x) for x in (*results, *gradients) if x is not None]
+
+        whole, parts = attend("float64", 2**30), attend(dtype, most * 2 * 17 * 3)
+    assert len(whole) == len(parts) == 1 + need_weights + len(arrays)
+    for place, (got, expected) in enumerate(zip(parts, whole, strict=True)):
+        assert got.dtype == dtype
+        assert relative_error(got, expected) <= tolerance("input gradient" if place else "output", dtype)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 2), (2, 0, 2)])
+def test_additive_attention_takes_no_images_and_no_queries(shape):
+    key = jnp.ones((shape[0], 4, 2))
+    assert additive(jnp.ones(shape), key, key, jnp.ones((2, 1)))[0].shape == shape
+
+
+def test_memory_of_additive_attention_is_linear_without_weights():
+    def temporary(n):
+        x = jax.ShapeDtypeStruct((1, n, 16), jnp.float32)
+        vector = jnp.ones((16, 1))
+        gradient = jax.jit(jax.grad(lambda x: jnp.sum(additive(x, x, x, vector)[0])))
+        return gradient.lower(x).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(4096) < 1.5 * 4 * temporary(1024)
+    assert temporary(4096) < 4096 * 4096 * 4  # the weights alone
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 5, 7), (2, 3, 5, 7), (1, 1, 1, 7), (1, 3, 1, 1)])
@@ -227,6 +293,86 @@ def test_blocks_give_the_plain_form_and_its_gradients(small_blocks, dtype, mask,
         whole, parts = both(attend)
     for quantity, got, expected in zip(["output", *["input gradient"] * len(arrays)], parts, whole, strict=True):
         assert relative_error(got, expected) <= tolerance(quantity, dtype)
+
+
+def other_mask(key, rate, shape):
+    """A mask that is not the default's."""
+    return ~keep_mask(key, 1 - rate, shape)
+
+
+def dropped_attention(implementation, arrays, draw, **given):
+    """The output, and the gradients for the cosine of it."""
+
+    def loss(arrays):
+        out, _ = attention.dot_product_attention(
+            *arrays,
+            temperature=2.5,
+            weights_fn=draw,
+            need_weights=False,
+            precision="highest",
+            implementation=implementation,
+            **given,
+        )
+        return jnp.sum(jnp.sin(out)), out
+
+    gradients, out = jax.jit(jax.grad(loss, has_aux=True))(arrays)
+    return out, *gradients
+
+
+@pytest.mark.parametrize(
+    ("keep", "kind"),
+    [(keep_mask, "threefry2x32"), (keep_mask, "rbg"), (other_mask, "threefry2x32")],
+    ids=["drawn in blocks", "drawn by another generator", "given"],
+)
+@pytest.mark.parametrize(("rate", "hidden"), [(0.25, True), (0.9, False)], ids=["with mask and bias", ""])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_blocks_drop_what_the_plain_form_drops(small_blocks, dtype, rate, keep, kind, hidden):
+    rng = np.random.default_rng(0)
+    draw = DropoutDraw(jax.random.key(5, impl=kind), rate, keep)
+    with jax.enable_x64(True):
+        arrays = [jnp.asarray(rng.standard_normal((2, n, 3, d)), dtype) for n, d in ((23, 11), (17, 11), (17, 5))]
+        given = {}
+        if hidden:
+            given["mask"] = jnp.asarray(rng.standard_normal((2, 1, 23, 17)) < 1)
+            given["bias"] = jnp.asarray(rng.standard_normal((1, 3, 1, 17)), dtype)
+        whole = dropped_attention("plain", [x.astype("float64") for x in arrays], draw, **given)
+        parts = dropped_attention("blocked", arrays, draw, **given)
+    for quantity, got, expected in zip(["output", *["input gradient"] * 3], parts, whole, strict=True):
+        assert got.dtype == dtype
+        assert relative_error(np.asarray(got), np.asarray(expected)) <= tolerance(quantity, dtype)
+
+
+def test_blocks_keep_the_share_that_dropout_should_and_scale_it(small_blocks):
+    """With equal weights and a one-hot value for each key the outputs are the weights."""
+    query, key = jnp.zeros((2, 101, 3, 4)), jnp.zeros((2, 97, 3, 4))
+    value = jnp.broadcast_to(jnp.eye(97)[:, None], (2, 97, 3, 97))
+    weights, *_ = dropped_attention("blocked", [query, key, value], DropoutDraw(jax.random.key(0), 0.3))
+    kept = np.asarray(weights) > 0
+    assert binomtest(int(kept.sum()), kept.size, 0.7).pvalue > P_VALUE
+    scaled = np.where(kept, 1 / (97 * 0.7), 0)
+    assert relative_error(np.asarray(weights), scaled) <= tolerance("map", "float32")
+
+
+def test_a_rate_of_one_drops_all_weights():
+    x = jnp.ones((1, 70, 1, 2))
+    draw = DropoutDraw(jax.random.key(0), 1.0)
+    out, gradient, *_ = dropped_attention(None, [x, x, x], draw)
+    np.testing.assert_array_equal(out, jnp.zeros_like(x))
+    np.testing.assert_array_equal(gradient, jnp.zeros_like(x))
+
+
+def test_memory_is_linear_in_the_tokens_with_dropout():
+    def temporary(n):
+        x = jax.ShapeDtypeStruct((1, n, 2, 8), jnp.float32)
+        draw = DropoutDraw(jax.random.key(0), 0.3)
+
+        def gradient(x):
+            return dropped_attention(None, [x, x, x], draw)
+
+        return jax.jit(gradient).lower(x).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(8192) < 1.1 * 4 * temporary(2048)
+    assert temporary(8192) < 8192 * 8192  # a mask of one head
 
 
 @pytest.mark.parametrize("length", [1, 6, 7, 8, 13, 14, 31])
@@ -386,6 +532,7 @@ SYMBOL = export.symbolic_shape("n")[0]
     [
         ({}, "blocked"),
         ({"masked": True}, "blocked"),
+        ({"dropped": True}, "blocked"),
         ({"n": 64}, "plain"),
         ({"n": SYMBOL}, "plain"),
         ({"weights_used": True}, "plain"),

@@ -128,7 +128,7 @@ def test_which_convolutions_are_jaxs_own():
     assert is_jaxs(jnp.ones((32, 5, 5, 8)), jnp.ones((7, 7, 8, 8)), padding=((3, 3), (3, 3)))  # more than few places
     assert is_jaxs(X, KERNEL, rhs_dilation=(1, 2))
     assert is_jaxs(X, KERNEL, lhs_dilation=(2, 1))
-    assert is_jaxs(X, jnp.ones((3, 3, 2, 16)), feature_group_count=2)
+    assert not is_jaxs(X, jnp.ones((3, 3, 2, 16)), feature_group_count=2)  # see test_grouped
     assert is_jaxs(X, KERNEL, preferred_element_type=jnp.float32)
     assert is_jaxs(X, KERNEL, padding="SAME")
     assert is_jaxs(X, jnp.moveaxis(KERNEL, 2, 0), dimension_numbers=("NHWC", "IHWO", "NHWC"))

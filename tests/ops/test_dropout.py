@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import binomtest
 
 from flax_attn import ops
+from flax_attn.ops.dropout import high_word, keep_at
 from flax_attn.testing.tolerances import P_VALUE
 
 KEY = jax.random.key(7)
@@ -72,3 +73,22 @@ def test_rate_one_gives_zeros_and_finite_gradients():
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_keeps_the_dtype(dtype):
     assert ops.dropout(jnp.ones(3, dtype), jnp.ones(3, bool), 0.1).dtype == dtype
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1 / 3, 0.999])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (11, 1), (1, 2, 70_001)])
+def test_single_elements_are_those_of_the_whole_mask(shape, rate):
+    *rows, columns = shape
+    row = np.arange(np.prod(rows), dtype=np.uint32).reshape(*rows, 1)
+    column = np.arange(columns, dtype=np.uint32)
+    with jax.enable_x64(rate == 0.5):
+        got = keep_at(jax.random.key_data(KEY), rate, jnp.asarray(row), jnp.asarray(column), columns)
+        np.testing.assert_array_equal(got, ops.keep_mask(KEY, rate, shape))
+
+
+@pytest.mark.parametrize("columns", [3, 2**16 - 1, 2**16, 2**16 + 3, 2**31 - 5])
+def test_places_beyond_32_bits_differ(columns):
+    """Rows of which the first 2**32 places hold many: the bits of a place must not come back after as many."""
+    row = jnp.asarray(np.random.default_rng(0).integers(0, 2**32, 1000), jnp.uint32)
+    exact = np.asarray(row).astype(object) * columns
+    np.testing.assert_array_equal(high_word(row, columns), (exact >> 32).astype(np.uint32))

@@ -13,7 +13,10 @@ import torch
 
 from torch_ref import __main__ as command
 from torch_ref.report.docs import ROOT, write_speed
+from torch_ref.speed import command as command_of_speed
+from torch_ref.speed import measure
 from torch_ref.speed.figures import COMPILED, OURS, WRITTEN, Figure, Rates, SpeedRun, from_json, to_json, update
+from torch_ref.speed.measure import AXES
 from torch_ref.speed.shown import growth_table, more_table, time_table
 
 
@@ -36,7 +39,7 @@ def test_a_block_from_end_to_end(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch, "compile", no_compiler)
     threads = torch.get_num_threads()
     json_path, plot = tmp_path / "speed.json", tmp_path / "speed.png"
-    options = ["--batch", "2", "--size", "4x4x5", "--repeats", "1", "--devices", "1"]
+    options = ["--batch", "2", "--size", "4x4x5", "--repeats", "1", "--devices", "1", "--full"]
     assert command.main(["speed", "block/eca", *options, "--json", str(json_path), "--plot", str(plot)]) == 0
     assert torch.get_num_threads() == threads
     assert plot.read_bytes().startswith(b"\x89PNG")
@@ -51,6 +54,73 @@ def test_a_block_from_end_to_end(tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "block/eca" in shown
     assert "torch.compile: no C++ compiler found" in shown
+
+
+SMALL = ["--batch", "2", "--repeats", "1", "--devices", "1", "--size", "4x4x5"]
+
+
+def test_a_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    measured, path = [], tmp_path / "speed.json"
+    monkeypatch.setattr(command_of_speed, "start_run", run_of)
+    stopped = {"block/eca"}
+
+    def measured_or_stopped(subject, *_, **__):
+        if subject.name in stopped:
+            raise KeyboardInterrupt
+        measured.append(subject.name)
+        return [figure(subject.name, work, batch=2, size=(4, 4, 5)) for work in subject.works]
+
+    monkeypatch.setattr(command_of_speed, "measure", measured_or_stopped)
+    words = ["speed", "block/bam", "block/eca", "block/simam", *SMALL, "--json", str(path), "--resume"]
+    with pytest.raises(KeyboardInterrupt):
+        command.main(words)
+    assert measured == ["block/bam"]
+    stopped.clear()
+    assert command.main(words) == 0
+    assert measured == ["block/bam", "block/eca", "block/simam"]
+    assert {each.name for each in from_json(path.read_text()).figures} == set(measured)
+    run = from_json(path.read_text())
+    marked = [replace(each, load=1.9) if each.name == "block/eca" else each for each in run.figures]
+    path.write_text(to_json(replace(run, figures=marked)))
+    assert command.main(words) == 0  # measures that one again
+    assert measured[3:] == ["block/eca"]
+
+
+def test_growth_goes_on_point_by_point(tmp_path, monkeypatch):
+    measured, path = [], tmp_path / "speed.json"
+    monkeypatch.setattr(command_of_speed, "start_run", run_of)
+
+    def noted(subject, *_, **__):
+        measured.append((subject.batch, subject.size))
+        return [figure(subject.name, work, batch=subject.batch, size=subject.size) for work in subject.works]
+
+    monkeypatch.setattr(command_of_speed, "measure", noted)
+    words = ["speed", "block/eca", *SMALL, "--growth", "--json", str(path), "--resume"]
+    assert command.main(words) == 0
+    points = [point for points in AXES.values() for point in points]
+    assert measured == [(2, (4, 4, 5)), *points]
+    growth = from_json(path.read_text()).growth
+    assert {axis: [(each.batch, each.size) for each in figures] for axis, figures in growth.items()} == AXES
+    assert {each.work for figures in growth.values() for each in figures} == {"forward + backward"}
+    assert command.main(words) == 0
+    assert len(measured) == 1 + len(points)
+
+
+def test_a_block_that_takes_no_such_map_is_noted_and_the_others_measured(tmp_path, capsys):
+    path = tmp_path / "speed.json"
+    assert command.main(["speed", "block/bat", "block/eca", *SMALL[:-1], "5x5x8", "--json", str(path)]) == 0
+    figures = from_json(path.read_text()).figures
+    assert [bool(each.seconds) for each in figures] == [False, False, True, True]
+    shown = capsys.readouterr().out
+    assert "- block/bat, batch 2, map 5x5x8, ours: x must have a height and a width that block_size=4 divides" in shown
+    assert not figures[2].memory  # which takes longer than the times, as torch.compile does
+    assert list(figures[2].seconds) == ["ours, 1 device", WRITTEN, "channels_last"]
+
+
+def test_a_twin_that_would_keep_too_much_is_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(measure, "MOST_HELD", 1)
+    assert command.main(["speed", "block/eca", *SMALL, "--full"]) == 0
+    assert "as written: left out, for it would keep 0.0 GiB for its backward pass" in capsys.readouterr().out
 
 
 def test_ratios_and_shares_are_of_our_fastest_layout_and_their_fastest_form():
@@ -120,6 +190,7 @@ def test_the_page_takes_new_figures_and_refuses_those_of_a_busy_machine(copy):
         (["--batch", "many"], "must be a whole number >= 1, got 'many'"),
         (["--size", "24x24"], "must be height, width and channels such as 24x24x32, got '24x24'"),
         (["--size", "0x4x4"], "must be height, width and channels such as 24x24x32, got '0x4x4'"),
+        (["eca", "--resume"], "--resume must come with --json PATH, got no path"),
         (["--json", "no/such/folder/speed.json"], "must be a file in an existing folder"),
     ],
 )

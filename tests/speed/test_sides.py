@@ -4,12 +4,23 @@ import numpy as np
 import pytest
 import torch
 
+from flax_attn.registry import BLOCKS, find_block
 from flax_attn.testing import relative_error, tolerance
 from torch_ref.speed.figures import COMPILED, FORMS, FUSED, TUTORIAL, WRITTEN
 from torch_ref.speed.memory import OURS, peak
 from torch_ref.speed.ours import Ours
 from torch_ref.speed.subjects import BACKWARD, FORWARD, STEP, Subject, find_subjects
-from torch_ref.speed.theirs import Theirs, costs, fused, has_form, input_of, replace_attention, tutorial, twin
+from torch_ref.speed.theirs import (
+    Theirs,
+    costs,
+    fused,
+    has_form,
+    held_bytes,
+    input_of,
+    replace_attention,
+    tutorial,
+    twin,
+)
 
 SMALL = (4, 5, 16)
 
@@ -37,7 +48,10 @@ def test_the_other_attentions_compute_what_the_twin_does(name, attend):
         assert relative_error(subject.call(module, x).numpy(), expected.numpy()) <= tolerance("output", "float32")
 
 
-@pytest.mark.parametrize("name", ["block/cbam", "block/additive", "network/channel"])
+KINDS = {"gate": "cbam", "tokens": "additive", "self": "self_attention", "context": "conv_attention", "head": "csra"}
+
+
+@pytest.mark.parametrize("name", [*(f"block/{name}" for name in KINDS.values()), "network/channel"])
 def test_both_sides_compute_the_same(name):
     subject = Subject(name, 2, SMALL)
     ours = Ours(subject, 1)
@@ -46,6 +60,12 @@ def test_both_sides_compute_the_same(name):
     got = subject.call(twin(subject, ours).eval(), input_of(ours)).detach()
     got = got.permute(0, 2, 3, 1) if got.dim() == 4 else got
     assert relative_error(got.numpy(), expected) <= tolerance("output", "float32")
+
+
+def test_each_kind_of_block_is_timed():
+    """See the names above: one of each kind."""
+    assert {name: find_block(name).kind for name in KINDS.values()} == {name: kind for kind, name in KINDS.items()}
+    assert {entry.kind for entry in BLOCKS} == set(KINDS)
 
 
 def test_a_network_trains_on_both_sides():
@@ -87,6 +107,19 @@ def test_costs_of_a_convolution_counted_by_hand():
     parameters = sum(parameter.numel() for parameter in twin(subject, ours).parameters())
     assert needed[FORWARD][1] == 4 * (2 * 2 * 4 * 5 * 16 + parameters)
     assert needed[BACKWARD][1] == 2 * needed[FORWARD][1]
+
+
+def test_what_the_twin_keeps_for_its_backward_pass():
+    """Additive attention keeps its hidden features and the weights, and little else."""
+    subject = Subject("block/additive", 2, SMALL)
+    ours = Ours(subject, 1)
+    hidden = twin(subject, ours).w_q.out_features
+    least = 4 * 2 * (4 * 5) ** 2 * (hidden + 1)
+    assert least < held_bytes(subject, ours) < 3 * least
+
+
+def test_networks_are_those_that_train_has():
+    assert "network/csra" not in find_subjects(["*csra*"])
 
 
 def test_work_that_fails_in_its_process_says_why():

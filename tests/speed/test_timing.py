@@ -6,7 +6,7 @@ import os
 import pytest
 
 from torch_ref.speed import timing
-from torch_ref.speed.timing import FEWEST, Load, Times, exponent, is_busy, take_turns
+from torch_ref.speed.timing import FEWEST, IN_TURN, SETTLE, Load, Times, exponent, is_busy, take_turns
 
 
 class Clock:
@@ -28,19 +28,25 @@ class Clock:
         return call
 
 
-def test_functions_take_turns_and_the_first_calls_do_not_count():
+def test_functions_take_turns_of_which_the_first_calls_do_not_count():
     clock = Clock()
-    functions = {"a": clock.work("a", [50, 9, 1, 7, 2]), "b": clock.work("b", [60, 8, 3, 3, 3])}
-    taken = take_turns(functions, 3, clock=clock)
-    assert clock.calls == ["a", "b"] * 5
-    assert taken == {"a": Times(50, 2), "b": Times(60, 3)}
+    functions = {"a": clock.work("a", [50, 9, 1, 7, 2, 9, 4]), "b": clock.work("b", [60, 8, 3])}
+    taken = take_turns(functions, IN_TURN + 1, clock=clock)
+    assert "".join(clock.calls) == "ab" + "aaaa" + "bbbb" + "aa" + "bb"
+    assert taken == {"a": Times(50, 3), "b": Times(60, 3)}  # of 1, 7, 2, 4
 
 
-@pytest.mark.parametrize(("most", "rounds"), [(0, FEWEST), (35, 4), (math.inf, 10)])
-def test_slow_functions_are_called_less_often(most, rounds):
+def test_short_functions_are_called_until_the_machine_has_settled():
+    clock = Clock()
+    take_turns({"a": clock.work("a", [SETTLE / 7.5]), "b": clock.work("b", [2 * SETTLE])}, IN_TURN, clock=clock)
+    assert "".join(clock.calls) == "ab" + "a" * 8 + "a" * IN_TURN + "b" + "b" * IN_TURN
+
+
+@pytest.mark.parametrize(("most", "timed"), [(0, FEWEST), (35, 2 * IN_TURN), (math.inf, 10)])
+def test_slow_functions_are_called_less_often(most, timed):
     clock = Clock()
     take_turns({"a": clock.work("a", [4]), "b": clock.work("b", [5])}, 10, most, clock)
-    assert clock.calls == ["a", "b"] * (2 + rounds)
+    assert len(clock.calls) == 2 * (1 + timed + math.ceil(timed / IN_TURN))
 
 
 @pytest.mark.parametrize("power", [0, 0.5, 1, 2, -1])

@@ -43,7 +43,7 @@ def write_all_between(path: Path, texts: Mapping[str, str]) -> None:
             raise ValueError(f"{path} must contain {begin} and {end}, got at most one of them")
         new = f"{before}{begin}\n{text.strip()}\n{end}{after}"
     if new != old:
-        _write(path, new)
+        write_whole(path, new)
 
 
 def write_docs(run: ParityRun, root: Path = ROOT) -> list[Path]:
@@ -61,7 +61,7 @@ def write_docs(run: ParityRun, root: Path = ROOT) -> list[Path]:
     if path.is_file():
         run = update(from_json(path.read_text(encoding="utf-8")), run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, to_json(run))
+    write_whole(path, to_json(run))
     return [path, *render_docs(root)]
 
 
@@ -77,7 +77,7 @@ def write_speed(run: speed.SpeedRun, root: Path = ROOT) -> list[Path]:
     if path.is_file():
         run = speed.update(speed.from_json(path.read_text(encoding="utf-8")), run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, speed.to_json(run))
+    write_whole(path, speed.to_json(run))
     return [path, render_speed(root)]
 
 
@@ -218,7 +218,7 @@ def _both(old: str, new: str) -> str:
     return old if new in old.split(" / ") else f"{old} / {new}"
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Writes a file, whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     try:

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import torch
@@ -13,10 +13,11 @@ from rich.progress import Progress
 
 from train.devices import keep_memory, usable_cores, use_all_cores
 
-from .figures import SpeedRun, to_json
-from .measure import AXES, measure, measure_growth, start_run
+from ..report.docs import write_whole
+from .figures import WRITTEN, Figure, Rates, SpeedRun, from_json, no_figure, to_json, update, without_busy
+from .measure import AXES, FORMS_OF_BLOCKS, measure, start_run
 from .shown import print_run, save_plot
-from .subjects import Subject, find_subjects
+from .subjects import BACKWARD, Subject, find_subjects
 
 TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -36,25 +37,46 @@ def measure_all(options: argparse.Namespace) -> SpeedRun:
         raise ValueError(f"--devices must be at most {there}, the number of devices that JAX finds, got {max(devices)}")
     subjects = [Subject(name, batch, size) for name in names for size in options.size for batch in options.batch]
     growing = [name for name in names if options.growth and name.startswith("block/")]
+    jobs: list[tuple[str | None, Subject]] = [(None, subject) for subject in subjects]
+    jobs += [(axis, Subject(name, *how)) for name in growing for axis, points in AXES.items() for how in points]
     with settings(), Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("measuring", total=len(subjects) + len(AXES) * len(growing))
+        task = bar.add_task("measuring", total=len(jobs))
         run = start_run()
-        for subject in subjects:
-            bar.update(task, description=subject.name)
-            run.figures.extend(measure(subject, run.rates, devices, options.repeats))
+        if options.resume and options.json.is_file():
+            run = update(without_busy(from_json(options.json.read_text(encoding="utf-8"))), run)
+        done = {
+            (axis, Subject(each.name, each.batch, each.size))
+            for axis, figures in ((None, run.figures), *run.growth.items())
+            for each in figures
+        }
+        for axis, subject in jobs:
+            bar.update(task, description=f"{subject.name}, {axis}" if axis else subject.name)
+            if (axis, subject) not in done:
+                figures = run.growth.setdefault(axis, []) if axis else run.figures
+                try:
+                    figures += measure_job(axis, subject, run.rates, devices, options)
+                except ValueError as error:  # a block that takes no such map
+                    figures += [no_figure(subject, work, str(error)) for work in subject.works]
+                if options.json:
+                    write_whole(options.json, to_json(run))
             bar.advance(task)
-        for name in growing:
-            for axis in AXES:
-                bar.update(task, description=f"{name}, {axis}")
-                figures = measure_growth(name, axis, run.rates, max(devices), options.repeats)
-                run.growth.setdefault(axis, []).extend(figures)
-                bar.advance(task)
-    if options.json:
-        options.json.write_text(to_json(run), encoding="utf-8")
     if options.plot:
         save_plot(run, options.plot)
     print_run(run)
     return run
+
+
+def measure_job(
+    axis: str | None, subject: Subject, rates: Rates, devices: Sequence[int], options: argparse.Namespace
+) -> list[Figure]:
+    """The figures of a subject, or how one of a block's backward pass has grown along an axis."""
+    if axis:
+        figures = measure(subject, rates, [max(devices)], options.repeats, [WRITTEN])
+        return [figure for figure in figures if figure.work == BACKWARD]
+    if subject.is_block and not options.full:
+        devices = options.devices or [max(devices)]
+        return measure(subject, rates, devices, options.repeats, FORMS_OF_BLOCKS, with_memory=False)
+    return measure(subject, rates, devices, options.repeats)
 
 
 @contextlib.contextmanager

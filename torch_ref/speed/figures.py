@@ -5,6 +5,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
+from .subjects import Subject
 from .timing import is_busy
 
 OURS = "ours"
@@ -65,6 +66,11 @@ class Figure:
         return f"busy: load {self.load:.1f}" if is_busy(self.load) else ""
 
 
+def no_figure(subject: Subject, work: str, why: str) -> Figure:
+    """A figure that says why there is none."""
+    return Figure(subject.name, subject.batch, subject.size, work, {}, {}, {}, 0.0, {OURS: why}, 0.0)
+
+
 @dataclass(frozen=True)
 class SpeedRun:
     """Figures with where they were taken; ``growth`` holds those of each of `AXES`."""
@@ -94,6 +100,12 @@ def update(kept: SpeedRun, new: SpeedRun) -> SpeedRun:
     axes = dict.fromkeys([*kept.growth, *new.growth])
     growth = {axis: both(kept.growth.get(axis, []), new.growth.get(axis, [])) for axis in axes}
     return replace(new, figures=both(kept.figures, new.figures), growth=growth)
+
+
+def without_busy(run: SpeedRun) -> SpeedRun:
+    """The figures that were taken on a quiet machine."""
+    growth = {axis: [figure for figure in figures if not figure.mark] for axis, figures in run.growth.items()}
+    return replace(run, figures=[figure for figure in run.figures if not figure.mark], growth=growth)
 
 
 def to_json(run: SpeedRun) -> str:

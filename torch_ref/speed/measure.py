@@ -11,14 +11,17 @@ import jax.numpy as jnp
 import torch
 
 from ..report.run import PACKAGES, hardware
-from .figures import COMPILED, FORMS, FUSED, OURS, TUTORIAL, WRITTEN, Figure, Rates, SpeedRun
+from .figures import CHANNELS_LAST, COMPILED, FORMS, FUSED, OURS, TUTORIAL, WRITTEN, Figure, Rates, SpeedRun
 from .memory import peak
 from .ours import Ours
 from .subjects import BACKWARD, STEP, Subject
-from .theirs import Theirs, costs, has_form, input_of, twin
+from .theirs import Theirs, costs, has_form, held_bytes, input_of, twin
 from .timing import Load, take_turns
 
-MOST = 20.0  # seconds of rounds of one work
+MOST = {"network": 20.0, "block": 3.0}  # seconds of turns of one work
+MOST_HELD = 4 * 2**30  # bytes that the twin may keep for its backward pass
+# What is measured of a block unless all is asked for: compiling and memory take longer than its calls.
+FORMS_OF_BLOCKS = (WRITTEN, CHANNELS_LAST)
 # What a block's cost grows with: for each axis the batches and sizes of its maps.
 AXES: dict[str, list[tuple[int, tuple[int, int, int]]]] = {
     "tokens": [(2, (side, side, 32)) for side in (12, 24, 48)],
@@ -52,7 +55,12 @@ def measure_rates() -> Rates:
 
 
 def measure(
-    subject: Subject, rates: Rates, devices: Sequence[int], repeats: int = 20, forms: Sequence[str] = FORMS
+    subject: Subject,
+    rates: Rates,
+    devices: Sequence[int],
+    repeats: int = 20,
+    forms: Sequence[str] = FORMS,
+    with_memory: bool = True,
 ) -> list[Figure]:
     """Times all works of a subject, ours on each number of devices and PyTorch's forms in turn."""
     load = Load()
@@ -60,7 +68,14 @@ def measure(
     last = list(ours.values())[-1]
     module, x = twin(subject, last), input_of(last)
     forms = [form for form in forms if has_form(module, x, form)]
-    memory, notes = measure_memory(subject, [OURS, *(form for form in forms if form in (WRITTEN, FUSED, TUTORIAL))])
+    memory: dict[str, float | None] = {}
+    notes: dict[str, str] = {}
+    if (held := held_bytes(subject, last)) > MOST_HELD:
+        notes[WRITTEN] = f"left out, for it would keep {held / 2**30:.1f} GiB for its backward pass"
+    if with_memory:
+        sides = [OURS, *(form for form in forms if form in (WRITTEN, FUSED, TUTORIAL) and form not in notes)]
+        memory, failed = measure_memory(subject, sides)
+        notes |= failed
     # The other forms take about what the twin takes as written.
     forms = [form for form in forms if (form if form in (FUSED, TUTORIAL) else WRITTEN) not in notes]
     columns = {} if OURS in notes else {f"ours, {n} device{'s' * (n > 1)}": each.works for n, each in ours.items()}
@@ -75,9 +90,9 @@ def measure(
                 raise
             columns.pop(form, None)
             notes[form] = str(error).strip().splitlines()[0]
-    taken = {}
+    taken, most = {}, MOST["block" if subject.is_block else "network"]
     for work in subject.works:
-        taken[work] = take_turns({name: works[work] for name, works in columns.items()}, repeats, MOST)
+        taken[work] = take_turns({name: works[work] for name, works in columns.items()}, repeats, most)
         first[work].update({name: times.first for name, times in taken[work].items() if name not in FORMS})
     others, needed = load.others(), costs(subject, last)
     return [
@@ -114,9 +129,3 @@ def measure_memory(subject: Subject, sides: Sequence[str]) -> tuple[dict[str, fl
         except RuntimeError as error:
             notes[side] = str(error)
     return memory, notes
-
-
-def measure_growth(name: str, axis: str, rates: Rates, devices: int, repeats: int) -> list[Figure]:
-    """Figures of a block's forward + backward along an axis, ours and the twin as written."""
-    found = [measure(Subject(name, *how), rates, [devices], repeats, [WRITTEN]) for how in AXES[axis]]
-    return [figure for figures in found for figure in figures if figure.work == BACKWARD]

@@ -39,7 +39,7 @@ class Ours:
             height, width, channels = subject.size
             name = subject.name.split("/")[1]
             self.module = flax_attn.create_block(name, channels, size=(height, width), rngs=nnx.Rngs(0))
-            shape = (height * width,) if subject.kind == "tokens" else (height, width)
+            shape = (height * width,) if subject.kind in ("tokens", "self") else (height, width)
             self.x = np.random.default_rng(0).standard_normal((subject.batch, *shape, channels)).astype(np.float32)
         else:
             self._prepare_step()

@@ -17,7 +17,7 @@ def time_table(figures: Sequence[Figure]) -> Table:
     columns = list(dict.fromkeys(column for figure in figures for column in figure.seconds if column not in FORMS))
     columns += [form for form in FORMS if any(form in figure.seconds for figure in figures)]
     lines = []
-    for figure in figures:
+    for figure in _timed(figures):
         times = [number(1000 * figure.seconds.get(column, math.nan)) for column in columns]
         ratios = [number(figure.seconds.get(WRITTEN, math.nan) / figure.ours), number(figure.best / figure.ours)]
         lines.append([*_what(figure), *times, *ratios, figure.mark])
@@ -27,7 +27,7 @@ def time_table(figures: Sequence[Figure]) -> Table:
 def more_table(figures: Sequence[Figure]) -> Table:
     """Images a second, share of the machine's rates, MiB of memory, and seconds of the first call; ours / PyTorch's."""
     lines = []
-    for figure in figures:
+    for figure in _timed(figures):
         compiled = [seconds for column, seconds in figure.first.items() if column != COMPILED]
         least = [bytes_ for side, bytes_ in figure.memory.items() if side != OURS and bytes_ is not None]
         pairs = [
@@ -43,6 +43,10 @@ def more_table(figures: Sequence[Figure]) -> Table:
         lines.append([*_what(figure), *(" / ".join(map(number, pair)) for pair in pairs), figure.mark])
     head = ["images a second", "% of the machine", "memory, MiB (ours / as written / least)", "first call, s", "load"]
     return [*HEAD, *head], lines
+
+
+def _timed(figures: Iterable[Figure]) -> list[Figure]:
+    return [figure for figure in figures if figure.seconds]
 
 
 HEAD = ["what", "batch", "map", "work"]
@@ -136,7 +140,9 @@ def without_empty(table: Table) -> Table:
 
 def _notes(figures: Iterable[Figure]) -> list[str]:
     notes = dict.fromkeys(
-        f"- {f.name}, batch {f.batch}, {side}: {why}" for f in figures for side, why in f.notes.items()
+        f"- {f.name}, batch {f.batch}, map {'x'.join(map(str, f.size))}, {side}: {why}"
+        for f in figures
+        for side, why in f.notes.items()
     )
     return ["\n".join(notes)] if notes else []
 
@@ -172,10 +178,11 @@ def save_plot(run: SpeedRun, path: Path) -> None:
 
     names = list(dict.fromkeys(figure.name for figures in run.growth.values() for figure in figures))
     if not names:
-        picture = Picture(figsize=(8, 1 + 0.25 * len(run.figures)), layout="constrained")
+        figures = _timed(run.figures)
+        picture = Picture(figsize=(8, 1 + 0.25 * len(figures)), layout="constrained")
         axes: Any = picture.add_subplot()
-        labels = [", ".join(_what(figure)) for figure in run.figures]
-        axes.barh(range(len(labels)), [figure.best / figure.ours for figure in run.figures])
+        labels = [", ".join(_what(figure)) for figure in figures]
+        axes.barh(range(len(labels)), [figure.best / figure.ours for figure in figures])
         axes.set_yticks(range(len(labels)), labels, fontsize=8)
         axes.invert_yaxis()
         axes.axvline(1, color="black", linewidth=0.8)

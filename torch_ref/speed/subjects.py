@@ -9,7 +9,7 @@ import numpy as np
 
 from flax_attn import list_blocks
 from flax_attn.registry import find_block
-from train.config import PRESETS, Config, PatchConfig
+from train.config import NETWORKS, PRESETS, Config, PatchConfig
 from train.data import Source
 from train.tasks import task_of
 
@@ -64,12 +64,8 @@ class Subject:
 
     def call(self, module: Any, x: Any) -> Any:
         """The output of either framework's module, as self-attention where it takes more than a map."""
-        if self.kind == "gate":
-            return module(x)
-        if self.kind == "network":
-            out = module(x)
-            return out[0] if isinstance(out, tuple) else out
-        return module(*[x] * (3 if self.kind == "tokens" else 2))[0]
+        out = module(*[x] * {"tokens": 3, "context": 2}.get(self.kind, 1))
+        return out[0] if isinstance(out, tuple) else out
 
 
 def find_subjects(patterns: Iterable[str]) -> list[str]:
@@ -84,7 +80,7 @@ def find_subjects(patterns: Iterable[str]) -> list[str]:
     """
     blocks = list_blocks()
     names = [f"block/{name}" for name in blocks]
-    names += [f"network/{name}" for name in ("cnn", *blocks, *OTHER_TASKS)]
+    names += [f"network/{name}" for name in (*NETWORKS, *OTHER_TASKS)]
 
     def matches(name: str, pattern: str) -> bool:
         return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.split("/")[1], pattern)

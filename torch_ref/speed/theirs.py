@@ -113,7 +113,8 @@ def has_form(module: torch.nn.Module, x: Tensor, form: str) -> bool:
     kinds = {FUSED: (ScaledDotProductAttention, ConvAttention), TUTORIAL: (ConvAttention,)}
     if form in kinds:
         return any(isinstance(inner, kinds[form]) for inner in module.modules())
-    return form != CHANNELS_LAST or x.dim() == 4
+    # Kernels of three dimensions have no such format.
+    return form != CHANNELS_LAST or (x.dim() == 4 and all(weight.dim() != 5 for weight in module.parameters()))
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]  # query, key, value (..., n, d) and the scale of scores
@@ -162,10 +163,24 @@ def costs(subject: Subject, ours: Ours) -> dict[str, tuple[float, float]]:
     moved once, and once more as gradients.
     """
     module, x = copy.deepcopy(twin(subject, ours)).to("meta"), input_of(ours).to("meta")
-    with FlopCounterMode(display=False) as once:
+    with torch.device("meta"), FlopCounterMode(display=False) as once:  # what it creates must be there too
         out = subject.call(module, x.requires_grad_(subject.is_block))
     with FlopCounterMode(display=False) as again:
         out.sum().backward()
     moved = 4 * (x.numel() + out.numel() + sum(parameter.numel() for parameter in module.parameters()))
     forward, both = once.get_total_flops(), once.get_total_flops() + again.get_total_flops()
     return {work: (forward, moved) if work == FORWARD else (both, 2 * moved) for work in subject.works}
+
+
+def held_bytes(subject: Subject, ours: Ours) -> int:
+    """About how much the twin keeps from its forward for its backward pass; what is kept twice counts twice."""
+    module, x = copy.deepcopy(twin(subject, ours)).to("meta"), input_of(ours).to("meta")
+    sizes = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        subject.call(module, x.requires_grad_(subject.is_block))
+    return sum(sizes)

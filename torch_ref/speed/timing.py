@@ -8,7 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-FEWEST = 3  # rounds, however slow they are
+FEWEST = 3  # timed calls, however slow they are
+IN_TURN = 3  # timed calls in a turn
+# Seconds of untimed calls before them: the threads of the function before (OpenMP's in PyTorch) go on waiting for work
+# some milliseconds after its last call, and keep the cores busy.
+SETTLE = 0.05
 BUSY = 0.2  # cores: what other processes may use while times are taken
 STAT = Path("/proc/stat")
 
@@ -28,10 +32,12 @@ def take_turns(
 ) -> dict[str, Times]:
     """Times functions in turn, A B A B, so that a machine that changes its speed does so for all of them.
 
+    A turn begins with untimed calls, at least one and for at least `SETTLE` seconds, and times up to `IN_TURN` more.
+
     Args:
         functions: by name; each returns when its work is done.
-        repeats: rounds of one call each, after the first call and one more to warm up.
-        most: seconds after which no further round begins, once there are `FEWEST`.
+        repeats: timed calls of each, beside the first.
+        most: seconds of timed calls after which no further turns begin, once there are `FEWEST` calls of each.
         clock: returns seconds.
 
     Example:
@@ -46,14 +52,16 @@ def take_turns(
         return clock() - begun
 
     first = {name: timed(function) for name, function in functions.items()}
-    for function in functions.values():
-        function()
     taken: dict[str, list[float]] = {name: [] for name in functions}
-    for round_number in range(repeats):
-        if round_number >= FEWEST and sum(map(sum, taken.values())) > most:
+    for done in range(0, repeats, IN_TURN):
+        if done >= FEWEST and sum(map(sum, taken.values())) > most:
             break
         for name, function in functions.items():
-            taken[name].append(timed(function))
+            begun = clock()
+            function()
+            while clock() - begun < SETTLE:
+                function()
+            taken[name] += [timed(function) for _ in range(min(IN_TURN, repeats - done))]
     return {name: Times(first[name], statistics.median(taken[name])) for name in functions}
 
 
