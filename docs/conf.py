@@ -10,6 +10,7 @@ from flax import nnx
 from sphinx.util.inspect import stringify_signature
 
 import flax_attn
+from flax_attn.registry import BLOCKS
 
 ROOT = Path(__file__).parent.parent
 # Pages of the site that are files of the repository, or begin with one.
@@ -63,12 +64,23 @@ def read_source(app: Any, page: str, source: list[str]) -> None:
         source[0] = (ROOT / FILES[page]).read_text(encoding="utf-8") + source[0]
     text = re.sub(r"\]\((\.\./|docs/)?(CONTRIBUTING|CHANGELOG)\.md", lambda m: f"]({m[2].lower()}.md", source[0])
     text = re.sub(r"\]\(docs/", "](", text) if page in FILES else text
+    if page == "blocks":  # a page for each, listed beside this one
+        pages = "\n".join(dict.fromkeys(f"api/flax_attn.{entry.block.__name__}" for entry in BLOCKS))
+        text += f"\n```{{toctree}}\n:hidden:\n\n{pages}\n```\n"
     source[0] = re.sub(r"\[`(\w+)`\]\((?:\.\./)?flax_attn/blocks/\w+\.py\)", r"{py:class}`~flax_attn.\1`", text)
 
 
+def picture(block: str) -> Path:
+    """The picture of what a block records, which ``python -m train report --pictures`` draws."""
+    return ROOT / "docs" / "blocks" / f"{block}.png"
+
+
 def read_docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Adds to a block the text of its file, with paper and equations, and keeps stars from becoming emphasis."""
+    """Adds to a block its picture and the text of its file, with equations, and keeps stars from becoming emphasis."""
     if what == "class" and thing.__module__.startswith("flax_attn.blocks."):
+        for name in (entry.name for entry in BLOCKS if entry.block is thing and picture(entry.name).is_file()):
+            alt = f"What {name} records on a generated image with a white patch"
+            lines += [f".. image:: /blocks/{name}.png", f"   :alt: {alt}", ""]
         file = inspect.getdoc(inspect.getmodule(thing)) or ""
         lines += [".. rubric:: Background", "", *file.splitlines(), ""]
     stars = re.compile(r"(``.*?``)|(\*{1,2})(?=\w+\b(?!\*))")

@@ -150,7 +150,7 @@ CAO = ("Cao et al. 2019", "https://arxiv.org/abs/1904.11492")
 HU = ("Hu et al. 2018", "https://arxiv.org/abs/1709.01507")
 HU_GE = ("Hu et al. 2018", "https://arxiv.org/abs/1810.12348")
 LEE = ("Lee & Park 2020", "https://arxiv.org/abs/1911.06667")
-LI = ("Li et al. 2019", "https://arxiv.org/abs/1905.09646")
+LI_GROUPS = ("Li et al. 2019", "https://arxiv.org/abs/1905.09646")
 VASWANI = ("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762")
 VASWANI_2021 = ("Vaswani et al. 2021", "https://arxiv.org/abs/2103.12731")
 WANG = ("Wang et al. 2020", "https://arxiv.org/abs/1910.03151")
@@ -216,7 +216,7 @@ BLOCKS = (
     Entry("squeeze_excite", SqueezeExcite, "gate", lambda c, _: {"channels": c}, *HU),
     Entry("effective_squeeze_excite", EffectiveSqueezeExcite, "gate", lambda c, _: {"channels": c}, *LEE),
     Entry("simam", SimAM, "gate", lambda c, _: {}, *YANG_SIMAM),
-    Entry("spatial_group", SpatialGroupEnhance, "gate", lambda c, _: {"groups": c // 4}, *LI),
+    Entry("spatial_group", SpatialGroupEnhance, "gate", lambda c, _: {"groups": c // 4}, *LI_GROUPS),
     Entry("gct", GatedChannelTransformation, "gate", lambda c, _: {"num_channels": c}, *YANG_GCT),
     Entry("global_context", GlobalContext, "gate", lambda c, _: {"channels": c}, *CAO),
     Entry("gather_excite", GatherExcite, "gate", lambda c, _: {"channels": c, "extent": 4}, *HU_GE),

@@ -98,3 +98,20 @@ def test_every_block_of_the_table_is_in_the_docs():
     text = (ROOT / "docs/blocks.md").read_text()
     for entry in BLOCKS:
         assert f"| `{entry.name}` | [`{entry.block.__name__}`](../flax_attn/blocks/" in text
+
+
+@pytest.mark.parametrize("module", sorted({entry.block.__module__ for entry in BLOCKS}))
+def test_a_block_says_its_equation_and_what_differs(module):
+    """Its page on the site begins with the text of its file."""
+    text = inspect.getdoc(importlib.import_module(module))
+    formulas = [formula for formula in re.findall(r"``(.+?)``", text, flags=re.DOTALL) if " " in formula]
+    assert any(re.search(r"[*+=.(]", formula) for formula in formulas), "an equation between double backquotes"
+    assert re.search(r"^Differs from\b", text, flags=re.MULTILINE), "what it differs from, or that nothing differs"
+    assert not re.search(r"^(?!- |  ).+\n- ", text, flags=re.MULTILINE), "a blank line before a list"
+
+
+def test_pictures_of_blocks_are_small_and_named_after_them():
+    sizes = {path.stem: path.stat().st_size for path in (ROOT / "docs/blocks").iterdir()}
+    assert sizes.keys() <= {entry.name for entry in BLOCKS}
+    assert max(sizes.values()) <= 24_000
+    assert sum(sizes.values()) <= 1_200_000

@@ -29,8 +29,13 @@ IN_REPOSITORIES = {one.block for one in find_originals() if one.in_repository}
 
 
 def is_quick(original):
-    """Whether `make test` compares it: the deep networks take half a minute each."""
-    return original.args.get("depth", 18) == 18
+<<<<<<< HEAD
+    """Whether `make test` compares it: a network takes half a minute, so of these one, whose blocks have attention."""
+    return original.block != "ResNet" or "cbam_resnet18" in original.name
+=======
+    """Whether `make test` compares it: networks that are deep, or of large images, take half a minute and more."""
+    return original.args.get("depth", 18) == 18 and original.only != "224x224"
+>>>>>>> w-resnet
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 Bahdanau, Cho & Bengio, "Neural machine translation by jointly learning to align and translate", ICLR 2015, appendix
 A.1.2: ``score = v . tanh(W_q query + W_k key)``, softmax over the keys, weighted sum of the values. As in the paper's
 equation, there are no biases.
+
+Differs from the paper: keys and values are separate arguments; there both are the encoder's annotations.
 """
 
 from functools import partial

@@ -2,8 +2,9 @@
 
 Radford et al., "Learning transferable visual models from natural language supervision" (CLIP), ICML 2021: the tokens
 are the mean of the map, or a learned one, and the places, plus a learned position each; the output is the first token's
-after multi-head self-attention. `RotaryAttentionPool2d`, which is timm's, turns queries and keys of the places instead
-(Su et al., "RoFormer: enhanced transformer with rotary position embedding", 2021).
+after multi-head self-attention, per head ``sum_n softmax_n(q_0 . k_n / sqrt(d)) v_n``. `RotaryAttentionPool2d`, which
+is timm's, turns queries and keys of the places instead (Su et al., "RoFormer: enhanced transformer with rotary position
+embedding", 2021).
 
 Differs from timm's classes, which compute all queries: only those that are used. The table of positions is resized in
 at least float32, and the angles of the rotations are computed in float64, where theirs are float32 for any input.

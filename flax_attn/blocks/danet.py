@@ -5,6 +5,7 @@ Fu, Liu, Tian, Li, Bao, Fang & Lu, "Dual attention network for scene segmentatio
 over all channels of ``-x_i . x_j``, without parameters but gamma.
 
 Differs from
+
 - the paper: its channel attention has ``+x_i . x_j``. The authors' code, and so every checkpoint, subtracts each energy
   from the largest one, so that the least similar channels weigh most.
 - pytorchcv: its gamma is called ``scale.alpha`` and starts at 1.

@@ -5,6 +5,7 @@ convolutions A, B and V of x: ``G_k = sum_n softmax_n(B_kn) A_n``, ``Z_n = sum_k
 convolution of Z.
 
 Differs from
+
 - the paper's network, which adds x to it.
 - fightingcv's ``DoubleAttention``, whose softmaxes name no axis and so run over the batch: the output for an image
   depends on which others are in the batch.

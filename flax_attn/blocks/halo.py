@@ -2,8 +2,8 @@
 
 Vaswani, Ramachandran, Srinivas, Parmar, Hechtman & Shlens, "Scaling local self-attention for parameter efficient visual
 backbones", CVPR 2021, section 2.2: the map is cut into blocks, and the queries of a block share one window of keys, the
-block and a halo around it. Positions count within the window, along rows and columns. Memory grows with the number of
-places, not with its square.
+block and a halo around it: ``softmax(q k^T / sqrt(d) + q r^T) v``, where r is the sum of a vector for the distance
+between rows and one for that between columns. Memory grows with the number of places, not with its square.
 
 Differs from the paper, as timm does: 1/sqrt(d) does not scale what the positions add, and the zeros around the map take
 part; ``scale_pos_embed`` and ``mask_padding`` change both, and with ``out_proj`` the block is that of halonet-pytorch.

@@ -4,6 +4,7 @@ Wang, Girshick, Gupta & He, "Non-local neural networks", CVPR 2018, equations 1,
 ``x_n + BN(W_z sum_m softmax_m(scale * theta_n . phi_m) g_m)`` with theta, phi and g 1x1 convolutions of x.
 
 Differs from
+
 - the paper, which has half of the channels inside and no scale, ``rd_ratio=1/2, scale=1.0``. The defaults are those of
   timm's ``NonLocalAttn``: 1/8, and 1 / sqrt(in_channels). ``sub_sample`` is the paper's section 3.3.
 - timm: its ``use_scale=False`` is ``scale=1.0``.

@@ -80,7 +80,7 @@ class SelectiveKernel(nnx.Module):
                 f"in_channels must be divisible by the {self.parts} kernels that split them, got {in_channels}"
             )
         path = partial(_Path, in_channels // self.parts, out_channels, stride, groups, rngs=rngs, **options)
-        self.in_channels = in_channels
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.paths = nnx.List(
             [path(3, dilation * (size - 1) // 2) if keep_3x3 else path(size, dilation) for size in sizes]
         )

@@ -1,9 +1,10 @@
 """Attention of all places of a map to a smaller copy of it.
 
 Wang, Xie, Li, Fan, Song, Liang, Lu, Luo & Shao, "Pyramid vision transformer: a versatile backbone for dense prediction
-without convolutions", ICCV 2021: keys and values come from ``LayerNorm(conv_r(x))``, with a convolution of kernel size
-and stride r (equations 2 to 4). Wang et al., "PVT v2: improved baselines with pyramid vision transformer",
-Computational Visual Media 2022, section 3.1, linear: from ``GELU(LayerNorm(conv_1(pool_7(x))))``, whatever the size.
+without convolutions", ICCV 2021: ``softmax(q k^T / sqrt(d)) v``, where keys and values come from
+``LayerNorm(conv_r(x))``, with a convolution of kernel size and stride r (equations 2 to 4). Wang et al., "PVT v2:
+improved baselines with pyramid vision transformer", Computational Visual Media 2022, section 3.1, linear: from
+``GELU(LayerNorm(conv_1(pool_7(x))))``, whatever the size.
 
 Differs from the authors' code: the block takes a map, not tokens and the map's size.
 """

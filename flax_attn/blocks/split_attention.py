@@ -85,7 +85,7 @@ class SplitAttention(nnx.Module):
                 f"in_channels={in_channels}, got groups={groups} and radix={radix}"
             )
         conv, batch_norm = partial(Conv, rngs=rngs, **options), partial(BatchNorm, rngs=rngs, **options)
-        self.in_channels, self.radix, self.groups = in_channels, radix, groups
+        self.in_channels, self.out_channels, self.radix, self.groups = in_channels, out_channels, radix, groups
         self.padding = kernel_size // 2 if padding is None else padding
         self.reach = (dilation * (kernel_size - 1) + 1,) * 2
         self.conv = conv(

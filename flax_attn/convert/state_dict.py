@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from . import files
+from . import files, variants
 from .names import TUTORIAL_NAMES
 from .rename import rename_all, wrappers_in
 from .rules import Entry
@@ -58,11 +58,11 @@ def from_torch(
         ``module``.
 
     Raises:
-        ValueError: missing, left-over or wrongly shaped entries, all listed with path, expected and got; names that
-            collide after renaming; a checkpoint whose state_dict is under another key; a path to skip that is neither
-            in ``module`` nor in ``state_dict``; a file that is damaged or would run code; state outside of layers with
-            a rule (`flax_attn.convert.rule` registers one), or layers stacked by ``nnx.vmap``; an invalid rule.
-            ``module`` is then unchanged.
+        ValueError: missing, left-over or wrongly shaped entries, all listed with path, expected and got, and with which
+            arguments a block of this package would fit, if any; names that collide after renaming; a checkpoint whose
+            state_dict is under another key; a path to skip that is neither in ``module`` nor in ``state_dict``; a file
+            that is damaged or would run code; state outside of layers with a rule (`flax_attn.convert.rule` registers
+            one), or layers stacked by ``nnx.vmap``; an invalid rule. ``module`` is then unchanged.
         FileNotFoundError: no such file.
 
     Example:
@@ -79,26 +79,9 @@ def from_torch(
     given = _renamed(read_mapping(state_dict, key), rename)
     wanted = in_place(entries(module), given)
     given, wanted = _without(skip, given, wanted)
-    problems: list[str] = []
-    values: dict[int, _Loaded] = {}
-    for path, entry in wanted.items():
-        value = _value(path, entry, given, problems) if entry.variables else None
-        if value is not None:
-            for variable, part in zip(entry.variables, entry.split(value), strict=True):
-                # A copy: JAX may share the memory of an aligned array, which training in PyTorch would change.
-                loaded = _Loaded(path, variable, np.array(part, variable.dtype))
-                first = values.setdefault(id(variable), loaded)
-                if not np.array_equal(first.array, loaded.array, equal_nan=True):
-                    problems.append(
-                        f"{path}: expected the values of {first.path}, as they share a variable, got others"
-                    )
-    problems += [
-        f"{path}: expected no such entry, got {_describe(value)}"
-        for path, value in given.items()
-        if path not in wanted and path.rpartition(".")[2] not in DERIVED
-    ]
+    values, problems = _matched(given, wanted)
     if problems:
-        problems += _hints(given, wanted, rename)
+        problems += [*_hints(given, wanted, rename), *variants.hints(module, given, _misfits)]
         raise MisfitError(
             f"state_dict does not fit {type(module).__name__}, which is left unchanged:\n  " + "\n  ".join(problems)
         )
@@ -145,6 +128,33 @@ def to_torch(
     if path is not None:
         files.write(path, state_dict)
     return files.to_tensors(state_dict) if tensors else state_dict
+
+
+def _matched(given: Mapping[str, Any], wanted: Mapping[str, Entry]) -> tuple[dict[int, "_Loaded"], list[str]]:
+    """The value of every variable, by its id, and what does not fit."""
+    problems: list[str] = []
+    values: dict[int, _Loaded] = {}
+    for path, entry in wanted.items():
+        value = _value(path, entry, given, problems) if entry.variables else None
+        if value is not None:
+            for variable, part in zip(entry.variables, entry.split(value), strict=True):
+                # A copy: JAX may share the memory of an aligned array, which training in PyTorch would change.
+                loaded = _Loaded(path, variable, np.array(part, variable.dtype))
+                first = values.setdefault(id(variable), loaded)
+                if not np.array_equal(first.array, loaded.array, equal_nan=True):
+                    problems.append(
+                        f"{path}: expected the values of {first.path}, as they share a variable, got others"
+                    )
+    problems += [
+        f"{path}: expected no such entry, got {_describe(value)}"
+        for path, value in given.items()
+        if path not in wanted and path.rpartition(".")[2] not in DERIVED
+    ]
+    return values, problems
+
+
+def _misfits(module: nnx.Module, given: Mapping[str, Any]) -> int:
+    return len(_matched(given, in_place(entries(module), given))[1])
 
 
 def _hints(given: Mapping[str, Any], wanted: Mapping[str, Entry], rename: Mapping[str, str] | None) -> list[str]:

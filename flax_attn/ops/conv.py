@@ -2,10 +2,12 @@
 
 On CPUs, XLA takes the gradient of a kernel as a convolution that contracts the images of a batch, which is slow while
 they are few, and vectorises a convolution over its input channels, which is slow while those are few. A 1x1
-convolution is a product of matrices, which XLA takes faster if it is told so. Where JAX's default device is another one
-all are left to XLA, and so is everything that `_is_plain` names.
+convolution is a product of matrices, which XLA takes faster if it is told so. A map, or a gradient, with fewer places
+than the kernel makes XLA fall back to a plain loop, which takes a hundred times as long as a product for each place of
+the output. Where JAX's default device is another one all are left to XLA, and so is everything that `_is_plain` names.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -19,9 +21,11 @@ from .placement import is_automatic
 AXES = ("NHWC", "HWIO", "NHWC")
 FEW_IMAGES = 32  # XLA contracts more of them well
 FEW_CHANNELS = 8
+FEW_PLACES = 16  # of the output: as many products
 DTYPES = ("float32", "float64")
 
 Padding = tuple[tuple[int, int], ...]
+Covered = tuple[slice, slice]
 
 
 def conv_general_dilated(
@@ -29,8 +33,9 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` of channels-last arrays, with its arguments.
 
-    The forms for CPUs have no forward-mode derivatives, as custom backward passes have none. A NaN or infinity shows in
-    a whole group of up to eight columns, or two groups, if it shows in one of them and the channels are few.
+    The forms for CPUs have no forward-mode derivatives, as custom backward passes have none; that of few places has.
+    A NaN or infinity shows in a whole group of up to eight columns, or two groups, if it shows in one of them and the
+    channels are few.
 
     Example:
         >>> x, kernel = jnp.ones((2, 5, 7, 3)), jnp.ones((3, 3, 3, 11))
@@ -39,6 +44,8 @@ def conv_general_dilated(
     """
     if _is_plain(x, kernel, strides, padding, **options):
         return lax.conv_general_dilated(x, kernel, strides, padding, **{"dimension_numbers": AXES, **options})
+    if _has_few_places(x, kernel, strides, padding):
+        return _product_per_place(x, kernel, strides, padding, options.get("precision"))
     if kernel.shape[:2] == (1, 1):
         return _product(x, kernel, options.get("precision"))
     return _conv(x, kernel, tuple(map(tuple, padding)), options.get("precision"))
@@ -65,14 +72,48 @@ def _is_plain(
     axes = lax.conv_dimension_numbers(x.shape, kernel.shape, AXES)
     if dimension_numbers not in (None, AXES, axes) or x.shape[3] != kernel.shape[2]:
         return True
-    if {*strides, *(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} != {1}:
+    if {*(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} != {1}:
         return True
     if not (x.dtype == kernel.dtype and x.dtype.name in DTYPES and all(isinstance(size, int) for size in x.shape)):
         return True
     sizes, in_channels = kernel.shape[:2], kernel.shape[2]
     if not all(0 <= pad < size for pads, size in zip(padding, sizes, strict=True) for pad in pads):
         return True
+    if _has_few_places(x, kernel, strides, padding):
+        return False
+    if set(strides) != {1}:
+        return True
     return sizes != (1, 1) and x.shape[0] >= FEW_IMAGES and in_channels >= FEW_CHANNELS
+
+
+def _covered(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, axis: int) -> list[Covered]:
+    """For each row (axis 0) or column (1) of the output, which of the input and of the kernel meet there."""
+    length, size, (low, high) = x.shape[1 + axis], kernel.shape[axis], padding[axis]
+    starts = range(-low, length + high - size + 1, strides[axis])
+    return [
+        (slice(max(start, 0), min(start + size, length)), slice(max(-start, 0), min(length - start, size)))
+        for start in starts
+    ]
+
+
+def _has_few_places(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any) -> bool:
+    """Whether the output, whose gradient is convolved backward, has fewer places than the kernel."""
+    rows, columns = (len(_covered(x, kernel, strides, padding, axis)) for axis in (0, 1))
+    return 0 < rows * columns <= min(FEW_PLACES, math.prod(kernel.shape[:2]) - 1)
+
+
+def _product_per_place(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, precision: lax.PrecisionLike
+) -> jax.Array:
+    """A convolution as a product for each place of its output, with the part of the kernel that meets the map."""
+    rows, columns = (_covered(x, kernel, strides, padding, axis) for axis in (0, 1))
+    b, out_channels = x.shape[0], kernel.shape[3]
+    out = [
+        jnp.matmul(x[:, top, left].reshape(b, -1), kernel[upper, lower].reshape(-1, out_channels), precision=precision)
+        for top, upper in rows
+        for left, lower in columns
+    ]
+    return jnp.stack(out, axis=1).reshape(b, len(rows), len(columns), out_channels)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -56,7 +56,7 @@ def test_the_published_number_of_parameters(name):
     assert count(shapes_of(lambda rngs: create_resnet(name, rngs=rngs))) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.nightly)])
 def test_names_and_shapes_are_torchvisions(depth):
     declare_operators()
     from torchvision import models
@@ -135,14 +135,21 @@ def test_maps_of_the_attention_have_the_paths_of_the_blocks():
     assert len(found) == 8
 
 
-def test_a_published_checkpoint_as_its_authors_save_it(tmp_path):
-    # The authors of CBAM train under DataParallel and save the epoch beside the weights.
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("cbam_resnet18", "module.layer1.0.cbam.ChannelGate.mlp.1.weight"),
+        ("bam_resnet18", "module.bam1.channel_att.gate_c.gate_c_fc_0.weight"),
+    ],
+)
+def test_a_published_checkpoint_as_its_authors_save_it(tmp_path, name, entry):
+    # The authors of CBAM and BAM train under DataParallel and save the epoch beside the weights.
     with jax.default_prng_impl("rbg"):
-        network, other = (create_resnet("cbam_resnet18", 7, rngs=nnx.Rngs(seed)) for seed in (0, 1))
+        network, other = (create_resnet(name, 7, rngs=nnx.Rngs(seed)) for seed in (0, 1))
     names = NAMES["attention-module.ResNet"]
     saved = flax_attn.to_torch(network, rename=names)
-    assert "module.layer1.0.cbam.ChannelGate.mlp.1.weight" in saved
-    path = tmp_path / "RESNET18_CBAM_best.pth.tar"
+    assert entry in saved
+    path = tmp_path / "best.pth.tar"
     torch.save({"epoch": 3, "state_dict": {name: torch.tensor(array) for name, array in saved.items()}}, path)
     flax_attn.from_torch(other, path, rename=names)
     for ours, theirs in zip(*(jax.tree.leaves(nnx.state(net, nnx.Param)) for net in (network, other)), strict=True):

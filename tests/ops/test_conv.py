@@ -19,13 +19,13 @@ def double(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-def results(function, x, kernel, padding):
+def results(function, x, kernel, padding, strides=(1, 1)):
     """Output and both gradients of a convolution, for a random cotangent."""
 
     @jax.jit
     def run(x, kernel):
         out, pull = jax.vjp(
-            lambda x, kernel: function(x, kernel, (1, 1), padding, dimension_numbers=conv.AXES), x, kernel
+            lambda x, kernel: function(x, kernel, strides, padding, dimension_numbers=conv.AXES), x, kernel
         )
         return out, *pull(jnp.asarray(double(*out.shape, seed=2)))
 
@@ -64,6 +64,42 @@ def test_values_and_gradients_are_those_of_jax(shape, kernel, padding):
         assert relative_error(got, expected) <= tolerance(name, "float64")
 
 
+@pytest.mark.parametrize(
+    ("shape", "kernel", "strides", "padding"),
+    [
+        ((3, 2, 2, 5), (3, 3, 5, 7), (1, 1), ((1, 1), (1, 1))),
+        ((40, 1, 1, 5), (3, 3, 5, 7), (1, 1), ((1, 1), (1, 1))),  # many images, and the kernel's centre alone
+        ((3, 4, 3, 5), (3, 3, 5, 7), (2, 2), ((1, 1), (1, 1))),  # a map that is larger than the output
+        ((3, 1, 5, 5), (4, 3, 5, 7), (1, 1), ((1, 2), (1, 1))),  # an even kernel, and one row
+        ((3, 5, 6, 5), (3, 4, 5, 7), (3, 2), ((2, 0), (3, 1))),  # strides and padding that differ
+        ((3, 7, 4, 5), (5, 3, 5, 7), (1, 1), ((0, 0), (0, 0))),  # no padding
+        ((3, 4, 4, 2), (7, 7, 2, 1), (1, 1), ((3, 3), (3, 3))),  # few channels
+    ],
+)
+def test_maps_of_few_places_have_the_values_and_gradients_of_jax(shape, kernel, strides, padding):
+    x, kernel = double(*shape), double(*kernel, seed=1)
+    assert not is_jaxs(x, kernel, strides, padding)
+    ours = results(ops.conv_general_dilated, x, kernel, padding, strides)
+    theirs = results(lax.conv_general_dilated, x, kernel, padding, strides)
+    for name, got, expected in zip(("output", "input gradient", "parameter gradient"), ours, theirs, strict=True):
+        assert got.shape == expected.shape
+        assert relative_error(got, expected) <= tolerance(name, "float64")
+
+
+def test_a_map_of_few_places_goes_through_forward_mode():
+    x, kernel = double(2, 2, 2, 3), double(3, 3, 3, 5, seed=1)
+
+    def change(convolution):
+        def one(x, kernel):
+            return convolution(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=conv.AXES)
+
+        return np.asarray(jax.jvp(one, (x, kernel), (x, kernel))[1])
+
+    with jax.enable_x64(True):
+        ours, theirs = change(ops.conv_general_dilated), change(lax.conv_general_dilated)
+    assert relative_error(ours, theirs) <= tolerance("output", "float64")
+
+
 def is_jaxs(x, kernel, strides=(1, 1), padding=((1, 1), (1, 1)), **options):
     """Whether what is traced is JAX's convolution and nothing else."""
     x, kernel = (jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (x, kernel))
@@ -86,6 +122,10 @@ def test_which_convolutions_are_jaxs_own():
     assert is_jaxs(X, jnp.ones((1, 1, 4, 16)), strides=(2, 2), padding=((0, 0), (0, 0)))
     assert is_jaxs(X, KERNEL, padding=((3, 0), (0, 0)))
     assert is_jaxs(X, KERNEL, strides=(2, 1))
+    assert is_jaxs(X[:, :5, :5], KERNEL, strides=(2, 2))  # of as many places as the kernel
+    assert not is_jaxs(X[:, :4, :5], KERNEL, strides=(2, 2))
+    assert is_jaxs(X[:, :4, :4], KERNEL, strides=(2, 2), feature_group_count=1, rhs_dilation=(2, 2))
+    assert is_jaxs(jnp.ones((32, 5, 5, 8)), jnp.ones((7, 7, 8, 8)), padding=((3, 3), (3, 3)))  # more than few places
     assert is_jaxs(X, KERNEL, rhs_dilation=(1, 2))
     assert is_jaxs(X, KERNEL, lhs_dilation=(2, 1))
     assert is_jaxs(X, jnp.ones((3, 3, 2, 16)), feature_group_count=2)

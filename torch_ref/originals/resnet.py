@@ -11,11 +11,20 @@ IMAGES: dict[str, Any] = {"inputs": (Input((2, 3, 64, 64), MAP),), "outputs": (N
 
 MORE_IMAGES = {**IMAGES, "inputs": (Input((5, 3, 64, 64), MAP),)}  # for gates with norms over them
 
+# The size that the last pool of pytorchcv's networks wants.
+LARGE: dict[str, Any] = {**IMAGES, "inputs": (Input((1, 3, 224, 224), MAP),), "only": "224x224"}
+
 
 def pytorchcv(cls: Any, **args: Any) -> torch.nn.Module:
     """One of pytorchcv's networks, whose last pool takes any map; with the momentum of CBAM's authors."""
-    network = with_momentum(0.1)(cls, **args)
+    network = untouched(cls, **args)
     network.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
+    return network
+
+
+def untouched(cls: Any, **args: Any) -> torch.nn.Module:
+    """One of pytorchcv's networks, with the momentum of CBAM's authors."""
+    network = with_momentum(0.1)(cls, **args)
     for name, module in network.named_modules():
         if name.endswith("sp_gate.conv.bn"):
             module.momentum = 0.01
@@ -90,5 +99,23 @@ ORIGINALS: tuple[Original, ...] = (
         {"num_classes": 5},
         names="timm.SKResNet",
         **MORE_IMAGES,
+    ),
+    Original(
+        "ResNet",
+        {"depth": 18, "num_classes": 5},
+        "pytorchcv.models.resnet:resnet18",
+        {"num_classes": 5},
+        names="pytorchcv.ResNet",
+        build=untouched,
+        **LARGE,
+    ),
+    Original(
+        "ResNet",
+        {"depth": 18, "attention": "cbam_spatial", "num_classes": 5},
+        "pytorchcv.models.cbamresnet:cbam_resnet18",
+        {"num_classes": 5},
+        names="pytorchcv.CbamResNet",
+        build=untouched,
+        **LARGE,
     ),
 )

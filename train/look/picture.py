@@ -116,7 +116,7 @@ def draw_images(title: str, x: np.ndarray, captions: Sequence[Caption], looked: 
         inside = np.argwhere(white_pixels(image))
         dot = np.argwhere(places == places.max())[0] * CELL + CELL / 2
         for ax, column in zip(figure.axes[row * count : (row + 1) * count], looked.columns, strict=True):
-            if column.kind == "bars":
+            if column.kind == "bars" or column.axes:  # no map over places
                 continue
             if len(inside):
                 ax.add_patch(Rectangle(inside.min(0)[::-1], PATCH, PATCH, fill=False, color="gold", linewidth=1.5))

@@ -21,6 +21,7 @@ from ..training import main as train
 from ..training import parse
 from .costs import measure
 from .page import NUMBERS, write_report
+from .pictures import write_pictures
 from .runs import PROGRAM, SAME, Options, Planned, Report, outcome_of, plan, read_report, select_rows
 
 
@@ -57,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
                 return stopped(stop)
             jax.clear_caches()
     for path in write_report(report, out) if report.outcomes else []:
+        say(Console(), f"written: {path}")
+    for path in write_pictures(Path(options.runs), Path(options.pictures)) if options.pictures else []:
         say(Console(), f"written: {path}")
     if failed:
         print(f"error: these runs failed: {', '.join(failed)}", file=sys.stderr)

@@ -64,6 +64,7 @@ class Options:
         runs: The folder of the run folders.
         out: The folder for results.json, and results.md, leaderboard.md and leaderboard.png, which are made from it.
             Text between the tables of the pages is kept.
+        pictures: A folder for a picture of each block, drawn from the run of seed 0 under per_image.
         train: Whether to train; --no-train makes the pages from the results.json in --out alone.
         costs: Whether to measure, after any training, what the networks cost that have results but no costs yet. Other
             work on the machine lengthens the times.
@@ -79,6 +80,7 @@ class Options:
     twins: tuple[Protocol, ...] = ("per_image",)
     runs: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/report"
     out: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/report"
+    pictures: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     train: bool = True
     costs: bool = False
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from train.__main__ import main
 from train.report import command
@@ -121,6 +122,18 @@ def test_results_in_the_out_folder_are_kept_and_added_to(finished, small_archive
     assert made.outcomes[:-1] == before.outcomes
     assert made.outcomes[-1].key.name == asked[0]
     assert "error: these runs failed: per_image/cnn/pytorch/seed-1\n" in capsys.readouterr().err
+
+
+def test_pictures_are_drawn_of_the_blocks_that_have_runs(finished, small_archive, tmp_path, trainers, capsys):
+    trainers()
+    assert report(small_archive, finished, "--pictures", str(tmp_path / "blocks")) == 0
+    (path,) = (tmp_path / "blocks").iterdir()  # and not of cnn
+    assert path.name == "cbam.png"
+    assert f"written: {path}" in capsys.readouterr().out.replace("\n", "")
+    with Image.open(path) as picture:
+        assert picture.mode == "P"
+        assert 600 <= picture.width <= 1000
+    assert path.stat().st_size <= 24_000
 
 
 def test_no_train_makes_the_tables_of_the_kept_results(finished, tmp_path, capsys):

@@ -1,0 +1,125 @@
+"""Checkpoints of another variant of a block: the error says with which arguments they would fit, and that is true."""
+
+import ast
+import re
+
+import numpy as np
+import pytest
+from flax import nnx
+
+import flax_attn
+from flax_attn.convert.walk import entries
+from flax_attn.networks.resnet import ResNet
+
+RNGS = nnx.Rngs(0)
+
+
+def errors(module, state_dict):
+    with pytest.raises(ValueError, match="does not fit") as error:
+        flax_attn.from_torch(module, state_dict)
+    return str(error.value).splitlines()[1:]
+
+
+def hinted(lines):
+    return [line.strip() for line in lines if "would fit" in line]
+
+
+BLOCKS = [
+    ("SqueezeExcite", {"channels": 64}, {"rd_channels": 4}),
+    ("SqueezeExcite", {"channels": 64}, {"bias": False}),
+    ("ChannelGate", {"gate_channels": 64}, {"reduction_ratio": 8}),
+    ("CBAM", {"gate_channels": 64}, {"reduction_ratio": 8}),
+    ("CBAM", {"gate_channels": 64}, {"no_spatial": False}),
+    ("CBAM", {"gate_channels": 64}, {"reduction_ratio": 8, "no_spatial": False}),
+    ("BAM", {"gate_channel": 64}, {"reduction_ratio": 8}),
+    ("SCSE", {"in_channels": 64}, {"reduction": 8}),
+    ("EfficientChannelAttention", {}, {"kernel_size": 7}),
+    ("SelectiveKernel", {"in_channels": 32}, {"split_input": False}),
+    ("GlobalContext", {"channels": 64}, {"fuse_add": True}),
+    ("MultiSpectralAttention", {"channel": 64, "dct_h": 7, "dct_w": 7}, {"reduction": 8}),
+    ("StripAttention", {"channels": 64}, {"kernel_size": 5}),
+    ("ExternalAttention", {"d_model": 64}, {"memories": 32}),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "others"), BLOCKS)
+def test_a_block_of_another_width_or_kernel(name, args, others):
+    cls = getattr(flax_attn, name)
+    for mine, theirs in ((args, {**args, **others}), ({**args, **others}, args)):
+        given = flax_attn.to_torch(cls(**theirs, rngs=RNGS))
+        (hint,) = hinted(errors(cls(**mine, rngs=RNGS), given))
+        found = re.fullmatch(rf"{name}\((.*)\) would fit", hint)
+        arguments = {key: ast.literal_eval(value) for key, value in re.findall(r"(\w+)=([^=]+)(?:, |$)", found[1])}
+        assert theirs.items() <= arguments.items()
+        flax_attn.from_torch(cls(**arguments, rngs=RNGS), given)
+
+
+def test_the_entries_are_named_beside_the_hint():
+    given = flax_attn.to_torch(flax_attn.SqueezeExcite(64, rd_channels=4, rngs=RNGS))
+    assert [line.strip() for line in errors(flax_attn.SqueezeExcite(64, rngs=RNGS), given)] == [
+        "fc1.weight: expected shape (8, 64, 1, 1), got (4, 64, 1, 1)",
+        "fc1.bias: expected shape (8,), got (4,)",
+        "fc2.weight: expected shape (64, 8, 1, 1), got (64, 4, 1, 1)",
+        "SqueezeExcite(channels=64, rd_channels=4) would fit",
+    ]
+
+
+def test_a_kernel_that_the_channels_set():
+    given = flax_attn.to_torch(flax_attn.EfficientChannelAttention(kernel_size=7, rngs=RNGS))
+    lines = errors(flax_attn.EfficientChannelAttention(64, rngs=RNGS), given)
+    assert hinted(lines) == ["EfficientChannelAttention(kernel_size=7) would fit"]
+
+
+@pytest.mark.parametrize(
+    ("module", "state_dict"),
+    [
+        (flax_attn.SqueezeExcite(64, rngs=RNGS), flax_attn.SqueezeExcite(32, rngs=RNGS)),
+        (flax_attn.CBAM(64, rngs=RNGS), flax_attn.SqueezeExcite(64, rngs=RNGS)),
+        (flax_attn.layers.Linear(3, 5, rngs=RNGS), flax_attn.layers.Linear(3, 4, rngs=RNGS)),
+    ],
+)
+def test_no_hint_where_no_argument_fits(module, state_dict):
+    assert hinted(errors(module, flax_attn.to_torch(state_dict))) == []
+
+
+def test_a_block_within_a_network():
+    class Net(nnx.Module):
+        def __init__(self, **args):
+            self.first = flax_attn.CBAM(16, 8, rngs=RNGS)
+            self.second = flax_attn.CBAM(64, **args, rngs=RNGS)
+
+    lines = errors(Net(), flax_attn.to_torch(Net(reduction_ratio=4)))
+    assert hinted(lines) == ["CBAM(gate_channels=64, reduction_ratio=4) would fit second"]
+
+
+def resnet(attention, args):
+    """Shapes alone: a whole network takes long to make."""
+    return nnx.eval_shape(lambda: ResNet(18, attention, 3, attention_args=args, rngs=nnx.Rngs(0)))
+
+
+def weights_of(network):
+    return {name: np.broadcast_to(np.float32(0), entry.shape) for name, entry in entries(network).items()}
+
+
+@pytest.mark.parametrize(
+    ("attention", "args", "others"),
+    [
+        ("squeeze_excite", {}, {"rd_divisor": 1}),
+        ("squeeze_excite", {"rd_divisor": 1}, {}),
+        ("cbam", {}, {"no_spatial": False, "reduction_ratio": 8}),
+        ("bam", {}, {"reduction_ratio": 8}),
+        ("eca", {}, {"channels": None, "kernel_size": 9}),
+    ],
+)
+def test_a_resnet_names_what_to_pass_for_all_places(attention, args, others):
+    given = weights_of(resnet(attention, others))
+    (hint,) = hinted(errors(resnet(attention, args), given))
+    found = re.fullmatch(r"attention_args=(\{.*\}) would fit every \w+", hint)
+    flax_attn.from_torch(resnet(attention, ast.literal_eval(found[1])), given)
+
+
+def test_a_resnet_with_other_kernels_in_some_stages():
+    published = [{"channels": None, "kernel_size": size} for size in (3, 5, 7, 7)]
+    lines = hinted(errors(resnet("eca", {}), weights_of(resnet("eca", published))))
+    places = (f"layer{stage}.{number}.attention" for stage in (3, 4) for number in (0, 1))
+    assert lines == [f"attention_args={{'channels': None, 'kernel_size': 7}} would fit {', '.join(places)}"]
