@@ -19,13 +19,14 @@ from ..tasks import task_of
 from ..text import data_title, first_line
 from ..training import main as train
 from ..training import parse
+from .costs import measure
 from .page import NUMBERS, write_report
 from .pictures import write_pictures
-from .runs import PROGRAM, SAME, Options, Planned, Report, outcome_of, plan, read_report
+from .runs import PROGRAM, SAME, Options, Planned, Report, outcome_of, plan, read_report, select_rows
 
 
 def main(argv: Sequence[str]) -> int:
-    """Trains what is missing and adds it to the results; with ``--no-train`` only makes their tables anew.
+    """Trains what is missing and adds it to the results, then measures costs; ``--no-train`` leaves the training out.
 
     Returns the exit status: 1 where a run failed, 128 and the signal's number where it was stopped.
     """
@@ -48,9 +49,14 @@ def main(argv: Sequence[str]) -> int:
             else:
                 failed.append(each.key.name)
             if stop:
-                print("stopped; the same command continues", file=sys.stderr)
-                return status(stop.signal or 0)
+                return stopped(stop)
             jax.clear_caches()  # the next network shares no program with this one
+        for row in without_costs(options, report) if options.costs else []:
+            report.costs.append(measure(row, report.options["batch_size"], *report.images["image_size"]))
+            write_report(report, out)
+            if stop:
+                return stopped(stop)
+            jax.clear_caches()
     for path in write_report(report, out) if report.outcomes else []:
         say(Console(), f"written: {path}")
     for path in write_pictures(Path(options.runs), Path(options.pictures)) if options.pictures else []:
@@ -58,6 +64,18 @@ def main(argv: Sequence[str]) -> int:
     if failed:
         print(f"error: these runs failed: {', '.join(failed)}", file=sys.stderr)
     return int(bool(failed))
+
+
+def stopped(stop: Stop) -> int:
+    """Says how to go on, and returns the exit status."""
+    print("stopped; the same command continues", file=sys.stderr)
+    return status(stop.signal or 0)
+
+
+def without_costs(options: Options, report: Report) -> list[str]:
+    """The rows asked for that have results but no costs."""
+    known, rows = {cost.row for cost in report.costs}, {outcome.row for outcome in report.outcomes}
+    return [row for row in select_rows(options.rows) if row in rows - known]
 
 
 def prepare(options: Options, file: Path) -> tuple[Report, list[Planned]]:
@@ -75,6 +93,7 @@ def prepare(options: Options, file: Path) -> tuple[Report, list[Planned]]:
         if differing := differences(kept.options | kept.images, same | report.images):
             raise ValueError(f"--out must have no results of other options or images, got {file}: {differing}")
         report.outcomes.extend(kept.outcomes)
+        report.costs.extend(kept.costs)
     keys = {outcome.key for outcome in report.outcomes}
     missing = [each for each in runs if each.key not in keys]
     for each in missing:

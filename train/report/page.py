@@ -1,14 +1,15 @@
-"""The results in tables and a figure, in a page whose other text is left alone."""
+"""The results in tables and a figure, in pages whose other text is left alone."""
 
 import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
@@ -16,12 +17,11 @@ from torch_ref.report.docs import write_all_between
 from torch_ref.report.tables import markdown
 
 from ..config import flag
-from ..data.source import PATCH
 from ..runs import write_whole
 from .runs import PROGRAM, PROTOCOLS, ROWS, SAME, Outcome, Report
 
-PAGE, PICTURE, NUMBERS = "results.md", "results.png", "results.json"
-SHOWN = {"ours": ("ours", "tab:orange", -0.14), "pytorch": ("PyTorch", "tab:blue", 0.14)}
+PAGE, BOARD, PICTURE, NUMBERS = "results.md", "leaderboard.md", "leaderboard.png", "results.json"
+SIDES = ("ours", "pytorch")
 MAPS = {"attended_mean": "mean of the attended map", "class_activation": "class activation"}
 
 Table = tuple[list[str], list[list[str]]]  # heads and lines
@@ -53,33 +53,46 @@ COLUMNS = (
     Column("min test error", lambda run: min(run.test_errors)),
     Column("test accuracy", lambda run: run.test_accuracy, ".3f"),
     score("pointing", "pointing game"),
-    Column("images/s", lambda run: run.images_per_second, ",.0f"),
 )
-COMPARED = COLUMNS[2:5]  # without speed: the two sides' runs may have shared the machine with others
+COMPARED = COLUMNS[2:]
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Writes page, figure and numbers, and returns their paths; of a page that is there only what is between marks."""
+    """Writes numbers, pages and figure, and returns their paths; of pages that are there only what is between marks."""
     folder.mkdir(parents=True, exist_ok=True)
-    page, picture, numbers = folder / PAGE, folder / PICTURE, folder / NUMBERS
+    numbers, picture = folder / NUMBERS, folder / PICTURE
     write_whole(numbers, json.dumps(dataclasses.asdict(report), indent=1, allow_nan=False) + "\n")
     draw(report).savefig(picture, dpi=120)
-    parts = sections(report)
-    if not page.is_file() or "<!-- runs: begin -->" not in page.read_text(encoding="utf-8"):
-        marked = [f"## {name}\n\n<!-- {name}: begin -->\n<!-- {name}: end -->" for name in parts]
-        write_whole(page, "\n\n".join(["# Results", f"![errors, accuracy and pointing game]({PICTURE})", *marked, ""]))
-    write_all_between(page, parts)
-    return [page, picture, numbers]
+    pages = []
+    for name, title, parts in ((PAGE, "Results", sections(report)), (BOARD, "Leaderboard", leaderboard(report))):
+        page = folder / name
+        if not page.is_file() or f"<!-- {next(iter(parts))}: begin -->" not in page.read_text(encoding="utf-8"):
+            marked = [f"## {part}\n\n<!-- {part}: begin -->\n<!-- {part}: end -->" for part in parts]
+            write_whole(page, "\n\n".join([f"# {title}", *marked, ""]))
+        write_all_between(page, parts)
+        pages.append(page)
+    return [*pages, picture, numbers]
+
+
+def leaderboard(report: Report) -> dict[str, str]:
+    """The generated parts of the leaderboard, by the name of their marks."""
+    heads, lines = board_table(report)
+    machines = " / ".join(dict.fromkeys(cost.where for cost in report.costs)) or "not measured yet"
+    devices = " or ".join(map(str, sorted({cost.devices for cost in report.costs})))
+    costs = f"- costs: {machines}" + (f"; a step on {devices} JAX devices" if devices else "")
+    return {
+        "runs": f"{summary(report)}\n{costs}",
+        "board": markdown(heads, lines) if lines else "No runs yet.",
+        "figure": f"![test error against the multiply-adds that a block adds]({PICTURE})",
+    }
 
 
 def sections(report: Report) -> dict[str, str]:
-    """The generated parts of a page, by the name of their marks."""
-    parts = {"runs": summary(report)}
-    for kind, make in (("results", results_table), ("twins", twin_table), ("maps", map_table)):
-        for protocol in PROTOCOLS:
-            heads, lines = make(report, protocol)
-            parts[f"{kind} {protocol}"] = markdown(heads, lines) if lines else "No runs yet."
-    return parts
+    """The generated parts of the other results, by the name of their marks."""
+    tables: list[tuple[str, Table]] = [("results article", results_table(report, "article"))]
+    for kind, make in (("twins", twin_table), ("maps", map_table)):
+        tables += [(f"{kind} {protocol}", make(report, protocol)) for protocol in PROTOCOLS]
+    return {mark: markdown(heads, lines) if lines else "No runs yet." for mark, (heads, lines) in tables}
 
 
 def summary(report: Report) -> str:
@@ -96,6 +109,29 @@ def summary(report: Report) -> str:
     return "\n".join(f"- {name}: {line}" for name, line in lines.items())
 
 
+def ranked(report: Report) -> dict[str, list[Outcome]]:
+    """Our runs with an independent patch for each image, by row, the row with the smallest mean test error first."""
+    rows = {name: runs for name in ROWS if (runs := report.of(name, "per_image"))}
+    return dict(sorted(rows.items(), key=lambda row: mean_error(row[1])))
+
+
+def mean_error(runs: Sequence[Outcome]) -> float:
+    return statistics.fmean(min(run.test_errors) for run in runs)
+
+
+def board_table(report: Report) -> Table:
+    """The rows in the order of their test errors, with what they cost."""
+    costs, lines = {cost.row: cost for cost in report.costs}, []
+    for place, (name, runs) in enumerate(ranked(report).items(), start=1):
+        cost, measured = costs.get(name), ["", "", ""]
+        if cost:
+            measured = [f"{cost.multiply_adds / 1e6:.2f}", f"{cost.milliseconds:.1f}", f"{cost.step_bytes / 2**20:.1f}"]
+        outcomes = [column.of(runs) for column in (*COMPARED, COLUMNS[0])]
+        lines.append([str(place), f"`{name}`", *outcomes, *measured, str(len(runs))])
+    heads = [column.title for column in (*COMPARED, COLUMNS[0])]
+    return ["", "network", *heads, "multiply-adds, M", "step, ms", "memory, MiB", "seeds"], lines
+
+
 def results_table(report: Report, protocol: str) -> Table:
     """Our runs."""
     rows = {name: report.of(name, protocol) for name in ROWS}
@@ -108,7 +144,7 @@ def twin_table(report: Report, protocol: str) -> Table:
     heads = [f"{column.title}: {side}" for column in COMPARED for side in ("ours", "PyTorch")]
     lines = []
     for name in ROWS:
-        ours, theirs = ({run.seed: run for run in report.of(name, protocol, side)} for side in SHOWN)
+        ours, theirs = ({run.seed: run for run in report.of(name, protocol, side)} for side in SIDES)
         if seeds := sorted(ours.keys() & theirs.keys()):
             sides = [[runs[seed] for seed in seeds] for runs in (ours, theirs)]
             cells = [column.of(runs) for column in COMPARED for runs in sides]
@@ -142,25 +178,50 @@ def map_table(report: Report, protocol: str) -> Table:
 
 
 def draw(report: Report) -> Figure:
-    """Draws errors, accuracy and pointing game: a line per network, a dot per seed."""
-    protocols = [protocol for protocol in PROTOCOLS if any(run.protocol == protocol for run in report.outcomes)]
-    names = [name for name in ROWS if any(run.row == name for run in report.outcomes)]
-    figure = Figure(figsize=(13, 1.4 + len(protocols) * (0.9 + 0.36 * len(names))), layout="constrained")
-    grid = figure.subplots(len(protocols), len(COMPARED), sharex="col", sharey=True, squeeze=False)
-    height, width = report.images["image_size"]
-    for protocol, axes in zip(protocols, grid, strict=True):
-        runs = [run for run in report.outcomes if run.protocol == protocol]
-        for column, ax in zip(COMPARED, axes, strict=True):
-            for side, (label, colour, shift) in SHOWN.items():
-                dots = [(column.value(run), names.index(run.row) + shift) for run in runs if run.side == side]
-                ax.plot(*np.array(dots, float).reshape(-1, 2).T, "o", color=colour, alpha=0.55, label=label)
-            ax.set_title(f"{column.title}, {protocol}")
-            ax.grid(alpha=0.3)
-        axes[2].axvline(PATCH**2 / (height * width), color="grey", linestyle=":", label="chance")
-    grid[0, 0].set(xscale="log", ylim=(len(names) - 0.5, -0.5))
-    grid[0, 0].set_yticks(range(len(names)), names)
-    grid[0, 0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    grid[0, 0].xaxis.set_major_formatter("{x:g}")
-    grid[0, 0].xaxis.set_minor_formatter("")
-    figure.legend(*grid[0, 2].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    """Draws test errors against the multiply-adds that blocks add to the CNN, whose error is a line."""
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    ax, rows = figure.subplots(), ranked(report)
+    costs = {cost.row: cost.multiply_adds / 1e6 for cost in report.costs if cost.row in rows}
+    base = costs.get("cnn", math.inf)
+    dots = {row: (costs[row] - base, mean_error(runs)) for row, runs in rows.items() if costs.get(row, 0) > base}
+    if not dots:
+        ax.set_axis_off()
+        return figure
+    ax.plot(*np.array(list(dots.values())).T, "o", color="tab:orange")
+    ax.set(xscale="log", yscale="log", xlabel="multiply-adds that the block adds per image, millions")
+    ax.set(ylabel="min test error, mean over the seeds")
+    ax.axhline(mean_error(rows["cnn"]), color="grey", linestyle=":", label="cnn, without a block")
+    ax.legend(frameon=False)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    ax.grid(alpha=0.3)
+    ax.margins(x=0.1)  # room for names
+    label(figure, ax, dots)
     return figure
+
+
+def label(figure: Figure, ax: Axes, dots: Mapping[str, tuple[float, float]]) -> None:
+    """Writes the names of dots as near to them as there is room, with a line to the dot."""
+    figure.draw_without_rendering()  # the layout, without which places on the page are not known
+    point = figure.dpi / 72
+    places = {row: ax.transData.transform(dot) / point for row, dot in dots.items()}
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places.values()]
+    arrow = {"arrowstyle": "-", "color": "grey", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
+    for row, (x, y) in places.items():
+        width, height = 5.5 * len(row) + 3, 11.0  # of the letters, about
+        around = ((reach, turn) for reach in range(6, 300, 4) for turn in np.linspace(0, 2 * math.pi, 24))
+        for reach, turn in around:
+            dx, dy = reach * math.cos(turn), reach * math.sin(turn) - height / 2
+            dx -= width if dx < 0 else 0
+            box = (x + dx, y + dy, x + dx + width, y + dy + height)
+            if not any(_overlap(box, other) for other in taken):
+                break
+        taken.append(box)
+        ax.annotate(row, dots[row], (dx, dy), textcoords="offset points", va="bottom", fontsize=8, arrowprops=arrow)
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether two boxes (left, bottom, right, top) share a place."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,8 +1,9 @@
 """The rows of a report's tables, the runs that it consists of, and their results, which are kept as JSON."""
 
 import dataclasses
-import statistics
-from dataclasses import dataclass
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, cast
@@ -50,8 +51,8 @@ class Options:
 
     Attributes:
         data: The images of the patch task, as for training.
-        rows: The rows of the tables: cnn, the name of a block (multi_head-article, -pixels, -sine or -learned for
-            multi_head), or all.
+        rows: The rows of the tables, or patterns like 'cbam*': cnn, the name of a block (multi_head-article, -pixels,
+            -sine or -learned for multi_head), or all.
         protocols: per_image: an independent patch for each image, batches in random order, Adam under a one-cycle
             schedule; article: the tutorial's patches, by the place in the batch, and its settings, Adam 1e-4 over
             batches of 10 in file order.
@@ -61,9 +62,12 @@ class Options:
         learning_rate: The largest learning rate under per_image.
         twins: The protocols under which each network's PyTorch twin is trained too.
         runs: The folder of the run folders.
-        out: The folder for results.md, results.json and results.png. Text between the tables of a results.md is kept.
+        out: The folder for results.json, and results.md, leaderboard.md and leaderboard.png, which are made from it.
+            Text between the tables of the pages is kept.
         pictures: A folder for a picture of each block, drawn from the run of seed 0 under per_image.
-        train: Whether to train; --no-train makes the tables and the figure from the results.json in --out alone.
+        train: Whether to train; --no-train makes the pages from the results.json in --out alone.
+        costs: Whether to measure, after any training, what the networks cost that have results but no costs yet. Other
+            work on the machine lengthens the times.
     """
 
     data: Annotated[str, tyro.conf.arg(metavar="KIND[:PATH]")] = "synthetic"
@@ -78,6 +82,7 @@ class Options:
     out: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/report"
     pictures: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     train: bool = True
+    costs: bool = False
 
 
 class Key(NamedTuple):
@@ -103,13 +108,26 @@ class Planned(NamedTuple):
     words: list[str]  # the arguments of ``python -m train`` for it
 
 
+def select_rows(patterns: Sequence[str]) -> list[str]:
+    """The rows that match one of the patterns; raises ``ValueError`` for a pattern that none matches.
+
+    Example:
+        >>> select_rows(["cbam*", "cnn", "cbam"])
+        ['cbam', 'cbam_spatial', 'cnn']
+    """
+    selected: list[str] = []
+    for pattern in patterns:
+        matched = [name for name in ROWS if pattern == ALL or fnmatch.fnmatchcase(name, pattern)]
+        if not matched:
+            hint = nearest(pattern, [ALL, *ROWS])
+            raise ValueError(f"--rows must be all, or rows of the tables or patterns of them, got {pattern!r}; {hint}")
+        selected += matched
+    return list(dict.fromkeys(selected))
+
+
 def plan(options: Options) -> list[Planned]:
     """All runs of a report, a seed of all rows before the next; raises ``ValueError`` for an option out of range."""
-    rows = tuple(ROWS) if options.rows == (ALL,) else options.rows
-    for name in rows:
-        if name not in ROWS:
-            hint = nearest(name, [ALL, *ROWS])
-            raise ValueError(f"--rows must be all or rows of the tables, got {name!r}; {hint}")
+    rows = select_rows(options.rows)
     keys = dict.fromkeys(
         Key(row, protocol, side, seed)
         for seed in options.seeds
@@ -147,7 +165,6 @@ class Outcome:
     train_errors: list[float]  # of each epoch
     test_errors: list[float]
     test_accuracy: float
-    images_per_second: float
     maps: dict[str, dict[str, float | None]]  # as in localisation.json
     where: str
 
@@ -158,12 +175,27 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a row's network costs, see `train.report.costs`."""
+
+    row: str
+    multiply_adds: float  # of a forward pass, per image
+    milliseconds: float  # of a training step
+    step_bytes: int  # of memory, for a training step
+    devices: int  # that share the step
+    where: str
+
+
+@dataclass(frozen=True)
 class Report:
-    """A report: the options of its runs, the images as in a run's ``data.json``, and the results of finished runs."""
+    """A report: the options of its runs, the images as in a run's ``data.json``, the results of finished runs, and
+    what the networks cost.
+    """
 
     options: dict[str, Any]
     images: dict[str, Any]
     outcomes: list[Outcome]
+    costs: list[Cost] = field(default_factory=list)
 
     def of(self, row: str, protocol: str, side: str = "ours") -> list[Outcome]:
         """The outcomes of a row, seed by seed."""
@@ -175,7 +207,8 @@ def read_report(file: Path) -> Report:
     values = read_json(file)
     names = [field.name for field in dataclasses.fields(Outcome)]
     outcomes = [Outcome(**{name: each[name] for name in names}) for each in values["outcomes"]]
-    return Report(values["options"], values["images"], outcomes)
+    costs = [Cost(**each) for each in values.get("costs", [])]
+    return Report(values["options"], values["images"], outcomes, costs)
 
 
 def outcome_of(run: Planned) -> Outcome:
@@ -189,7 +222,11 @@ def outcome_of(run: Planned) -> Outcome:
         train_errors=[metrics.train_error for metrics in history],
         test_errors=[metrics.test_error for metrics in history],
         test_accuracy=history[-1].test_accuracy,
-        images_per_second=statistics.median(metrics.images_per_second for metrics in history),
         maps=read_json(run.path / SCORES)["maps"],
-        where=f"{hardware()}; {', '.join(f'{name} {version(name)}' for name in PACKAGES[run.key.side])}",
+        where=machine(run.key.side),
     )
+
+
+def machine(side: str) -> str:
+    """The hardware, and the versions that matter for a side."""
+    return f"{hardware()}; {', '.join(f'{name} {version(name)}' for name in PACKAGES[side])}"

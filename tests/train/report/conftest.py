@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from train.data import Source
-from train.report.runs import Outcome, Report
+from train.report.runs import Cost, Outcome, Report
 
 from ..conftest import small_images
 
@@ -36,13 +36,16 @@ def outcome(row, error, *, protocol="per_image", side="ours", seed=0, pointing=0
         train_errors=[0.7, 0.11],
         test_errors=[error, error + 0.1],
         test_accuracy=accuracy,
-        images_per_second=123.4,
         maps={"class_activation": scores, **{name: {**scores, "pointing": value} for name, value in maps.items()}},
         where="a processor; jax 1.2.3",
     )
 
 
-def report(*outcomes):
+def cost(row, multiply_adds=92_812_345.5, milliseconds=38.96):
+    return Cost(row, multiply_adds, milliseconds, 92_274_688, 2, "a processor; jax 1.2.3")
+
+
+def report(*outcomes, costs=()):
     options = {"data": "npz:photos.npz", "epochs": 2, "batch_size": 10, "learning_rate": 1e-3, "seeds": [0, 1]}
     images = {"images": 50, "train": [0, 40], "test": [40, 50], "image_size": [32, 36]}
-    return Report(options, images, list(outcomes))
+    return Report(options, images, list(outcomes), list(costs))

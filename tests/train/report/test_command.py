@@ -17,6 +17,8 @@ from train.report import command
 from train.report.runs import Options, plan, read_report
 from train.runs import read_config
 
+from .conftest import cost
+
 
 def report(archive, folder, *options):
     words = ["--data", f"npz:{archive}", "--rows", "cnn", "cbam", "--epochs", "1", "--batch-size", "6"]
@@ -56,7 +58,8 @@ def test_every_run_is_done_once(finished):
 
 
 def test_the_page_shows_what_the_folders_hold(finished):
-    assert sorted(path.name for path in (finished / "out").iterdir()) == ["results.json", "results.md", "results.png"]
+    names = sorted(path.name for path in (finished / "out").iterdir())
+    assert names == ["leaderboard.md", "leaderboard.png", "results.json", "results.md"]
     made = read_report(finished / "out" / "results.json")
     assert len(made.outcomes) == 4
     for outcome in made.outcomes:
@@ -64,7 +67,8 @@ def test_the_page_shows_what_the_folders_hold(finished):
         metrics = json.loads((folder / "metrics.jsonl").read_text())
         assert outcome.test_errors == [metrics["test_error"]]
         assert outcome.maps == json.loads((folder / "localisation.json").read_text())["maps"]
-        assert f"{metrics['test_error']:.3g}" in (finished / "out" / "results.md").read_text()
+        page = "leaderboard.md" if outcome.side == "ours" else "results.md"
+        assert f"{metrics['test_error']:.3g}" in (finished / "out" / page).read_text()
     assert {outcome.row: outcome.parameters for outcome in made.outcomes} == {"cnn": 53_857, "cbam": 54_019}
 
 
@@ -92,13 +96,13 @@ def test_a_stopped_report_continues_and_failed_runs_are_named(finished, small_ar
 
     trainers(train_ours, lambda *_: 1)
     assert report(small_archive, tmp_path) == 143
-    assert "- runs: 1\n" in (tmp_path / "out" / "results.md").read_text()
+    assert "- runs: 1\n" in (tmp_path / "out" / "leaderboard.md").read_text()
     assert "stopped; the same command continues" in capsys.readouterr().err
     assert report(small_archive, tmp_path) == 1
     assert asked == [f"per_image/{row}/ours/seed-0" for row in ("cnn", "cbam")]
     shown = capsys.readouterr().err
     assert "these runs failed: per_image/cnn/pytorch/seed-0, per_image/cbam/pytorch" in shown
-    assert "- runs: 2\n" in (tmp_path / "out" / "results.md").read_text()
+    assert "- runs: 2\n" in (tmp_path / "out" / "leaderboard.md").read_text()
 
 
 def test_results_in_the_out_folder_are_kept_and_added_to(finished, small_archive, tmp_path, trainers, capsys):
@@ -135,9 +139,43 @@ def test_pictures_are_drawn_of_the_blocks_that_have_runs(finished, small_archive
 def test_no_train_makes_the_tables_of_the_kept_results(finished, tmp_path, capsys):
     shutil.copy(finished / "out" / "results.json", tmp_path)
     assert main(["report", "--no-train", "--out", str(tmp_path)]) == 0
-    assert (tmp_path / "results.md").read_text() == (finished / "out" / "results.md").read_text()
+    for page in ("results.md", "leaderboard.md"):
+        assert (tmp_path / page).read_text() == (finished / "out" / page).read_text()
     assert read_report(tmp_path / "results.json") == read_report(finished / "out" / "results.json")
-    assert f"written: {tmp_path / 'results.png'}" in capsys.readouterr().out
+    assert f"written: {tmp_path / 'leaderboard.png'}" in capsys.readouterr().out
+
+
+def test_costs_are_measured_of_rows_that_lack_them(finished, tmp_path, monkeypatch, capsys):
+    """Also after a stop in between."""
+    shutil.copy(finished / "out" / "results.json", tmp_path)
+    asked = []
+
+    def measure(row, *sizes):
+        asked.append((row, *sizes))
+        if len(asked) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return cost(row)
+
+    monkeypatch.setattr(command, "measure", measure)
+    words = ["report", "--no-train", "--costs", "--out", str(tmp_path)]
+    assert main([*words, "--rows", "c*"]) == 143
+    assert "stopped; the same command continues" in capsys.readouterr().err
+    assert main([*words, "--rows", "cnn", "eca"]) == 0
+    assert main([*words, "--rows", "c*"]) == main(words) == 0
+    assert asked == [("cnn", 6, 20, 24), ("cbam", 6, 20, 24)]
+    assert read_report(tmp_path / "results.json").costs == [cost("cnn"), cost("cbam")]
+    assert (tmp_path / "leaderboard.md").read_text().count("| 92.81 | 39.0 | 88.0 |") == 2
+    assert main(["report", "--no-train", "--costs", "--out", str(tmp_path), "--rows", "cbma"]) == 2
+    assert "did you mean 'cbam'?" in capsys.readouterr().err
+
+
+def test_later_runs_keep_the_costs(finished, small_archive, tmp_path, trainers):
+    shutil.copytree(finished / "out", tmp_path / "out")
+    file = tmp_path / "out" / "results.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"costs": [dataclasses.asdict(cost("cnn"))]}))
+    trainers()
+    assert report(small_archive, tmp_path) == 0
+    assert read_report(file).costs == [cost("cnn")]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +213,7 @@ def test_our_runs_are_those_of_the_training_command(finished, small_archive):
     ("options", "message"),
     [
         (["--data", "npz:nowhere.npz"], "error: "),
-        (["--rows", "resnet"], "error: --rows must be all or rows of the tables, got 'resnet'"),
+        (["--rows", "resnet"], "error: --rows must be all, or rows of the tables or patterns of them, got 'resnet'"),
         (["--no-train"], "results.json must be readable JSON, got: "),
         (["--batch-size", "32"], "--batch-size must be at most the number of training images, 31, got 32"),
     ],

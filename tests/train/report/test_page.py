@@ -1,26 +1,32 @@
 """Means, spreads, tables, the figure, and the results in the documentation."""
 
+import dataclasses
+import itertools
 import json
+import statistics
 from pathlib import Path
 
 import pytest
+from matplotlib.text import Text
 
 from train.report.page import (
     COLUMNS,
+    board_table,
     distance,
     draw,
+    leaderboard,
     map_table,
     results_table,
     sections,
     twin_table,
     write_report,
 )
-from train.report.runs import read_report
+from train.report.runs import ROWS, read_report
 
-from .conftest import outcome, report
+from .conftest import cost, outcome, report
 
 DOCS = Path(__file__).parents[3] / "docs"
-MARKS = ["runs", *(f"{kind} {of}" for kind in ("results", "twins", "maps") for of in ("per_image", "article"))]
+MARKS = ["results article", *(f"{kind} {of}" for kind in ("twins", "maps") for of in ("per_image", "article"))]
 EMPTY = "# Mine\n" + "".join(f"<!-- {mark}: begin -->\nold\n<!-- {mark}: end -->\nwords\n" for mark in MARKS)
 
 
@@ -33,11 +39,34 @@ def test_figures_have_the_deviation_of_a_sample():
 
 
 def test_a_row_of_results():
-    runs = report(outcome("cnn", 0.2, pointing=0.8), outcome("cnn", 0.4, seed=1, pointing=1.0))
-    heads, lines = results_table(runs, "per_image")
+    runs = report(*(outcome("cnn", 0.2 * n, protocol="article", seed=n, pointing=0.6 + 0.2 * n) for n in (1, 2)))
+    heads, lines = results_table(runs, "article")
     assert heads[:5] == ["network", "parameters", "min train error", "min test error", "test accuracy"]
-    assert heads[5:] == ["pointing game", "images/s", "seeds"]
-    assert lines == [["`cnn`", "53,857", "0.11", "0.3 ± 0.141", "0.970", "0.900 ± 0.141", "123", "2"]]
+    assert heads[5:] == ["pointing game", "seeds"]
+    assert lines == [["`cnn`", "53,857", "0.11", "0.3 ± 0.141", "0.970", "0.900 ± 0.141", "2"]]
+
+
+def test_the_leaderboard_begins_with_the_smallest_mean_error():
+    runs = [outcome("cnn", 0.4), outcome("eca", 0.1, seed=0), outcome("eca", 0.5, seed=1), outcome("cbam", 0.2)]
+    others = outcome("bam", 0.01, side="pytorch"), outcome("gct", 0.01, protocol="article")
+    heads, lines = board_table(report(*runs, *others, costs=[cost("eca"), cost("gct")]))
+    assert heads[2:] == [
+        *("min test error", "test accuracy", "pointing game", "parameters"),
+        *("multiply-adds, M", "step, ms", "memory, MiB", "seeds"),
+    ]
+    assert [line[:3] for line in lines] == [
+        ["1", "`cbam`", "0.2"],
+        ["2", "`eca`", "0.3 ± 0.283"],
+        ["3", "`cnn`", "0.4"],
+    ]
+    assert [line[6:] for line in lines] == [["", "", "", "1"], ["92.81", "39.0", "88.0", "2"], ["", "", "", "1"]]
+
+
+def test_the_leaderboard_says_where_costs_were_measured():
+    runs = report(outcome("cnn", 0.2))
+    assert leaderboard(runs)["runs"].endswith("\n- costs: not measured yet")
+    runs.costs.extend([cost("cnn"), cost("cbam")])
+    assert leaderboard(runs)["runs"].endswith("\n- costs: a processor; jax 1.2.3; a step on 2 JAX devices")
 
 
 def test_distance_is_in_standard_deviations_of_both_sides():
@@ -70,37 +99,44 @@ def test_every_map_has_its_line():
 
 
 def test_a_report_comes_back_from_json(tmp_path):
-    made, file = report(outcome("cnn", 0.2), outcome("cbam", 0.1, side="pytorch")), tmp_path / "results.json"
+    made, file = (
+        report(outcome("cnn", 0.2), outcome("cbam", 0.1, side="pytorch"), costs=[cost("cnn")]),
+        tmp_path / "results.json",
+    )
     write_report(made, tmp_path)
     assert read_report(file) == made
     values = json.loads(file.read_text())
     values["outcomes"][0]["seconds"] = 61.0  # as an earlier version wrote
+    del values["costs"]
     file.write_text(json.dumps(values))
-    assert read_report(file) == made
+    assert read_report(file) == dataclasses.replace(made, costs=[])
 
 
 def test_the_page_says_what_was_run():
-    parts = sections(report(outcome("cnn", 0.2), outcome("cnn", 0.3, protocol="article")))
-    assert parts["runs"].splitlines() == [
+    runs = report(outcome("cnn", 0.2), outcome("cnn", 0.3, protocol="article"))
+    assert leaderboard(runs)["runs"].splitlines()[:-1] == [
         "- command: `python -m train report --data npz:photos.npz --epochs 2 --batch-size 10 --learning-rate 0.001`",
         "- runs: 2",
         "- images: 50 of 32x36: 40 training, 10 test",
         "- machines: a processor; jax 1.2.3",
     ]
+    parts = sections(runs)
     assert list(parts) == MARKS
     assert parts["twins article"] == "No runs yet."
 
 
 def test_the_documentation_has_the_tables_of_the_kept_numbers():
-    text = (DOCS / "results.md").read_text()
-    for mark, part in sections(read_report(DOCS / "results.json")).items():
+    kept = read_report(DOCS / "results.json")
+    parts = [("results.md", *part) for part in sections(kept).items()]
+    parts += [("leaderboard.md", *part) for part in leaderboard(kept).items()]
+    for page, mark, part in parts:
         expected = f"<!-- {mark}: begin -->\n{part}\n<!-- {mark}: end -->"
-        assert expected in text, "run `python -m train report --no-train --out docs`"
+        assert expected in (DOCS / page).read_text(), "run `python -m train report --no-train --out docs`"
 
 
 def test_of_a_page_with_marks_only_the_tables_are_replaced(tmp_path):
     (tmp_path / "results.md").write_text(EMPTY)
-    write_report(report(outcome("cnn", 0.2)), tmp_path)
+    write_report(report(outcome("cnn", 0.2, protocol="article")), tmp_path)
     text = (tmp_path / "results.md").read_text()
     assert "| `cnn` |" in text
     assert text.startswith("# Mine\n")
@@ -111,8 +147,10 @@ def test_of_a_page_with_marks_only_the_tables_are_replaced(tmp_path):
 def test_a_page_is_made_and_brought_up_to_date(tmp_path):
     for smallest in (0.2, 0.3):
         write_report(report(outcome("cnn", smallest)), tmp_path)
-    text = (tmp_path / "results.md").read_text()
-    assert text.startswith("# Results\n\n![errors, accuracy and pointing game](results.png)\n\n## runs\n")
+    assert (tmp_path / "results.md").read_text().startswith("# Results\n\n## results article\n")
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert text.startswith("# Leaderboard\n\n## runs\n")
+    assert "](leaderboard.png)" in text
     assert "| 0.3 |" in text
     assert "| 0.2 |" not in text
 
@@ -125,18 +163,36 @@ def test_a_page_without_one_of_the_marks_is_left_alone(tmp_path):
     assert (tmp_path / "results.md").read_text() == text
 
 
-def test_the_figure_shows_every_run_where_its_figures_are():
-    runs = report(
-        outcome("cnn", 0.2, pointing=0.7, accuracy=0.9),
-        outcome("cnn", 0.3, side="pytorch", pointing=0.6, accuracy=0.8),
-        outcome("cbam", 0.1, protocol="article", pointing=0.5, accuracy=0.75),
-    )
-    figure = draw(runs)
-    shown = [{value for line in ax.lines for value in line.get_xdata()} for ax in figure.axes]
-    pointing = 16 * 16 / (32 * 36)
-    assert shown == [{0.2, 0.3}, {0.9, 0.8}, {0.7, 0.6, pointing}, {0.1}, {0.75}, {0.5, pointing}]
-    for column, values in enumerate(((0.1, 0.3), (0.75, 0.9), (16 * 16 / (32 * 36), 0.7))):
-        above, below = figure.axes[column], figure.axes[column + 3]
-        assert above.get_xlim() == below.get_xlim()
-        assert above.get_xlim()[0] < values[0] < values[1] < above.get_xlim()[1]
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["cnn", "cbam"]
+def boxes_of(figure):
+    figure.draw_without_rendering()
+    # Of the names alone: those of annotations have their lines too.
+    return [Text.get_window_extent(text) for text in figure.axes[0].texts]
+
+
+def test_the_figure_has_a_dot_for_every_row_with_a_result_and_a_cost():
+    runs = [outcome("cnn", 0.3), outcome("cbam", 0.1), outcome("cbam", 0.2, seed=1), outcome("eca", 0.25)]
+    others = outcome("cbam", 9, side="pytorch"), outcome("bam", 0.2)
+    costs = [cost("cnn", 90e6), cost("cbam", 92e6), cost("eca", 90.5e6), cost("gct", 99e6)]
+    (ax,) = draw(report(*runs, *others, costs=costs)).axes
+    dots, line = ax.lines
+    assert sorted(zip(*dots.get_data(), strict=True)) == [(0.5, 0.25), (2, statistics.fmean([0.1, 0.2]))]
+    assert set(line.get_ydata()) == {0.3}
+    assert [text.get_text() for text in ax.texts] == ["cbam", "eca"]
+
+
+def test_names_in_the_figure_do_not_overlap():
+    """Though all dots are at nearly one place."""
+    rows = list(ROWS)
+    runs = [outcome(row, 0.1 + 0.0001 * n) for n, row in enumerate(rows)]
+    costs = [cost(row, 1e6 + 2000 * n) for n, row in enumerate(rows)]
+    boxes = boxes_of(draw(report(*runs, outcome("bam", 0.9), costs=costs)))
+    assert len(boxes) == len(rows) - 1
+    assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+
+
+def test_without_costs_the_figure_is_empty():
+    """Also without those of the CNN, to which the others add theirs."""
+    for costs in ([], [cost("cbam")]):
+        (ax,) = draw(report(outcome("cbam", 0.1), outcome("cnn", 0.2), costs=costs)).axes
+        assert not ax.texts
+        assert not ax.lines

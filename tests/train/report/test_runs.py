@@ -3,7 +3,7 @@
 import pytest
 
 from train.config import NETWORKS
-from train.report.runs import ROWS, Options, plan
+from train.report.runs import ROWS, Options, plan, select_rows
 from train.training import parse as parse_training
 
 
@@ -19,6 +19,20 @@ def test_every_row_has_every_protocol_seed_and_side_once():
 
 def test_what_is_named_twice_is_trained_once():
     assert plan(Options(rows=("eca", "eca"), seeds=(1, 1))) == plan(Options(rows=("eca",), seeds=(1,)))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "rows"),
+    [
+        (["cbam*"], ["cbam", "cbam_spatial"]),
+        (["multi_head-[ps]*", "cnn"], ["multi_head-pixels", "multi_head-sine", "cnn"]),
+        (["ec?", "*ca", "cbam"], ["eca", "cbam"]),
+        (["cnn", "all"], ["cnn", *(row for row in ROWS if row != "cnn")]),
+        (["*"], list(ROWS)),
+    ],
+)
+def test_rows_are_named_or_matched(patterns, rows):
+    assert select_rows(patterns) == rows
 
 
 def test_every_block_has_a_row():
@@ -44,7 +58,12 @@ def test_the_words_of_a_run_are_its_options():
     [
         (Options(seeds=()), "--rows, --protocols and --seeds must name at least one each"),
         (Options(rows=()), "--rows, --protocols and --seeds must name"),
-        (Options(rows=("cnn", "cbma")), "--rows must be all or rows of the tables, got 'cbma'; did you mean 'cbam'?"),
+        (
+            Options(rows=("cnn", "cbma")),
+            "--rows must be all, or rows of the tables or patterns of them, got 'cbma'; did you mean 'cbam'?",
+        ),
+        (Options(rows=("cnn", "zz*")), r"patterns of them, got 'zz\*'; available: all, cnn, "),
+        (Options(rows=("CBAM",)), "patterns of them, got 'CBAM'; "),
         (Options(epochs=0), "--epochs must be at least 1, got 0"),
         (Options(seeds=(-1,)), r"--seed must lie in \[0, 2\*\*32\), got -1"),
         (Options(learning_rate=0.0), "--learning-rate must be a positive number, got 0.0"),
