@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -58,9 +59,9 @@ class Layout:
     def own(self, size: int) -> np.ndarray:
         """The indices of an axis of this size that lie on this process's devices, where it is cut."""
         places = self._parts.addressable_devices_indices_map((size,)).values()
-        return np.concatenate([np.arange(size)[place] for place in places if place is not None])
+        return np.sort(np.concatenate([np.arange(size)[place] for place in places if place is not None]))
 
-    def join(self, part: np.ndarray, size: int) -> jax.Array:
+    def join(self, part: np.ndarray, size: int) -> Any:
         """The array (size, ...) of which this process has the ``part`` at `own`."""
         return jax.make_array_from_process_local_data(self._parts, part, (size, *part.shape[1:]))
 
@@ -80,10 +81,10 @@ class Layout:
         return NamedSharding(self._parts.mesh, PartitionSpec(*[None] * longest, "data"))
 
 
-def _put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+def _put(leaf: Any, sharding: NamedSharding) -> Any:
     if sharding.is_fully_addressable:
         return jax.device_put(leaf, sharding)
-    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
     whole = np.asarray(leaf)
     return jax.make_array_from_callback(whole.shape, sharding, whole.__getitem__)

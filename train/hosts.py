@@ -58,13 +58,13 @@ def join(processes: Processes) -> None:
             return
         _meet(*address, processes)
         # One process may use all devices of its host, whatever the batch system says.
-        more = dict(zip(("coordinator_address", "num_processes", "process_id"), given, strict=True))
+        more |= zip(("coordinator_address", "num_processes", "process_id"), given, strict=True)
         more["cluster_detection_method"] = "deactivate"
     elif not launched(dict(os.environ)):
         return
-    wait = {"initialization_timeout": processes.join_seconds, "heartbeat_timeout_seconds": HEARTBEAT}
+    more |= dict.fromkeys(("initialization_timeout", "shutdown_timeout_seconds"), processes.join_seconds)
     try:
-        jax.distributed.initialize(**more, **wait, shutdown_timeout_seconds=processes.join_seconds)
+        jax.distributed.initialize(**more, heartbeat_timeout_seconds=HEARTBEAT)
     except RuntimeError as error:
         raise ValueError(f"the processes of the run could not join: {error}") from error
 
@@ -118,8 +118,9 @@ def _receive(port: int, processes: Processes, deadline: float) -> str:
     callers: dict[int, Any] = {}
     with contextlib.ExitStack() as stack:
         try:
-            both = {"family": socket.AF_INET6, "dualstack_ipv6": True} if socket.has_dualstack_ipv6() else {}
-            server = stack.enter_context(socket.create_server(("", port), **both))
+            both = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if both else socket.AF_INET
+            server = stack.enter_context(socket.create_server(("", port), family=family, dualstack_ipv6=both))
         except OSError as error:
             return f"--coordinator must name a free port of process 0, got {processes.coordinator}: {error.strerror}"
         while len(callers) < number - 1 and not problem:
@@ -181,7 +182,7 @@ def exchange(text: str) -> list[str]:
     if jax.process_count() == 1:
         return [text]
     data = np.frombuffer(text.encode(), np.uint8)
-    most = int(largest(len(data)))
+    most = int(largest(len(data) + 1))
     rows = multihost_utils.process_allgather(np.pad(data, (0, most - len(data))))
     return [bytes(row).rstrip(b"\0").decode() for row in rows.reshape(-1, most)]
 

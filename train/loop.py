@@ -101,7 +101,7 @@ class Run:
 
     @property
     def network(self) -> Any:
-        """A copy of the network as it is now, on the first device of this process; all processes make theirs at once."""
+        """A copy of the network as it is now, on one device; several processes make theirs together."""
         graph, variables = nnx.split(network_of(self.state))
         return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.addressable_data(0), variables))
 

@@ -160,7 +160,7 @@ def train_block(
         state, scores = train_step(carry[0], batch, epoch, key, task=task)
         return state, jax.tree.map(lambda all_, one: all_.at[step].set(one.astype(all_.dtype)), carry[1], scores)
 
-    nothing = jnp.zeros(fed.places.shape[1])
+    nothing = jnp.zeros(fed.indices.shape[1])
     taken: tuple[TrainState, Scores] = jax.lax.fori_loop(first, last, take_step, (state, Scores(nothing, nothing)))
     return taken
 

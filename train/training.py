@@ -18,8 +18,8 @@ import flax_attn
 
 from .checkpoints import Checkpoints
 from .config import PRESETS, Config, check, read_options, told_default
-from .look import finish
 from .hosts import Processes, check_same, check_shared, in_first, is_first, join, together
+from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, fit
 from .plots import save_curves
 from .runs import CONFIG, RunFolder, check_run_dir, differences, machine, read_config
@@ -75,7 +75,7 @@ class Arguments:
 
     config: Annotated[tyro.conf.OmitArgPrefixes[Config], tyro.conf.arg(name="")]
     resume: Annotated[str | None, told_default("a new run", "DIR")] = None
-    processes: tyro.conf.OmitArgPrefixes[Processes] = Processes()
+    processes: tyro.conf.OmitArgPrefixes[Processes] = dataclasses.field(default_factory=Processes)
 
 
 def parse(argv: Sequence[str]) -> Arguments:
