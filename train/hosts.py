@@ -21,6 +21,7 @@ import tyro
 from jax.experimental import multihost_utils
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process is lost
+ANSWER = 10  # seconds that process 0 has to tell the others who is missing
 SHARED = ".shared"  # a file that tells whether all processes see a folder
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ def join(processes: Processes) -> None:
         address = _check(processes)
         if processes.num_processes == 1:
             return
-        _meet(*address, processes)
+        meet(*address, processes)
         # One process may use all devices of its host, whatever the batch system says.
         more |= zip(("coordinator_address", "num_processes", "process_id"), given, strict=True)
         more["cluster_detection_method"] = "deactivate"
@@ -102,7 +103,7 @@ def _check(processes: Processes) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _meet(host: str, port: int, processes: Processes) -> None:
+def meet(host: str, port: int, processes: Processes) -> None:
     """Waits until every number is there once; raises the same ``ValueError`` in all processes where that fails."""
     deadline = time.monotonic() + processes.join_seconds
     problem = (
@@ -158,6 +159,7 @@ def _call(host: str, port: int, processes: Processes, deadline: float) -> str:
                 file.write(json.dumps({"process_id": processes.process_id, "num_processes": processes.num_processes}))
                 file.write("\n")
                 file.flush()
+                line.settimeout(left + ANSWER)
                 return str(json.loads(file.readline())["problem"])
         except (OSError, ValueError) as found:
             error = found

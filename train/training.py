@@ -46,7 +46,7 @@ def main(words: Sequence[str], kind: type[Run] = Run) -> int:
             lines = f"stopped after step {run.place.step}; {checkpoints.last_good()}"
             if kind is Run:
                 lines += f"\nto continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}"
-            return fail(status(stop.signal or 0), lines if is_first() else "")
+            return fail(status(stop.signal or 0), lines) if is_first() else status(stop.signal or 0)
         except (NonFiniteError, ValueError, OSError, *EXHAUSTED) as error:
             return fail(1, f"error: {first_line(error)}; {checkpoints.last_good()}")
     return 0

@@ -21,7 +21,6 @@ from train.__main__ import main
 from train.checkpoints import Checkpoints, Place, SaveError, problems_of, steps_in
 from train.config import PatchConfig
 from train.data import Source
-from train.devices import Layout
 from train.loop import NonFiniteError, Run, StoppedError, fit
 from train.runs import RunFolder, check_run_dir, machine, read_config
 from train.show import Bar
@@ -260,7 +259,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_that_changes_numbers_is_refused_by_name(name, ended, capsys):
-    before, usual, other = files_of(ended), machine(1)[name], SETTINGS[name]
+    before, usual, other = files_of(ended), machine(read_config(ended))[name], SETTINGS[name]
     jax.config.update(name.lower(), other)
     try:
         assert resume(ended) == 2
