@@ -12,7 +12,7 @@ Differs from ``nnx.BatchNorm``:
 Where a batch is cut into parts for several devices, the statistics are those of the whole batch under ``jax.jit`` with
 sharded arrays. Under ``jax.shard_map``, ``jax.pmap`` and ``jax.vmap`` a call sees its part alone: ``axis_name`` names
 the axis over which statistics are then taken, too, as in ``nnx.BatchNorm`` and PyTorch's ``SyncBatchNorm``; without it
-they are the part's own, as in PyTorch's ``DataParallel``. For the norms in a block: ``nnx.view(block, axis_name="data")``.
+they are those of the part, as in PyTorch's ``DataParallel``. ``nnx.view(block, axis_name="data")`` tells a block.
 """
 
 import math
