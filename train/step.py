@@ -120,7 +120,7 @@ def train_step(
         key: of all that the run draws for its records.
         task: defines the batch and its loss.
     """
-    x, y = task.draw(_inputs(fed), fed.labels, fed.indices, split_key(key, TRAIN, epoch), training=True)
+    x, y = task.draw(fed.records, fed.labels, fed.indices, split_key(key, TRAIN, epoch), training=True)
     whole = state.whole
 
     def loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
@@ -138,10 +138,6 @@ def train_step(
     if state.layout is not None:
         params, opt_state = state.layout.pieces((params, opt_state))
     return replace(state, params=params, rest=rest, opt_state=opt_state), scores
-
-
-def _inputs(fed: Fed) -> jax.Array:
-    return fed.inputs if fed.places is None else fed.inputs[fed.places]
 
 
 @partial(jax.jit, static_argnames="task", donate_argnames="state")
@@ -168,7 +164,7 @@ def train_block(
 @partial(jax.jit, static_argnames="task")
 def eval_step(state: TrainState, fed: Fed, key: jax.Array, *, task: Task) -> Scores:
     """Scores the real records of a test batch in eval mode; arguments as `train_step`'s."""
-    x, y = task.draw(_inputs(fed), fed.labels, fed.indices, split_key(key, TEST, 0), training=False)
+    x, y = task.draw(fed.records, fed.labels, fed.indices, split_key(key, TEST, 0), training=False)
     network = network_of(state)
     network.eval()
     answer = task.answer(network, x)

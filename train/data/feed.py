@@ -30,6 +30,11 @@ class Fed(NamedTuple):
     real: np.ndarray  # (b,), False for what only fills up the last batch
     labels: jax.Array | None  # (b,), or None where the source has none
 
+    @property
+    def records(self) -> jax.Array:
+        """The records of the batch, (b, ...)."""
+        return self.inputs if self.places is None else self.inputs[self.places]
+
 
 def eval_batches(images: range, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the indices (batch_size,) of each batch in file order, and which of them are real, not filling.

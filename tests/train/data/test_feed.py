@@ -63,7 +63,7 @@ def check_same(some, others):
     some, others = list(some), list(others)
     for one, other in zip(some, others, strict=True):
         assert one.indices.dtype == np.int32
-        np.testing.assert_array_equal(one.inputs[one.places], other.inputs[other.places])
+        np.testing.assert_array_equal(one.records, other.records)
         np.testing.assert_array_equal(one.indices, other.indices)
         np.testing.assert_array_equal(one.real, other.real)
     return len(some)
