@@ -17,8 +17,9 @@ from typing import Annotated, Any, TypeVar
 
 import jax
 import numpy as np
-import tyro
 from jax.experimental import multihost_utils
+
+from .config import told_default
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process is lost
 ANSWER = 10  # seconds that process 0 has to tell the others who is missing
@@ -38,9 +39,9 @@ class Processes:
         join_seconds: How long to wait for the others.
     """
 
-    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
-    num_processes: int | None = None
-    process_id: int | None = None
+    coordinator: Annotated[str | None, told_default("what the batch system says, if any", "HOST:PORT")] = None
+    num_processes: Annotated[int | None, told_default("as above")] = None
+    process_id: Annotated[int | None, told_default("as above")] = None
     join_seconds: int = 300
 
 

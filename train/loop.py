@@ -184,7 +184,7 @@ def fit(
             run.place = Place(step, epoch, dataclasses.astuple(train))
             bar.count(f"{name}/{config.epochs}", scores=f"train error {train.means[0]:.4f}", done=taken)
             due = config.save_steps and (step - begin) % config.save_steps == 0
-            if stop.heed() | bool(due) and step < end:  # else the test comes first
+            if step < end and (stop.heed() or due):  # else the test comes first
                 save()
         for fed, scores in run.test():
             if stop.heed():  # saves the state before the test, which starts over
