@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from .hosts import in_first, is_first
 from .runs import read_json, sync
 from .step import TrainState
 from .text import first_line
@@ -51,22 +52,29 @@ class Checkpoints:
         """Saves, in place of a checkpoint of the same step; if it raises `SaveError`, the others are as they were."""
         arrays = _arrays(state)
         try:
-            shutil.rmtree(self._saving, ignore_errors=True)
-            self._saving.mkdir(parents=True)
-            # A full disk is found here, as orbax would print a traceback per array.
-            (self._saving / "space").write_bytes(bytes(2 * sum(array.nbytes for array in arrays.values()) + SPARE))
-            (self._saving / "space").unlink()
+            in_first(lambda: self._begin(arrays))
             with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
                 checkpointer.save(self._saving / STATE, args=ocp.args.StandardSave(arrays))
-            (self._saving / PLACE).parent.mkdir()
-            (self._saving / PLACE).write_text(json.dumps(dataclasses.asdict(place)))
-            (self._saving / DIGESTS).write_text(json.dumps(_digests(self._saving)))
-            self._publish()
-            for step in steps_in(self.folder)[: -self._keep]:
-                self._delete(self.folder / str(step))
+            in_first(lambda: self._finish(place))
         except Exception as error:  # orbax and tensorstore have many kinds of them for a full disk
-            shutil.rmtree(self._saving, ignore_errors=True)
+            if is_first():
+                shutil.rmtree(self._saving, ignore_errors=True)
             raise SaveError(first_line(error)) from error
+
+    def _begin(self, arrays: dict[str, jax.Array]) -> None:
+        shutil.rmtree(self._saving, ignore_errors=True)
+        self._saving.mkdir(parents=True)
+        # A full disk is found here, as orbax would print a traceback per array.
+        (self._saving / "space").write_bytes(bytes(2 * sum(array.nbytes for array in arrays.values()) + SPARE))
+        (self._saving / "space").unlink()
+
+    def _finish(self, place: Place) -> None:
+        (self._saving / PLACE).parent.mkdir()
+        (self._saving / PLACE).write_text(json.dumps(dataclasses.asdict(place)))
+        (self._saving / DIGESTS).write_text(json.dumps(_digests(self._saving)))
+        self._publish()
+        for step in steps_in(self.folder)[: -self._keep]:
+            self._delete(self.folder / str(step))
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Place]:
         """Reads a checkpoint, which `newest` has found sound, with the structure, dtypes and devices of ``like``."""

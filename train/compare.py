@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
     theirs = [train(f"PyTorch, order {n}", partial(Twin, order=n), options, source) for n in orders]
     found = judge(options.dtype, ours, *theirs)
     found |= {"options": dataclasses.asdict(options)}
-    here = machine(jax.local_device_count()) | {"torch": version("torch"), "JAX_ENABLE_X64": options.dtype == "float64"}
+    here = machine(options.config) | {"torch": version("torch"), "JAX_ENABLE_X64": options.dtype == "float64"}
     found |= {"machine": here | {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}}
     write_whole(folder / JSON, json.dumps(found, indent=1, default=np.ndarray.tolist) + "\n")
     save_picture(folder / PICTURE, f"{title}, {data_title(options.data)}", found)

@@ -47,6 +47,8 @@ class Config:
         seed: Seed of the weights, the patches, the order in training and dropout.
         save_steps: Steps between checkpoints within an epoch; 0 saves only after each epoch and when stopped.
         keep: Number of latest checkpoints to keep.
+        devices: How many devices share a batch, with as many in each process.
+        sharding: Whether each device holds all parameters and the optimizer's state, replicated, or full: a piece.
         tensorboard: Whether to write event files for TensorBoard, into the run folder's tensorboard.
         run_dir: The folder for results, new or empty.
     """
@@ -63,11 +65,13 @@ class Config:
     seed: int = 0
     save_steps: int = 0
     keep: int = 3
+    devices: Annotated[int | None, told_default("all of several processes; of one as many as divide the batch")] = None
+    sharding: Literal["replicated", "full"] = "replicated"
     tensorboard: bool = False
     run_dir: Annotated[str | None, told_default("runs/TIME-NETWORK, or runs/TIME-TASK", "DIR")] = None
 
-    # May change when a run is resumed, as they change no number; data in another place have to be the same.
-    FREE: ClassVar = ("data", "save_steps", "keep", "tensorboard")
+    # May change when a run is resumed, as they change no number but for rounding; data elsewhere have to be the same.
+    FREE: ClassVar = ("data", "save_steps", "keep", "devices", "sharding", "tensorboard")
 
     @property
     def title(self) -> str:

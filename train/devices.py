@@ -1,11 +1,14 @@
-"""The devices of a run: batches are cut into equal parts, one for each."""
+"""The devices of a run, in one process or several: batches are cut into equal parts, one for each."""
 
 import contextlib
 import ctypes
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 SMALLEST_SHARE = 4  # images: with fewer, devices spend more time waiting for one another than computing
@@ -37,21 +40,71 @@ def keep_memory() -> None:
 
 
 class Layout:
-    """Places arrays on the ``devices`` of a run, whose number divides the batch size; ``most_devices`` limits them."""
+    """Places arrays on the ``devices`` of a run; by default on those of this process that share a batch."""
 
-    def __init__(self, batch_size: int, most_devices: int | None = None) -> None:
-        self.devices = share_out(batch_size, most_devices or jax.local_device_count())
-        devices = jax.local_devices()[: self.devices]
-        mesh = jax.make_mesh((self.devices,), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
-        self._parts = NamedSharding(mesh, PartitionSpec("batch"))
+    def __init__(self, batch_size: int, devices: Sequence[jax.Device] | None = None) -> None:
+        devices = devices or jax.local_devices()[: share_out(batch_size, jax.local_device_count())]
+        self.devices = len(devices)
+        mesh = jax.make_mesh((self.devices,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+        self._parts = NamedSharding(mesh, PartitionSpec("data"))
         self._copies = NamedSharding(mesh, PartitionSpec())
 
     def cut(self, tree: Any) -> Any:
-        """Puts an equal part of each array (b, ...) of a pytree on each device."""
-        return jax.device_put(tree, self._parts)
+        """Puts an equal part of each array (b, ...) of a pytree on each device; all processes have the whole arrays."""
+        return jax.tree.map(lambda leaf: _put(leaf, self._parts), tree)
 
     def copy(self, tree: Any) -> Any:
-        return jax.device_put(tree, self._copies)
+        return jax.tree.map(lambda leaf: _put(leaf, self._copies), tree)
+
+    def own(self, size: int) -> np.ndarray:
+        """The indices of an axis of this size that lie on this process's devices, where it is cut."""
+        places = self._parts.addressable_devices_indices_map((size,)).values()
+        return np.sort(np.concatenate([np.arange(size)[place] for place in places if place is not None]))
+
+    def join(self, part: np.ndarray, size: int) -> Any:
+        """The array (size, ...) of which this process has the ``part`` at `own`."""
+        return jax.make_array_from_process_local_data(self._parts, part, (size, *part.shape[1:]))
+
+    def pieces(self, tree: Any) -> Any:
+        """Inside ``jax.jit``: each leaf in equal pieces, one on each device, along its longest axis that allows it."""
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, self._piece(leaf.shape)), tree)
+
+    def whole(self, tree: Any) -> Any:
+        """Inside ``jax.jit``: each leaf as a whole on each device."""
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, self._copies), tree)
+
+    def _piece(self, shape: tuple[int, ...]) -> NamedSharding:
+        sizes = [size if size % self.devices == 0 else 0 for size in shape]
+        if not any(sizes):
+            return self._copies
+        longest = sizes.index(max(sizes))
+        return NamedSharding(self._parts.mesh, PartitionSpec(*[None] * longest, "data"))
+
+
+def _put(leaf: Any, sharding: NamedSharding) -> Any:
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
+    whole = np.asarray(leaf)
+    return jax.make_array_from_callback(whole.shape, sharding, whole.__getitem__)
+
+
+def run_devices(batch_size: int, wanted: int | None = None) -> list[jax.Device]:
+    """The devices that share the batches of a run, as many of each process.
+
+    By default those of all processes, or of one as many as `share_out` says; raises ``ValueError`` where there are not
+    so many, or they do not divide the batch size.
+    """
+    available, processes = jax.device_count(), jax.process_count()
+    if wanted is None:
+        wanted = share_out(batch_size, available) if processes == 1 else available
+    if not 0 < wanted <= available or wanted % processes:
+        multiple = f", a multiple of the {processes} processes," if processes > 1 else ""
+        raise ValueError(f"--devices must be at least 1{multiple} and at most the {available} there are, got {wanted}")
+    if batch_size % wanted:
+        raise ValueError(f"--batch-size must be a multiple of the {wanted} devices that share it, got {batch_size}")
+    return [device for number in range(processes) for device in jax.local_devices(number)[: wanted // processes]]
 
 
 def share_out(batch_size: int, available: int) -> int:

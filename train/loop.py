@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -15,11 +14,23 @@ from .checkpoints import Checkpoints, Place, SaveError
 from .config import Config
 from .data import Source
 from .data.feed import Fed, check_batch_size, open_feed
-from .devices import Layout
+from .devices import Layout, run_devices
+from .hosts import is_first, largest
 from .runs import EpochMetrics, RunFolder
 from .show import Bar, epoch_line, say
 from .signals import Stop
-from .step import Scores, adam, create_state, eval_step, learning_rate, network_of, train_block, train_step
+from .step import (
+    Scores,
+    adam,
+    create_state,
+    eval_step,
+    in_pieces,
+    is_finite,
+    learning_rate,
+    network_of,
+    train_block,
+    train_step,
+)
 from .tasks import task_of
 
 if TYPE_CHECKING:
@@ -70,16 +81,16 @@ class Run:
         self, config: Config, source: Source, *, total_steps: int | None = None, network: nnx.Module | None = None
     ) -> None:
         check_batch_size(config.batch_size, source.train, source.unit)
-        if jax.process_count() > 1:
-            raise ValueError(f"training takes one process, got {jax.process_count()} that JAX has joined")
         self.config, self.source = config, source
         self.task = task_of(config)
         self.steps = len(source.train) // config.batch_size  # per epoch
         self.place = Place()  # of the state in the run
         self.rate = learning_rate(config.schedule, config.learning_rate, total_steps or config.epochs * self.steps)
         network = self.task.build(config, source) if network is None else network
-        self.layout = Layout(config.batch_size)
+        self.layout = Layout(config.batch_size, run_devices(config.batch_size, config.devices))
         self.state = self.layout.copy(create_state(network, adam(self.rate)))
+        if config.sharding == "full":
+            self.state = in_pieces(self.state, self.layout)
         self.feed = open_feed(source, config, self.layout)
         self.close = self.feed.close  # ends whatever reads ahead
         # On CPUs, XLA computes the input's gradient of a convolution some 90 times slower inside a loop:
@@ -90,8 +101,9 @@ class Run:
 
     @property
     def network(self) -> Any:
-        """A copy of the network as it is now."""
-        return network_of(self.state)
+        """A copy of the network as it is now, on one device; several processes make theirs together."""
+        graph, variables = nnx.split(network_of(self.state))
+        return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.addressable_data(0), variables))
 
     def save(self, checkpoints: Checkpoints) -> None:
         checkpoints.save(self.state, self.place)
@@ -107,7 +119,7 @@ class Run:
             began, most = time.perf_counter(), max(1, int(seconds / self.step_seconds))
             last = min(first + most, (first // every + 1) * every, self.steps)
             scores = self._take_steps(epoch, first, last)
-            self.step_seconds = (time.perf_counter() - began) / (last - first)
+            self.step_seconds = largest((time.perf_counter() - began) / (last - first))
             yield scores
             first = last
 
@@ -137,14 +149,14 @@ def fit(
     Raises `NonFiniteError`; or `StoppedError`, as soon as ``stop`` has asked for it and a checkpoint is saved.
     """
     config = run.config
-    logs: list[Any] = [folder] if events is None else [folder, events]
+    logs = [log for log in (folder, events) if log is not None and is_first()]
     compiling = True  # in the first block
 
     def save() -> None:
-        floats = [leaf for leaf in jax.tree.leaves(run.state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-        if not all(np.isfinite(leaf).all() for leaf in floats):
+        if not is_finite(run.state):
             raise NonFiniteError(f"non-finite state after step {run.place.step}")
-        folder.sync()  # a checkpoint relies on the logs' lines
+        if is_first():
+            folder.sync()  # a checkpoint relies on the logs' lines
         try:
             run.save(checkpoints)
         except SaveError as error:
@@ -172,10 +184,10 @@ def fit(
             run.place = Place(step, epoch, dataclasses.astuple(train))
             bar.count(f"{name}/{config.epochs}", scores=f"train error {train.means[0]:.4f}", done=taken)
             due = config.save_steps and (step - begin) % config.save_steps == 0
-            if step < end and (stop or due):  # else the test comes first
+            if step < end and (stop.heed() or due):  # else the test comes first
                 save()
         for fed, scores in run.test():
-            if stop:  # saves the state before the test, which starts over
+            if stop.heed():  # saves the state before the test, which starts over
                 save()
             test.add(float(scores.error), float(scores.accuracy), int(fed.real.sum()))
             bar.count(f"{name}/{config.epochs}", scores=f"test error {test.means[0]:.4f}")

@@ -14,7 +14,7 @@ import jax
 
 from .config import PRESETS, Config, check
 from .data import Source
-from .devices import share_out
+from .devices import run_devices
 
 try:
     import fcntl
@@ -64,20 +64,17 @@ class RunFolder:
         self.path = path
         self._lock: BinaryIO | None = None
 
-    @classmethod
-    def create(cls, config: Config, source: Source) -> "RunFolder":
-        """Creates the folder that ``config`` names, which must be new or empty, and locks it."""
-        folder = cls(check_run_dir(config))
+    def begin(self, config: Config, source: Source) -> None:
+        """Creates the folder, which must be new or empty, and locks it."""
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            folder.hold()
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.hold()
             check_run_dir(config)  # again, now that no other process can begin
-            folder.write_json(DATA, source.identity)
-            folder.write_json(MACHINE, machine(share_out(config.batch_size, jax.local_device_count())))
-            folder.write_json(CONFIG, vars(config))
+            self.write_json(DATA, source.identity)
+            self.write_json(MACHINE, machine(config))
+            self.write_json(CONFIG, vars(config))
         except OSError as error:
-            raise ValueError(f"--run-dir must be a writable folder, got {folder.path}: {error}") from error
-        return folder
+            raise ValueError(f"--run-dir must be a writable folder, got {self.path}: {error}") from error
 
     def hold(self) -> None:
         """Locks the folder until `close` or the end of this process, where the system has locks."""
@@ -131,7 +128,7 @@ class RunFolder:
         Raises ``ValueError`` for other settings of JAX.
         """
         began = read_json(self.path / MACHINE) if (self.path / MACHINE).exists() else {}
-        now = machine(share_out(config.batch_size, jax.local_device_count()))
+        now = machine(config)
         other = [name for name in now if name in began and now[name] != began[name]]
         settings = [
             f"{f'{name} unset' if began[name] is None else f'{name}={began[name]}'} (now {now[name]})"
@@ -165,14 +162,14 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
-def machine(devices: int) -> dict[str, Any]:
+def machine(config: Config) -> dict[str, Any]:
     """What a run's numbers depend on beside its options: devices that share a batch, versions, and settings of JAX.
 
     The settings, in capitals, are those that change random bits or rounding, by the variables that set them.
     """
     jax_settings = {name.upper(): getattr(jax.config, name, jax.config.values.get(name)) for name in JAX_SETTINGS}
     return {
-        "devices": devices,
+        "devices": len(run_devices(config.batch_size, config.devices)),
         "kind": jax.devices()[0].device_kind,
         "processor": platform.machine(),
         **{name: version(name) for name in PACKAGES},

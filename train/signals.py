@@ -7,6 +7,10 @@ import time
 from types import FrameType
 from typing import Any
 
+import jax
+
+from .hosts import largest
+
 # SIGHUP comes from a lost terminal, SIGUSR1 from batch systems before they end a job; Windows lacks both.
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
@@ -17,7 +21,8 @@ class Stop:
     """Catches these signals while entered; entered within another Stop, it returns that one."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None  # the first that came
+        self.signal: int | None = None  # the first that came, of several processes what they have agreed on
+        self._heard: int | None = None  # the first that came to this process
         self._came = 0.0
         self._before: dict[int, Any] = {}
 
@@ -38,9 +43,17 @@ class Stop:
     def __bool__(self) -> bool:
         return self.signal is not None
 
+    def heed(self) -> bool:
+        """Whether the run was asked to stop; several processes call this at the same places, and all get one answer."""
+        if jax.process_count() > 1:
+            self.signal = int(largest(self._heard or 0)) or None
+        return bool(self)
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is None:
-            self.signal, self._came = number, time.monotonic()
+        if self._heard is None:
+            self._heard, self._came = number, time.monotonic()
+            if jax.process_count() == 1:
+                self.signal = number
             with contextlib.suppress(OSError):  # a lost terminal
                 os.write(2, b"\nstopping: saving a checkpoint; signal again to exit at once\n")
         elif time.monotonic() - self._came > AGAIN:

@@ -4,7 +4,7 @@ Both are pure functions, each compiled once for a run. All randomness comes from
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 
 from .data.feed import Fed
+from .devices import Layout
 from .tasks import TEST, TRAIN, Task, split_key
 
 FIRST, SECOND, EPS = 0.9, 0.999, 1e-8  # Adam's, as in PyTorch and optax
@@ -48,6 +49,14 @@ class TrainState:
     opt_state: Any
     graph: nnx.GraphDef[nnx.Module] = field(metadata={"static": True})  # the network without its variables
     optimizer: optax.GradientTransformation = field(metadata={"static": True})
+    layout: Layout | None = field(
+        default=None, metadata={"static": True}
+    )  # where the state is in pieces, which devices
+
+    @property
+    def whole(self) -> Any:
+        """The parameters, put together where they are in pieces; several processes do it together."""
+        return self.params if self.layout is None else jax.jit(self.layout.whole)(self.params)
 
 
 def create_state(network: nnx.Module, optimizer: optax.GradientTransformation) -> TrainState:
@@ -57,9 +66,22 @@ def create_state(network: nnx.Module, optimizer: optax.GradientTransformation) -
     return TrainState(params, rest, optimizer.init(params), graph, optimizer)
 
 
+def in_pieces(state: TrainState, layout: Layout) -> TrainState:
+    """The state with a piece of the parameters and of the optimizer's on each device."""
+    params, opt_state = jax.jit(layout.pieces)((state.params, state.opt_state))
+    return replace(state, params=params, opt_state=opt_state, layout=layout)
+
+
 def network_of(state: TrainState) -> nnx.Module:
     """The network of a state, with variables of its own, so that it may be used inside a transformation."""
-    return nnx.merge(state.graph, state.params, state.rest, copy=True)
+    return nnx.merge(state.graph, state.whole, state.rest, copy=True)
+
+
+@jax.jit
+def is_finite(state: TrainState) -> jax.Array:
+    """Whether all of a state is."""
+    floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in floats]))
 
 
 @lru_cache  # as `adam`
@@ -98,7 +120,8 @@ def train_step(
         key: of all that the run draws for its records.
         task: defines the batch and its loss.
     """
-    x, y = task.draw(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, TRAIN, epoch), training=True)
+    x, y = task.draw(fed.records, fed.labels, fed.indices, split_key(key, TRAIN, epoch), training=True)
+    whole = state.whole
 
     def loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
         network = nnx.merge(state.graph, params, state.rest, copy=True)
@@ -106,11 +129,15 @@ def train_step(
         # The call has updated BatchNorm's statistics and the random streams.
         return task.loss(answer, y), (nnx.state(network, nnx.Not(nnx.Param)), answer)
 
-    (error, (rest, answer)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+    (error, (rest, answer)), gradients = jax.value_and_grad(loss, has_aux=True)(whole)
+    if state.layout is not None:
+        gradients = state.layout.pieces(gradients)
     updates, opt_state = state.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     scores = Scores(error, jnp.mean(task.is_right(answer, y)))
-    return TrainState(params, rest, opt_state, state.graph, state.optimizer), scores
+    if state.layout is not None:
+        params, opt_state = state.layout.pieces((params, opt_state))
+    return replace(state, params=params, rest=rest, opt_state=opt_state), scores
 
 
 @partial(jax.jit, static_argnames="task", donate_argnames="state")
@@ -129,7 +156,7 @@ def train_block(
         state, scores = train_step(carry[0], batch, epoch, key, task=task)
         return state, jax.tree.map(lambda all_, one: all_.at[step].set(one.astype(all_.dtype)), carry[1], scores)
 
-    nothing = jnp.zeros(fed.places.shape[1])
+    nothing = jnp.zeros(fed.indices.shape[1])
     taken: tuple[TrainState, Scores] = jax.lax.fori_loop(first, last, take_step, (state, Scores(nothing, nothing)))
     return taken
 
@@ -137,7 +164,7 @@ def train_block(
 @partial(jax.jit, static_argnames="task")
 def eval_step(state: TrainState, fed: Fed, key: jax.Array, *, task: Task) -> Scores:
     """Scores the real records of a test batch in eval mode; arguments as `train_step`'s."""
-    x, y = task.draw(fed.inputs[fed.places], fed.labels, fed.indices, split_key(key, TEST, 0), training=False)
+    x, y = task.draw(fed.records, fed.labels, fed.indices, split_key(key, TEST, 0), training=False)
     network = network_of(state)
     network.eval()
     answer = task.answer(network, x)

@@ -18,10 +18,11 @@ import flax_attn
 
 from .checkpoints import Checkpoints
 from .config import PRESETS, Config, check, read_options, told_default
+from .hosts import Processes, check_same, check_shared, in_first, is_first, join, together
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, fit
 from .plots import save_curves
-from .runs import CONFIG, RunFolder, check_run_dir, differences, read_config
+from .runs import CONFIG, RunFolder, check_run_dir, differences, machine, read_config
 from .show import Bar, say
 from .signals import Stop, status
 from .tasks import task_of
@@ -45,7 +46,7 @@ def main(words: Sequence[str], kind: type[Run] = Run) -> int:
             lines = f"stopped after step {run.place.step}; {checkpoints.last_good()}"
             if kind is Run:
                 lines += f"\nto continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}"
-            return fail(status(stop.signal or 0), lines)
+            return fail(status(stop.signal or 0), lines) if is_first() else status(stop.signal or 0)
         except (NonFiniteError, ValueError, OSError, *EXHAUSTED) as error:
             return fail(1, f"error: {first_line(error)}; {checkpoints.last_good()}")
     return 0
@@ -74,6 +75,7 @@ class Arguments:
 
     config: Annotated[tyro.conf.OmitArgPrefixes[Config], tyro.conf.arg(name="")]
     resume: Annotated[str | None, told_default("a new run", "DIR")] = None
+    processes: tyro.conf.OmitArgPrefixes[Processes] = dataclasses.field(default_factory=Processes)
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -107,29 +109,37 @@ def prepare(
     check(config)
     if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise ValueError("--tensorboard needs tensorboardX, got none; install it with: pip install -e '.[tensorboard]'")
+    join(arguments.processes)
+    check_same("the options of a run", {**vars(config), "resume": arguments.resume})
+    check_same("versions and settings", machine(config))
+    path = Path(arguments.resume or in_first(lambda: check_run_dir(config)))
+    folder = stack.enter_context(contextlib.closing(RunFolder(path)))
+    notes = []
+    if arguments.resume is not None:
+        in_first(folder.hold)
+        check_shared(path)
+        notes = together(lambda: folder.check_machine(config))
+    run = together(lambda: kind(config, task_of(config).open(config.data)))
+    stack.enter_context(contextlib.closing(run))
+    check_same("the data", run.source.identity)
+    checkpoints = Checkpoints(path / "checkpoints", config.keep)
     if arguments.resume is None:
-        check_run_dir(config)
-        run = stack.enter_context(contextlib.closing(kind(config, task_of(config).open(config.data))))
-        folder = stack.enter_context(contextlib.closing(RunFolder.create(config, run.source)))
-        return run, folder, Checkpoints(folder.path / "checkpoints", config.keep), run.source.notes
-    folder = stack.enter_context(contextlib.closing(RunFolder(Path(arguments.resume))))
-    folder.hold()
-    elsewhere = folder.check_machine(config)
-    run = stack.enter_context(contextlib.closing(kind(config, task_of(config).open(config.data))))
-    folder.check_data(run.source)
-    checkpoints = Checkpoints(folder.path / "checkpoints", config.keep)
-    step, where = checkpoints.newest(), "there is no checkpoint yet: starting over"
-    if step is not None:
-        run.state, run.place = checkpoints.restore(step, run.state)
+        in_first(lambda: folder.begin(config, run.source))
+        check_shared(path)
+        return run, folder, checkpoints, run.source.notes
+    together(lambda: folder.check_data(run.source))
+    step, where = in_first(checkpoints.newest), "there is no checkpoint yet: starting over"
+    if step != "None":
+        run.state, run.place = checkpoints.restore(int(step), run.state)
         where = f"continuing after step {step}"
-    folder.go_back_to(run.place.epochs, run.place.step)
-    folder.write_json(CONFIG, vars(config))
-    return run, folder, checkpoints, [*run.source.notes, where, *elsewhere]
+    in_first(lambda: folder.go_back_to(run.place.epochs, run.place.step))
+    in_first(lambda: folder.write_json(CONFIG, vars(config)))
+    return run, folder, checkpoints, [*run.source.notes, where, *notes]
 
 
 def train(run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence[str], stop: Stop) -> None:
     """Trains, then fills the folder; after a stop in between a resume does the rest."""
-    console, config, source, path = Console(), run.config, run.source, folder.path
+    console, config, source, path = Console(quiet=not is_first()), run.config, run.source, folder.path
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
     heading = (
         f"{config.title}, {parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
@@ -139,7 +149,7 @@ def train(run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence
         say(console, line)
     with contextlib.ExitStack() as stack:
         events = None
-        if config.tensorboard:
+        if config.tensorboard and is_first():
             from .events import Events  # tensorboardX
 
             events = stack.enter_context(contextlib.closing(Events(folder, run.steps)))
@@ -147,10 +157,13 @@ def train(run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence
         done = run.place.step + run.place.epochs * tests
         with Bar(config.epochs * (run.steps + tests), console, done) as bar:
             fit(run, folder, checkpoints, bar, stop, events)
-        if stop:  # a finished run, whose folder is being filled
+        if stop.heed():  # a finished run, whose folder is being filled
             raise StoppedError
-        flax_attn.to_torch(run.network, path / "model.safetensors")
+        network = run.network
+        if not is_first():
+            return
+        flax_attn.to_torch(network, path / "model.safetensors")
         save_curves(path / "curves.png", config, folder.history(), folder.step_errors())
-        scores = finish(path, config, run.task, run.network, source)
+        scores = finish(path, config, run.task, network, source)
     for line in (*scores, f"run folder: {printable(path)}"):
         say(console, line)

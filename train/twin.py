@@ -47,7 +47,7 @@ def error_of(p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def draw(fed: Fed, epoch: int, key: jax.Array, *, split: int, task: Task) -> tuple[jax.Array, jax.Array]:
     """The batch that our steps draw."""
     key = split_key(key, split, epoch)
-    return task.draw(fed.inputs[fed.places], fed.labels, fed.indices, key, training=split == TRAIN)
+    return task.draw(fed.records, fed.labels, fed.indices, key, training=split == TRAIN)
 
 
 class Twin(Run):

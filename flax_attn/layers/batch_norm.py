@@ -8,6 +8,11 @@ Differs from ``nnx.BatchNorm``:
 - ``momentum`` weights the *new* value, as in PyTorch: running = (1 - momentum) * running + momentum * batch.
 - the running variance tracks the *unbiased* variance, n / (n - 1) times the one used to normalise.
 - the variance is E[(x - mean)^2]; Flax's default, E[x^2] - mean^2, loses precision.
+
+Where a batch is cut into parts for several devices, the statistics are those of the whole batch under ``jax.jit`` with
+sharded arrays. Under ``jax.shard_map``, ``jax.pmap`` and ``jax.vmap`` a call sees its part alone: ``axis_name`` names
+the axis over which statistics are then taken, too, as in ``nnx.BatchNorm`` and PyTorch's ``SyncBatchNorm``; without it
+they are those of the part, as in PyTorch's ``DataParallel``. ``nnx.view(block, axis_name="data")`` tells a block.
 """
 
 import math
@@ -33,6 +38,7 @@ class BatchNorm(nnx.Module):
         eps: Added to the variance.
         momentum: Weight of a batch's statistics in the running ones; None for the mean over all batches, which counts
             them in ``num_batches_tracked``.
+        axis_name: Name of a mapped axis over which a batch's statistics are taken as well.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
@@ -51,6 +57,7 @@ class BatchNorm(nnx.Module):
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         *,
+        axis_name: str | None = None,
         rngs: nnx.Rngs,
         **options: Unpack[Options],
     ) -> None:
@@ -68,6 +75,7 @@ class BatchNorm(nnx.Module):
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
+        self.axis_name = axis_name
         self.dtype = options.get("dtype")
         self.use_running_average = False
 
@@ -81,13 +89,17 @@ class BatchNorm(nnx.Module):
             centred = wide - ops.with_rank(mean, x.ndim)
         else:
             axes = tuple(range(x.ndim - 1))
-            mean = jnp.mean(wide, axis=axes)
+            mean = self._over_parts(jnp.mean(wide, axis=axes))
             centred = wide - ops.with_rank(mean, x.ndim)
-            var = jnp.mean(jnp.square(centred), axis=axes)
-            self._update(mean, var, count=math.prod(x.shape[:-1]))
+            var = self._over_parts(jnp.mean(jnp.square(centred), axis=axes))
+            parts = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
+            self._update(mean, var, count=parts * math.prod(x.shape[:-1]))
         factor = jax.lax.rsqrt(var + self.eps) * self.scale[...].astype(wide.dtype)
         bias = self.bias[...].astype(wide.dtype)
         return (centred * ops.with_rank(factor, x.ndim) + ops.with_rank(bias, x.ndim)).astype(dtype)
+
+    def _over_parts(self, mean: jax.Array) -> jax.Array:
+        return mean if self.axis_name is None else jax.lax.pmean(mean, self.axis_name)
 
     def _update(self, mean: jax.Array, var: jax.Array, count: int) -> None:
         if is_below(count, 2):
@@ -105,11 +117,14 @@ class BatchNorm(nnx.Module):
             moved = (1 - weight) * running[...].astype(dtype) + weight * new.astype(dtype)
             running[...] = jax.lax.stop_gradient(moved).astype(running.dtype)
 
-    def set_view(self, use_running_average: bool | None = None) -> None:
+    def set_view(self, use_running_average: bool | None = None, axis_name: str | None = None) -> None:
         """For ``nnx.view``.
 
         Args:
           use_running_average: Whether to normalise with the running statistics, without updating them.
+          axis_name: Name of a mapped axis over which a batch's statistics are taken as well.
         """
+        if axis_name is not None:
+            self.axis_name = axis_name
         if use_running_average is not None:
             self.use_running_average = use_running_average

@@ -45,7 +45,7 @@ def test_arguments_have_pytorchs_places_and_defaults(layer):
     if layer not in BARE:
         assert named.pop("options").annotation == Unpack[Options]
         assert named.pop("rngs").default is inspect.Parameter.empty
-    assert named.keys() <= {"use_bias", "ceil_mode"}
+    assert named.keys() <= {"use_bias", "ceil_mode", "axis_name"}
 
 
 def test_every_layer_is_here():

@@ -132,3 +132,40 @@ def test_a_view_has_a_mode_of_its_own():
     assert view.use_running_average
     assert not nnx.view(view, use_running_average=False).use_running_average
     assert view.mean is norm.mean
+
+
+class Block(nnx.Module):
+    def __init__(self):
+        self.norm = BatchNorm(3, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.norm(x)
+
+
+def outputs(block, parts, weights):
+    """Output, gradient and running statistics of a block that is called on each of the parts (n, b, h, w, 3)."""
+    graph, state = nnx.split(block)
+
+    def call(part):
+        module = nnx.merge(graph, state, copy=True)
+        return module(part), nnx.state(module, nnx.BatchStat)
+
+    def loss(parts):
+        y, stats = jax.vmap(call, axis_name="data")(parts)
+        return jnp.sum(weights * y), (y, stats)
+
+    gradient, (y, stats) = jax.grad(loss, has_aux=True)(parts)
+    return [y, gradient, *jax.tree.leaves(stats)]
+
+
+def test_parts_of_a_batch_share_their_statistics_over_a_named_axis():
+    with jax.enable_x64(True):
+        x, weights = jnp.asarray(double(4, 2, 5, 7, 3)), jnp.asarray(double(4, 2, 5, 7, 3, seed=1))
+        whole = outputs(Block(), x.reshape(1, 8, 5, 7, 3), weights.reshape(1, 8, 5, 7, 3))
+        shared = outputs(nnx.view(Block(), axis_name="data"), x, weights)
+        alone = outputs(Block(), x, weights)
+        for one, other in zip(whole[:2], shared[:2], strict=True):
+            assert relative_error(np.asarray(other), np.asarray(one).reshape(x.shape)) <= OUTPUT
+        for one, other in zip(whole[2:], shared[2:], strict=True):
+            assert relative_error(np.asarray(other), np.broadcast_to(one, other.shape)) <= BUFFER
+        assert relative_error(np.asarray(alone[0]), np.asarray(whole[0]).reshape(x.shape)) > 0.01

@@ -21,9 +21,8 @@ from train.__main__ import main
 from train.checkpoints import Checkpoints, Place, SaveError, problems_of, steps_in
 from train.config import PatchConfig
 from train.data import Source
-from train.devices import Layout
 from train.loop import NonFiniteError, Run, StoppedError, fit
-from train.runs import RunFolder, machine, read_config
+from train.runs import RunFolder, check_run_dir, machine, read_config
 from train.show import Bar
 from train.signals import Stop
 from train.training import parse, prepare, train
@@ -236,7 +235,7 @@ def test_a_folder_of_an_earlier_version_continues_to_the_bit(stopped, whole):
 
 def test_a_run_that_continues_on_another_machine_says_so(ended, capsys):
     began = json.loads((ended / "machine.json").read_text())
-    assert began == machine(Layout(8).devices)
+    assert began == machine(read_config(ended))
     assert began.items() >= {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}.items()
     assert resume(ended) == 0
     assert "bit-identical" not in capsys.readouterr().out
@@ -260,7 +259,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_that_changes_numbers_is_refused_by_name(name, ended, capsys):
-    before, usual, other = files_of(ended), machine(1)[name], SETTINGS[name]
+    before, usual, other = files_of(ended), machine(read_config(ended))[name], SETTINGS[name]
     jax.config.update(name.lower(), other)
     try:
         assert resume(ended) == 2
@@ -330,17 +329,23 @@ def test_a_folder_is_free_once_the_process_that_held_it_is_gone(stopped):
         folder.close()
 
 
+def begun(config, source):
+    folder = RunFolder(check_run_dir(config))
+    folder.begin(config, source)
+    return folder
+
+
 def test_a_folder_is_created_by_one_process_alone(tmp_path):
     config, source = PatchConfig(run_dir=str(tmp_path)), Source("a", np.zeros((5, 16, 17, 3), np.uint8))
     another = RunFolder(tmp_path)
     another.hold()  # and has not written anything yet
     with pytest.raises(ValueError, match="in which no other process trains"):
-        RunFolder.create(config, source)
+        begun(config, source)
     another.close()
     (tmp_path / ".config.json.unfinished").write_text("{")  # of a run that was killed before it began
-    RunFolder.create(config, source).close()
+    begun(config, source).close()
     with pytest.raises(ValueError, match="must be a new or empty folder"):
-        RunFolder.create(config, source)
+        begun(config, source)
 
 
 def test_names_are_given_to_what_is_on_the_disk(tmp_path, archive, monkeypatch):
@@ -406,7 +411,7 @@ def test_a_non_finite_state_is_not_saved(part, tmp_path, console):
             run.state = dataclasses.replace(run.state, **{part: lost})
             return True
 
-    folder, checkpoints = RunFolder.create(config, run.source), Checkpoints(tmp_path / "checkpoints", 1)
+    folder, checkpoints = begun(config, run.source), Checkpoints(tmp_path / "checkpoints", 1)
     with pytest.raises(NonFiniteError, match=r"non-finite state after step 1$"):
         fit(run, folder, checkpoints, Bar(1, console), Broken())
     folder.close()

@@ -31,7 +31,7 @@ class Ours:
     """
 
     def __init__(self, subject: Subject, devices: int | None = None) -> None:
-        self._subject, self._layout = subject, Layout(subject.batch, devices)
+        self._subject, self._layout = subject, Layout(subject.batch, jax.local_devices()[:devices] if devices else None)
         self.devices = self._layout.devices
         self.works: dict[str, Callable[[], Any]] = {}
         self.y: np.ndarray | None = None

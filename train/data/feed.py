@@ -25,10 +25,15 @@ class Fed(NamedTuple):
     """A batch of records on the device, before the task turns it into x and y."""
 
     inputs: jax.Array  # (n, ...), for the patch task images, uint8 (n, h, w, 3)
-    places: jax.Array  # (b,), the batch's indices into the inputs
+    places: jax.Array | None  # (b,), the batch's indices into the inputs, or None where these are the batch
     indices: jax.Array  # (b,), the batch's indices into the source
     real: np.ndarray  # (b,), False for what only fills up the last batch
     labels: jax.Array | None  # (b,), or None where the source has none
+
+    @property
+    def records(self) -> jax.Array:
+        """The records of the batch, (b, ...)."""
+        return self.inputs if self.places is None else self.inputs[self.places]
 
 
 def eval_batches(images: range, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -66,7 +71,8 @@ class Feed:
     """The batches of a source.
 
     A resident one has all records on each device, and a batch is a list of indices. With ``streamed`` each batch
-    brings its own records, which threads decode during the steps before it: decoders release the GIL.
+    brings its own records, which threads decode during the steps before it: decoders release the GIL. Each process
+    decodes what its devices need.
     """
 
     def __init__(self, source: Source, config: Config, layout: Layout, *, streamed: bool) -> None:
@@ -90,7 +96,9 @@ class Feed:
 
         if self.streamed and (self._batches is None or self._next != start):  # else the threads go on
             self.close()
-            self._next, self._batches = start, decode(self._source.records, indices_of, range(start, STEPS))
+            own = self._layout.own(self._config.batch_size)
+            read = decode(self._source.records, lambda step: indices_of(step)[own], range(start, STEPS))
+            self._next, self._batches = start, read
         for indices in batches[first:last]:
             inputs = next(self._batches) if self._batches else None
             self._next += 1
@@ -106,7 +114,8 @@ class Feed:
         if not self.streamed:
             yield from (self._fed(None, *batch) for batch in batches)
             return
-        indices = [batch for batch, _ in batches]
+        own = self._layout.own(self._config.batch_size)
+        indices = [batch[own] for batch, _ in batches]
         with contextlib.closing(decode(self._source.records, indices.__getitem__, range(len(batches)))) as decoded:
             for inputs, batch in zip(decoded, batches, strict=True):
                 yield self._fed(inputs, *batch)
@@ -123,7 +132,7 @@ class Feed:
         labels = None if labels is None else cut(labels[indices])
         if inputs is None:
             return Fed(self._inputs, places, places, real, labels)
-        return Fed(cut(inputs), cut(np.arange(len(indices), dtype=np.int32)), places, real, labels)
+        return Fed(self._layout.join(inputs, len(indices)), None, places, real, labels)
 
 
 def open_feed(source: Source, config: Config, layout: Layout) -> Feed:

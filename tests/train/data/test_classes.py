@@ -69,7 +69,7 @@ def test_a_large_folder_is_decoded_on_demand_and_streamed_alike(photos, monkeypa
     feeds = [Feed(kept, config, Layout(4), streamed=False), Feed(source, config, Layout(4), streamed=True)]
     for fed, streamed in zip(*([*feed.train(1, 0), *feed.test()] for feed in feeds), strict=True):
         assert np.array_equal(fed.labels, streamed.labels)
-        assert np.array_equal(fed.inputs[fed.places], streamed.inputs[streamed.places])
+        assert np.array_equal(fed.records, streamed.records)
     feeds[1].close()
 
 

@@ -181,7 +181,7 @@ def test_labels_come_with_their_records_resident_or_streamed():
     assert [len(fed.labels) for fed in batches[0]] == [5] * 4
     for fed in (*batches[0], *batches[1]):
         indices = np.asarray(fed.indices)
-        np.testing.assert_array_equal(fed.inputs[fed.places], opened.records[indices])
+        np.testing.assert_array_equal(fed.records, opened.records[indices])
         np.testing.assert_array_equal(fed.labels, LABELS[indices])
     assert [fed.indices.tolist() for fed in batches[0]] == [fed.indices.tolist() for fed in batches[1]]
     whole, steps = feeds[0].train_whole(1), [*feeds[0].train(1, 0)]

@@ -1,0 +1,100 @@
+"""The recipes of docs/scaling.md, as far as they can be checked without a cluster."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from train.hosts import launched
+from train.training import parse
+
+from .conftest import ROOT
+
+FOLDER = ROOT / "docs" / "scaling"
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.sh"))
+OPTIONS = ["--network", "cbam", "--batch-size", "64"]
+
+
+@pytest.fixture
+def bin_folder(tmp_path):
+    """Commands that only print what they are called with; `srun` calls its command twice, as two tasks."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    commands = {
+        "python": 'printf "python"; printf " %q" "$@"; echo',
+        "gcloud": 'command="${!#}"; bash -c "${command#*.venv/bin/}"',
+        "taskset": 'shift 2; "$@"',
+        "srun": 'for id in 0 1; do SLURM_PROCID=$id SLURM_NTASKS=2 "$@"; done',
+    }
+    for name, text in commands.items():
+        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def run(bin_folder, script, *words, **variables):
+    """The words after ``python`` of each call."""
+    environment = {"PATH": f"{bin_folder}:{os.environ['PATH']}", **variables}
+    command = ["bash", FOLDER / script, *words]
+    done = subprocess.run(command, cwd=bin_folder.parent, env=environment, capture_output=True, text=True, check=True)
+    return [shlex.split(line)[1:] for line in done.stdout.splitlines() if line.startswith("python ")]
+
+
+def trained(words):
+    """The options of a call of ``python -m train``."""
+    assert words[:2] == ["-m", "train"]
+    return parse(words[2:])
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_shellcheck_has_no_complaint(name):
+    program = Path(sys.executable).with_name("shellcheck")
+    command = shutil.which("shellcheck") if not program.is_file() else program
+    assert command, "shellcheck is missing: pip install -e '.[test]'"
+    done = subprocess.run([command, FOLDER / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_slurm_job_starts_and_goes_on(bin_folder):
+    calls = run(bin_folder, "slurm.sh", *OPTIONS, SLURM_JOB_ID="7")
+    assert [trained(call).config.run_dir for call in calls] == ["runs/7"] * 2
+    assert trained(calls[0]).config.batch_size == 64
+    folder = bin_folder.parent / "runs" / "7"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert run(bin_folder, "slurm.sh", *OPTIONS, SLURM_JOB_ID="7") == [["-m", "train", "--resume", "runs/7"]] * 2
+
+
+def test_processes_of_one_host_have_different_numbers(bin_folder):
+    found = [trained(call).processes for call in run(bin_folder, "one_host.sh", "2", *OPTIONS)]
+    assert sorted(each.process_id for each in found) == [0, 1]
+    assert {(each.coordinator, each.num_processes) for each in found} == {("localhost:12345", 2)}
+
+
+def test_all_hosts_of_a_slice_run_one_command(bin_folder):
+    (call,) = run(bin_folder, "tpu.sh", "mine", "zone", *OPTIONS, RUN_DIR="/mnt/a b")
+    assert (trained(call).config.network, trained(call).config.run_dir) == ("cbam", "/mnt/a b")
+
+
+def test_a_jobset_runs_what_exists():
+    jobset, account, role, binding = yaml.safe_load_all((FOLDER / "jobset.yaml").read_text())
+    assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    (hosts,) = jobset["spec"]["replicatedJobs"]
+    job = hosts["template"]["spec"]
+    assert job["completionMode"] == "Indexed"  # which gives each pod its number
+    assert job["parallelism"] == job["completions"] > 1
+    pod = job["template"]["spec"]
+    assert pod["serviceAccountName"] == account["metadata"]["name"] == binding["subjects"][0]["name"]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    mounted = {each["name"] for each in pod["containers"][0]["volumeMounts"]}
+    assert mounted == {each["name"] for each in pod["volumes"]}
+    script = pod["containers"][0]["args"][0]
+    subprocess.run(["bash", "-n", "-c", script], check=True)
+    *_, line = script.strip().splitlines()
+    assert trained(line.split("python ")[1].split()).config.batch_size == 512
+    assert launched({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"})

@@ -1,0 +1,255 @@
+"""Several devices and several processes: the same numbers, clear refusals, and no silence where one is lost."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from flax_attn.testing import tolerance
+from train.checkpoints import steps_in
+from train.config import PatchConfig
+from train.hosts import HEARTBEAT, Processes, join, launched, meet
+from train.loop import Run
+
+from ..conftest import ROOT
+from .conftest import FILES, HEEDING, wait_for
+
+EXACT = tolerance("step loss elsewhere", "float64")
+DEVICES = [{"devices": count, "sharding": sharding} for count in (1, 2, 4, 8) for sharding in ("replicated", "full")]
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def start(*words):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, env=environment, **pipes)
+
+
+def ends_of(processes, seconds=300):
+    """The status, output and errors of each."""
+    try:
+        told = [process.communicate(timeout=seconds) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, *texts) for process, texts in zip(processes, told, strict=True)]
+
+
+def trained(cases, steps, processes=1, devices=8):
+    """What each case's run finds: ``losses`` and ``collectives``."""
+    address = [f"127.0.0.1:{free_port()}", processes] if processes > 1 else []
+    program = [ROOT / "tests" / "train" / "hosts_program.py", devices, steps, json.dumps(cases), *address]
+    ends = ends_of([start(*program, *([number] if address else [])) for number in range(processes)])
+    assert [status for status, *_ in ends] == [0] * processes, ends
+    return json.loads(ends[0][1].splitlines()[-1])
+
+
+def check(networks, steps, layouts, pairs):
+    cases = [{"network": network, **layout} for network in networks for layout in layouts]
+    found = trained(cases, steps)
+    losses = np.reshape([each["losses"] for each in found], (len(networks), len(layouts), steps))
+    assert np.isfinite(losses).all()
+    assert (np.abs(np.diff(losses[:, 0], axis=1)) > 0).all()  # it does train
+    assert (np.abs(losses - losses[:, :1]) <= EXACT * np.abs(losses[:, :1])).all()
+    cases = [{"network": network, "sharding": sharding} for network in networks for sharding in pairs]
+    two = [each["losses"] for each in trained(cases, steps, processes=2, devices=1)]
+    two = np.reshape(two, (len(networks), len(pairs), steps))
+    assert (np.abs(two - losses[:, :1]) <= EXACT * np.abs(losses[:, :1])).all()
+    return dict(zip([(network, *layout.values()) for network in networks for layout in layouts], found, strict=True))
+
+
+def test_losses_are_the_same_on_any_devices_and_in_two_processes():
+    found = check(["cnn"], 10, [DEVICES[0], DEVICES[-2], DEVICES[-1]], ["full"])
+    assert found["cnn", 1, "replicated"]["collectives"] == {}
+    copies = found["cnn", 8, "replicated"]["collectives"]
+    assert list(copies) == ["all-reduce"]
+    # All gradients are summed at once, beside the sums of two norms, there and back, and the accuracy in float32.
+    (gradients,) = [arrays for arrays in copies["all-reduce"] if not {*arrays} <= {"f64[32]", "f32[]"}]
+    assert len(gradients) == 9  # with the loss
+    assert len(copies["all-reduce"]) <= 1 + 2 * 4 + 1
+    assert "all-gather" in found["cnn", 8, "full"]["collectives"]
+
+
+@pytest.mark.nightly
+def test_losses_stay_the_same_over_a_hundred_steps():
+    check(["cnn", "cbam"], 100, DEVICES, ["replicated", "full"])
+
+
+def met(*told, seconds=5):
+    """What processes that were told these numbers of processes and ids say, "" where they go on."""
+    address = f"127.0.0.1:{free_port()}"
+
+    def one(number, identity):
+        try:
+            meet("127.0.0.1", int(address.rpartition(":")[2]), Processes(address, number, identity, seconds))
+        except ValueError as error:
+            return str(error).replace(address, "HOST:PORT")
+        return ""
+
+    with ThreadPoolExecutor(len(told)) as pool:
+        return list(pool.map(lambda each: one(*each), told))
+
+
+def test_processes_meet_and_are_refused_together():
+    assert met((3, 0), (3, 1), (3, 2)) == [""] * 3
+    twice = "--process-id must differ from process to process, got 1 twice"
+    assert met((3, 0), (3, 1), (3, 1)) == [twice] * 3
+    other = "--num-processes must be the same everywhere, got 3 in process 1, not 2"
+    assert met((2, 0), (3, 1)) == [other] * 2
+    missing = "processes [2] of 3 have not called within 1 s"
+    assert met((3, 0), (3, 1), seconds=1) == [missing] * 2
+    (silent,) = met((2, 1), seconds=1)
+    assert silent.startswith("--coordinator HOST:PORT does not answer within 1 s: ")
+
+
+def test_two_firsts_do_not_share_a_port():
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(ValueError, match=f"--coordinator must name a free port of process 0, got localhost:{port}"):
+            join(Processes(f"localhost:{port}", 2, 0))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("host:1", 2, None), "--coordinator, --num-processes and --process-id must be given together"),
+        ((None, None, 0), "--coordinator, --num-processes and --process-id must be given together"),
+        (("host:1", 0, 0), "--num-processes must be at least 1, got 0"),
+        (("host:1", 2, 2), r"--process-id must lie in \[0, 2\), from 0 to below --num-processes, got 2"),
+        (("host:1", 2, -1), r"--process-id must lie in \[0, 2\), from 0 to below --num-processes, got -1"),
+        (("host", 2, 1), "--coordinator must be HOST:PORT, got 'host'"),
+        (("host:70000", 2, 1), "--coordinator must be HOST:PORT, got 'host:70000'"),
+    ],
+)
+def test_bad_options(given, message):
+    with pytest.raises(ValueError, match=message):
+        join(Processes(*given))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"devices": 0}, "--devices must be at least 1 and at most the .* there are, got 0"),
+        ({"devices": 10**6}, "--devices must be at least 1 and at most the .* there are, got 1000000"),
+    ],
+)
+def test_bad_devices(options, message, source):
+    with pytest.raises(ValueError, match=message):
+        Run(PatchConfig(**options), source)
+
+
+LAUNCHED = {
+    "slurm": {"SLURM_JOB_ID": "7", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"},
+    "mpi": {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"},
+    "kubernetes": {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"},
+    "tpu": {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"},
+}
+ALONE = {
+    "nothing": {},
+    "salloc": {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"},
+    "srun -n1": {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"},
+    "mpirun -n 1": {"OMPI_COMM_WORLD_SIZE": "1"},
+    "pod": {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+    "one tpu host": {"TPU_WORKER_HOSTNAMES": "a"},
+}
+
+
+@pytest.mark.parametrize("name", [*LAUNCHED, *ALONE])
+def test_batch_systems_are_known_by_their_variables(name):
+    assert launched(LAUNCHED.get(name) or ALONE[name]) == (name in LAUNCHED)
+
+
+def words(archive, folder, number, address, *more):
+    process = ["--coordinator", address, "--num-processes", 2, "--process-id", number]
+    options = [
+        "--data",
+        f"npz:{archive}",
+        "--network",
+        "cnn",
+        "--epochs",
+        4,
+        "--batch-size",
+        8,
+        "--save-steps",
+        2,
+        "--devices",
+        2,
+    ]
+    return ["-c", HEEDING, *options, "--run-dir", folder, *process, *more]
+
+
+def two(archive, folders, *more):
+    """Two processes that train."""
+    address = f"127.0.0.1:{free_port()}"
+    pairs = zip(folders, more or ((), ()), strict=True)
+    return [start(*words(archive, folder, number, address, *each)) for number, (folder, each) in enumerate(pairs)]
+
+
+def checkpoints_in(folder):
+    return steps_in(folder / "checkpoints")
+
+
+@pytest.fixture(scope="module")
+def whole(archive, tmp_path_factory):
+    """A run of two processes, of 16 steps."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    (status, out, _), other = ends_of(two(archive, [folder] * 2))
+    assert (status, other[0]) == (0, 0)
+    assert "batches of 8 on 2 x cpu" in out
+    assert "epoch" not in other[1]  # the first alone prints
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    return folder
+
+
+def errors_in(folder):
+    return np.array([json.loads(line)["error"] for line in (folder / "steps.jsonl").read_text().splitlines()])
+
+
+def resumes_on_one(folder, whole):
+    """Continues with one process and other devices."""
+    ((status, out, told),) = ends_of([start("-m", "train", "--resume", folder, "--devices", 1)])
+    assert status == 0, told
+    assert "continuing after step" in out
+    assert np.allclose(errors_in(folder), errors_in(whole), rtol=tolerance("training error", "float32"), atol=0)
+
+
+def test_a_stop_of_one_process_stops_both_and_one_goes_on(archive, whole, tmp_path):
+    folder = tmp_path / "run"
+    processes = two(archive, [folder] * 2, ("--epochs", 1000), ("--epochs", 1000))
+    wait_for(processes[0], lambda: 4 in checkpoints_in(folder))
+    processes[1].send_signal(signal.SIGTERM)
+    (status, _, told), (other, *_) = ends_of(processes)
+    assert (status, other) == (143, 143)
+    assert f"stopped after step {checkpoints_in(folder)[-1]}; the last good checkpoint is" in told
+
+
+def test_a_killed_process_takes_the_other_down_and_one_goes_on(archive, whole, tmp_path):
+    folder = tmp_path / "run"
+    processes = two(archive, [folder] * 2)
+    wait_for(processes[0], lambda: 4 in checkpoints_in(folder), every=0.005)
+    processes[1].kill()
+    killed = time.monotonic()
+    (status, _, told), _ = ends_of(processes)
+    if status != 0:  # it may have had its last step behind it
+        assert time.monotonic() - killed < 2 * HEARTBEAT
+        assert "Task 1 heartbeat timeout" in told or "Gloo" in told
+        resumes_on_one(folder, whole)
+
+
+def test_what_differs_between_processes_is_named_by_both(archive, tmp_path):
+    ends = ends_of(two(archive, [tmp_path / "run"] * 2, ("--seed", 1), ("--seed", 2)))
+    for status, _, told in ends:
+        assert status == 2
+        assert "the options of a run must be the same in all processes, got in process 0 and 1: seed 1 and 2" in told
+    assert not (tmp_path / "run").exists()

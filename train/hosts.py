@@ -1,0 +1,234 @@
+"""The processes of a run, on one host or on many: how they meet, and what they tell one another.
+
+``jax.distributed`` joins them and watches over them: where one is lost, the others end within `HEARTBEAT` seconds.
+Before that, processes that were told a coordinator meet at its address, as JAX ends those with a wrong number by a
+C++ trace. Everything here returns at once in a run of one process.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from .config import told_default
+
+HEARTBEAT = 30  # seconds without a sign of life after which a process is lost
+ANSWER = 10  # seconds that process 0 has to tell the others who is missing
+SHARED = ".shared"  # a file that tells whether all processes see a folder
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How the processes of a run find each other.
+
+    Attributes:
+        coordinator: Where process 0 can be reached, HOST:PORT, for a run of several processes. Under SLURM, Open MPI,
+            Kubernetes and on Cloud TPU none of the four is needed.
+        num_processes: Number of processes.
+        process_id: Which of them this is, from 0.
+        join_seconds: How long to wait for the others.
+    """
+
+    coordinator: Annotated[str | None, told_default("what the batch system says, if any", "HOST:PORT")] = None
+    num_processes: Annotated[int | None, told_default("as above")] = None
+    process_id: Annotated[int | None, told_default("as above")] = None
+    join_seconds: int = 300
+
+
+def join(processes: Processes) -> None:
+    """Joins the processes that the options, or the variables of a batch system, tell of; call it before JAX computes.
+
+    Raises ``ValueError`` for options that do not fit together, and where the processes do not meet.
+    """
+    if jax.distributed.is_initialized():
+        return
+    given = (processes.coordinator, processes.num_processes, processes.process_id)
+    more: dict[str, Any] = {}
+    if given != (None, None, None):
+        address = _check(processes)
+        if processes.num_processes == 1:
+            return
+        meet(*address, processes)
+        # One process may use all devices of its host, whatever the batch system says.
+        more |= zip(("coordinator_address", "num_processes", "process_id"), given, strict=True)
+        more["cluster_detection_method"] = "deactivate"
+    elif not launched(dict(os.environ)):
+        return
+    more |= dict.fromkeys(("initialization_timeout", "shutdown_timeout_seconds"), processes.join_seconds)
+    try:
+        jax.distributed.initialize(**more, heartbeat_timeout_seconds=HEARTBEAT)
+    except RuntimeError as error:
+        raise ValueError(f"the processes of the run could not join: {error}") from error
+
+
+def launched(variables: dict[str, str]) -> bool:
+    """Whether the variables are those of one of several processes that a batch system has started.
+
+    Example:
+        >>> launched({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}), launched({"SLURM_JOB_ID": "7"})
+        (True, False)
+    """
+    if "SLURM_PROCID" in variables:  # set by srun alone
+        return int(variables.get("SLURM_NTASKS", 1)) > 1
+    if "OMPI_COMM_WORLD_SIZE" in variables:
+        return int(variables["OMPI_COMM_WORLD_SIZE"]) > 1
+    pod = "KUBERNETES_SERVICE_HOST" in variables and "JOB_COMPLETION_INDEX" in variables
+    return pod or "," in variables.get("TPU_WORKER_HOSTNAMES", "")
+
+
+def _check(processes: Processes) -> tuple[str, int]:
+    """The coordinator's host and port; raises ``ValueError`` for options out of range."""
+    number, identity, address = processes.num_processes, processes.process_id, processes.coordinator
+    if number is None or identity is None or address is None:
+        raise ValueError(
+            "--coordinator, --num-processes and --process-id must be given together, "
+            f"got {address}, {number} and {identity}"
+        )
+    if number < 1:
+        raise ValueError(f"--num-processes must be at least 1, got {number}")
+    if not 0 <= identity < number:
+        raise ValueError(f"--process-id must lie in [0, {number}), from 0 to below --num-processes, got {identity}")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(f"--coordinator must be HOST:PORT, got {address!r}")
+    return host.strip("[]"), int(port)
+
+
+def meet(host: str, port: int, processes: Processes) -> None:
+    """Waits until every number is there once; raises the same ``ValueError`` in all processes where that fails."""
+    deadline = time.monotonic() + processes.join_seconds
+    problem = (
+        _receive(port, processes, deadline) if processes.process_id == 0 else _call(host, port, processes, deadline)
+    )
+    if problem:
+        raise ValueError(problem)
+
+
+def _receive(port: int, processes: Processes, deadline: float) -> str:
+    """Process 0: takes the others' numbers, and tells all of them what is wrong, or "" to go on."""
+    number, problem = processes.num_processes or 1, ""
+    callers: dict[int, Any] = {}
+    with contextlib.ExitStack() as stack:
+        try:
+            both = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if both else socket.AF_INET
+            server = stack.enter_context(socket.create_server(("", port), family=family, dualstack_ipv6=both))
+        except OSError as error:
+            return f"--coordinator must name a free port of process 0, got {processes.coordinator}: {error.strerror}"
+        while len(callers) < number - 1 and not problem:
+            server.settimeout(max(deadline - time.monotonic(), 0.01))
+            try:
+                caller = stack.enter_context(server.accept()[0].makefile("rw"))
+                told = json.loads(caller.readline())
+                identity, count = int(told["process_id"]), int(told["num_processes"])
+            except TimeoutError:
+                missing = sorted({*range(1, number)} - {*callers})
+                problem = f"processes {missing} of {number} have not called within {processes.join_seconds} s"
+                break
+            except (OSError, ValueError, KeyError, TypeError):  # a port scanner
+                continue
+            if count != number:
+                problem = (
+                    f"--num-processes must be the same everywhere, got {count} in process {identity}, not {number}"
+                )
+            elif identity in callers or identity == 0:
+                problem = f"--process-id must differ from process to process, got {identity} twice"
+            callers[identity if identity not in callers else -1] = caller
+        for caller in callers.values():
+            with contextlib.suppress(OSError):
+                caller.write(json.dumps({"problem": problem}) + "\n")
+                caller.flush()
+    return problem
+
+
+def _call(host: str, port: int, processes: Processes, deadline: float) -> str:
+    """The others: tell process 0 their number, and what it answers."""
+    error: Exception = TimeoutError("timed out")
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with socket.create_connection((host, port), timeout=left) as line, line.makefile("rw") as file:
+                file.write(json.dumps({"process_id": processes.process_id, "num_processes": processes.num_processes}))
+                file.write("\n")
+                file.flush()
+                line.settimeout(left + ANSWER)
+                return str(json.loads(file.readline())["problem"])
+        except (OSError, ValueError) as found:
+            error = found
+            time.sleep(0.2)
+    return f"--coordinator {processes.coordinator} does not answer within {processes.join_seconds} s: {error}"
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints and writes."""
+    return jax.process_index() == 0
+
+
+def largest(value: float) -> float:
+    """The largest of the values that the processes have."""
+    if jax.process_count() == 1:
+        return value
+    return float(multihost_utils.process_allgather(np.float32(value)).max())
+
+
+def exchange(text: str) -> list[str]:
+    """The texts of all processes, in order."""
+    if jax.process_count() == 1:
+        return [text]
+    data = np.frombuffer(text.encode(), np.uint8)
+    most = int(largest(len(data) + 1))
+    rows = multihost_utils.process_allgather(np.pad(data, (0, most - len(data))))
+    return [bytes(row).rstrip(b"\0").decode() for row in rows.reshape(-1, most)]
+
+
+def together(act: Callable[[], T]) -> T:
+    """Calls ``act`` in every process; where it raises in one, all raise that error."""
+    error: Exception | None = None
+    try:
+        result = act()
+    except (ValueError, OSError) as found:
+        error = found
+    if jax.process_count() > 1:
+        for number, problem in enumerate(exchange("" if error is None else f"{type(error).__name__}: {error}")):
+            if problem and error is None:
+                raise ValueError(f"process {number} of {jax.process_count()} failed: {problem.partition(': ')[2]}")
+    if error is not None:
+        raise error
+    return result
+
+
+def in_first(act: Callable[[], Any]) -> str:
+    """Calls ``act`` in the first process alone, and returns its result in all, as text."""
+    return exchange(together(lambda: str(act()) if is_first() else ""))[0]
+
+
+def check_shared(folder: Path) -> None:
+    """Raises ``ValueError`` in all processes where they do not see the same folder."""
+    if jax.process_count() == 1:
+        return
+    token = in_first(lambda: (folder / SHARED).write_text(str(time.time_ns())) and (folder / SHARED).read_text())
+
+    def look() -> None:
+        if not (folder / SHARED).is_file() or (folder / SHARED).read_text() != token:
+            raise ValueError(f"--run-dir and --resume must name a folder that all processes share, got {folder}")
+
+    together(look)
+    in_first((folder / SHARED).unlink)
+
+
+def check_same(what: str, values: dict[str, Any]) -> None:
+    """Raises ``ValueError`` in all processes where the values, which JSON can hold, differ from process 0's."""
+    first, *others = [json.loads(text) for text in exchange(json.dumps(values))]
+    for number, other in enumerate(others, start=1):
+        if differing := [name for name in first if other.get(name) != first[name]]:
+            pairs = "; ".join(f"{name} {first[name]} and {other.get(name)}" for name in differing)
+            raise ValueError(f"{what} must be the same in all processes, got in process 0 and {number}: {pairs}")
