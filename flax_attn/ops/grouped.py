@@ -170,7 +170,7 @@ def _sum_of_shifts(x: jax.Array, kernel: jax.Array, how: _Groups) -> jax.Array:
         starts = range(0, reach + 1, how.dilation[axis])
         places.append([slice(start, start + length, how.strides[axis]) for start in starts])
     rows, columns = (list(enumerate(slices)) for slices in places)
-    products = [x[:, row, column] * kernel[i, j, 0] for i, row in rows for j, column in columns]
+    products = [x[:, row, column] * kernel[i : i + 1, j : j + 1] for i, row in rows for j, column in columns]
     return sum(products[1:], products[0])
 
 
