@@ -14,6 +14,8 @@ from flax_attn.registry import BLOCKS
 
 # Both maps have more pixels than attention takes at once.
 SIZES = ({"heads": 2, "h": 16, "w": 24, "c": 32}, {"heads": 8, "h": 16, "w": 40, "c": 64})
+# Their convolutions in groups take 32 channels at a time on CPUs, so these programs grow with the channels alone.
+IN_PARTS = ("pyramid_split", "split_attention")
 # The heads of class-specific residual attention are a few temperatures, with a classifier each.
 HEADS = {
     "ufo": "h",
@@ -85,7 +87,8 @@ def traced(function, module, shapes):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_program_does_not_grow_with_the_sizes(name):
-    small, large = (count_operations(traced(*MODULES[name](**sizes))) for sizes in SIZES)
+    same = {"c": SIZES[0]["c"]} if name in IN_PARTS else {}
+    small, large = (count_operations(traced(*MODULES[name](**sizes | same))) for sizes in SIZES)
     assert large == small
 
 
