@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from .config import told_default
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process is lost
-ANSWER = 10  # seconds that process 0 has to tell the others who is missing
+ANSWER = 10  # seconds that a process has to say its number, and process 0 to tell the others who is missing
 SHARED = ".shared"  # a file that tells whether all processes see a folder
 T = TypeVar("T")
 
@@ -128,14 +128,19 @@ def _receive(port: int, processes: Processes, deadline: float) -> str:
         while len(callers) < number - 1 and not problem:
             server.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
-                caller = stack.enter_context(server.accept()[0].makefile("rw"))
-                told = json.loads(caller.readline())
-                identity, count = int(told["process_id"]), int(told["num_processes"])
+                line = stack.enter_context(server.accept()[0])
             except TimeoutError:
                 missing = sorted({*range(1, number)} - {*callers})
                 problem = f"processes {missing} of {number} have not called within {processes.join_seconds} s"
                 break
+            try:
+                line.settimeout(ANSWER)
+                caller = stack.enter_context(line.makefile("rw"))
+                told = json.loads(caller.readline())
+                identity, count = int(told["process_id"]), int(told["num_processes"])
             except (OSError, ValueError, KeyError, TypeError):  # a port scanner
+                with contextlib.suppress(OSError):
+                    line.shutdown(socket.SHUT_RDWR)
                 continue
             if count != number:
                 problem = (
