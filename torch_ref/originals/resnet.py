@@ -1,5 +1,6 @@
 """The originals of ResNets, small images, with few classes."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,9 +11,6 @@ from .original import Original, with_momentum
 IMAGES: dict[str, Any] = {"inputs": (Input((2, 3, 64, 64), MAP),), "outputs": (None,)}
 
 MORE_IMAGES = {**IMAGES, "inputs": (Input((5, 3, 64, 64), MAP),)}  # for gates with norms over them
-
-# The size that the last pool of pytorchcv's networks wants.
-LARGE: dict[str, Any] = {**IMAGES, "inputs": (Input((1, 3, 224, 224), MAP),), "only": "224x224"}
 
 
 def pytorchcv(cls: Any, **args: Any) -> torch.nn.Module:
@@ -31,7 +29,7 @@ def untouched(cls: Any, **args: Any) -> torch.nn.Module:
     return network
 
 
-ORIGINALS: tuple[Original, ...] = (
+SMALL: tuple[Original, ...] = (
     Original("ResNet", {"depth": 18, "num_classes": 5}, "torchvision.models:resnet18", {"num_classes": 5}, **IMAGES),
     Original("ResNet", {"depth": 50, "num_classes": 5}, "torchvision.models:resnet50", {"num_classes": 5}, **IMAGES),
     Original(
@@ -100,22 +98,14 @@ ORIGINALS: tuple[Original, ...] = (
         names="timm.SKResNet",
         **MORE_IMAGES,
     ),
-    Original(
-        "ResNet",
-        {"depth": 18, "num_classes": 5},
-        "pytorchcv.models.resnet:resnet18",
-        {"num_classes": 5},
-        names="pytorchcv.ResNet",
-        build=untouched,
-        **LARGE,
-    ),
-    Original(
-        "ResNet",
-        {"depth": 18, "attention": "cbam_spatial", "num_classes": 5},
-        "pytorchcv.models.cbamresnet:cbam_resnet18",
-        {"num_classes": 5},
-        names="pytorchcv.CbamResNet",
-        build=untouched,
-        **LARGE,
+)
+# With the last pool as it stands in the package, which wants larger images.
+LARGE = ("pytorchcv.models.resnet:resnet18", "pytorchcv.models.cbamresnet:cbam_resnet18")
+ORIGINALS = (
+    *SMALL,
+    *(
+        replace(one, inputs=(Input((1, 3, 224, 224), MAP),), only="224x224", build=untouched)
+        for one in SMALL
+        if one.path in LARGE
     ),
 )
