@@ -26,7 +26,7 @@ def bin_folder(tmp_path):
     folder = tmp_path / "bin"
     folder.mkdir()
     commands = {
-        "python": 'printf "python"; printf " %q" "$@"; echo',
+        "python": 'printf "%s\\n" "python$(printf " %q" "$@")"',  # one write: several processes share the pipe
         "gcloud": 'command="${!#}"; bash -c "${command#*.venv/bin/}"',
         "taskset": 'shift 2; "$@"',
         "srun": 'for id in 0 1; do SLURM_PROCID=$id SLURM_NTASKS=2 "$@"; done',
