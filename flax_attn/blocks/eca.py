@@ -27,13 +27,13 @@ class EfficientChannelAttention(nnx.Module):
 
     Args:
         channels: Number of channels, which sets the kernel size. None uses ``kernel_size`` and accepts any number.
-        kernel_size: Odd size of the kernel; only used if ``channels`` is None.
+        kernel_size: Odd size of the kernel where ``channels`` is None; None is 3.
         gamma, beta: Coefficients in the formula for the kernel size.
         circular: Whether to pad the channel axis circularly instead of with zeros.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: If a size is below 1, or ``kernel_size`` is even.
+        ValueError: If a size is below 1, ``kernel_size`` is even, or both ``channels`` and ``kernel_size`` are given.
 
     Example:
         >>> import jax.numpy as jnp
@@ -45,7 +45,7 @@ class EfficientChannelAttention(nnx.Module):
     def __init__(
         self,
         channels: int | None = None,
-        kernel_size: int = 3,
+        kernel_size: int | None = None,
         gamma: int = 2,
         beta: int = 1,
         circular: bool = False,
@@ -56,8 +56,11 @@ class EfficientChannelAttention(nnx.Module):
         check_options(self, options)
         if channels is not None:
             check_positive(channels=channels, gamma=gamma)
+            if kernel_size is not None:
+                raise ValueError(f"kernel_size must be None unless channels is, which sets it, got {kernel_size}")
             width = int(abs(math.log2(channels) + beta) / gamma)
             kernel_size = max(width + (width + 1) % 2, 3)
+        kernel_size = 3 if kernel_size is None else kernel_size
         check_odd(kernel_size=kernel_size)
         self.channels, self.circular, self.dtype = channels, circular, options.get("dtype")
         self.conv = Conv(

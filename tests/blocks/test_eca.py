@@ -43,9 +43,14 @@ WIDTHS = {1: 3, 8: 3, 32: 3, 64: 3, 96: 3, 128: 5, 256: 5, 512: 5, 1024: 5, 2048
 
 @pytest.mark.parametrize("channels", WIDTHS)
 def test_the_width_follows_from_the_channels(channels):
-    block = EfficientChannelAttention(channels, kernel_size=11, rngs=nnx.Rngs(0))
+    block = EfficientChannelAttention(channels, rngs=nnx.Rngs(0))
     assert block.conv.kernel.shape == (WIDTHS[channels], 1, 1)
     assert block.conv.bias is None
+
+
+def test_a_width_that_the_channels_set_is_not_given():
+    with pytest.raises(ValueError, match="kernel_size must be None unless channels is, which sets it, got 5"):
+        flax_attn.create_block("eca", 64, kernel_size=5, rngs=nnx.Rngs(0))
 
 
 def test_fightingcvs_has_a_bias():

@@ -13,9 +13,15 @@ class EfficientChannelAttention(nn.Module):
     """Scales each channel of a map (b, c, h, w) by a gate from a 1D convolution over the channels."""
 
     def __init__(
-        self, channels: int | None = None, kernel_size: int = 3, gamma: int = 2, beta: int = 1, circular: bool = False
+        self,
+        channels: int | None = None,
+        kernel_size: int | None = None,
+        gamma: int = 2,
+        beta: int = 1,
+        circular: bool = False,
     ):
         super().__init__()
+        kernel_size = 3 if kernel_size is None else kernel_size
         if channels is not None:
             t = int(abs(math.log2(channels) + beta) / gamma)
             kernel_size = max(t if t % 2 else t + 1, 3)
