@@ -13,7 +13,8 @@ from ..plots import new_figure
 
 ATTENTION = "attention.png"  # in the folder of a run
 ROWS = 6  # of that picture
-EXTREME = 0.998  # quantile at which a scale ends, so that single places do not wash out the rest
+EXTREME = 0.998  # quantile at which a scale ends, so that single places do not wash out the rest,
+FLAT = 1e-3  # unless the rest is as good as constant
 MOST_NAMES = 40
 
 
@@ -106,6 +107,7 @@ def _draw_map(figure: Figure, ax: Axes, column: Column, row: int) -> None:
         ax.set_yticks(range(len(column.names)), column.names, parse_math=False)
     bar = figure.colorbar(shown, ax=ax, pad=0.02, aspect=15, shrink=0.85, ticks=MaxNLocator(4))
     bar.ax.tick_params(labelsize=6, length=2, pad=1)
+    bar.ax.ticklabel_format(useOffset=False)
 
 
 def limits(values: np.ndarray, signed: bool) -> tuple[float, float]:
@@ -114,4 +116,6 @@ def limits(values: np.ndarray, signed: bool) -> tuple[float, float]:
         high = float(np.nanquantile(np.abs(values), EXTREME))
         return -high, high
     low, high = np.nanquantile(values, (1 - EXTREME, EXTREME))
+    if high - low <= FLAT * abs(high):
+        low, high = np.nanmin(values), np.nanmax(values)
     return float(low), float(high)

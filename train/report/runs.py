@@ -203,12 +203,16 @@ class Report:
 
 
 def read_report(file: Path) -> Report:
-    """Reads a results.json; one of an earlier version has more values."""
+    """Reads a results.json, of which earlier versions had more values; raises ``ValueError`` for another file."""
     values = read_json(file)
     names = [field.name for field in dataclasses.fields(Outcome)]
-    outcomes = [Outcome(**{name: each[name] for name in names}) for each in values["outcomes"]]
-    costs = [Cost(**each) for each in values.get("costs", [])]
-    return Report(values["options"], values["images"], outcomes, costs)
+    try:
+        outcomes = [Outcome(**{name: each[name] for name in names}) for each in values["outcomes"]]
+        costs = [Cost(**each) for each in values.get("costs", [])]
+        return Report(dict(values["options"]), dict(values["images"]), outcomes, costs)
+    except (KeyError, TypeError, ValueError) as error:
+        problem = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{file} must hold the results of a report, got {problem}") from None
 
 
 def outcome_of(run: Planned) -> Outcome:

@@ -113,6 +113,8 @@ def test_the_ends_of_a_scale():
     assert limits(values, signed=False) == (-3, 2)
     assert limits(np.append(values, np.nan), signed=False) == (-3, 2)
     assert limits(np.append(np.zeros(10_000), 9.0), signed=True) == (0, 0)  # a single place does not count
+    assert limits(np.append(np.linspace(0, 1, 10_000), 9.0), signed=False)[1] < 1.01
+    assert limits(np.append(np.full(10_000, 36.0), 9.0), signed=False) == (9, 36)  # unless nothing else is there
 
 
 def test_the_figure_draws_the_columns_in_their_places(tmp_path):

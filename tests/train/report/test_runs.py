@@ -3,7 +3,7 @@
 import pytest
 
 from train.config import NETWORKS
-from train.report.runs import ROWS, Options, plan, select_rows
+from train.report.runs import ROWS, Options, plan, read_report, select_rows
 from train.training import parse as parse_training
 
 
@@ -72,3 +72,20 @@ def test_the_words_of_a_run_are_its_options():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         plan(options)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{}", "no 'outcomes'"),
+        ('{"outcomes": [{"row": "cnn"}]}', "no 'protocol'"),
+        ('{"outcomes": 3}', "'int' object is not iterable"),
+        ('{"outcomes": [], "costs": [{"row": "cnn", "speed": 3}]}', "'speed'"),
+        ('{"outcomes": [], "options": "none", "images": {}}', "dictionary update"),
+    ],
+)
+def test_a_file_of_something_else(text, problem, tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f"results.json must hold the results of a report, got .*{problem}"):
+        read_report(file)
