@@ -30,6 +30,16 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(autouse=True)
+def few_programs(request):
+    """At night a test may compile thousands of programs; Linux gives a process 65,530 maps, and XLA ends without them."""
+    yield
+    if request.node.get_closest_marker("nightly"):
+        import jax
+
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def photos() -> Path:
     """The archive of photographs that FLAX_ATTN_PHOTOS names."""
