@@ -82,7 +82,7 @@ def test_losses_are_the_same_on_any_devices_and_in_two_processes():
 
 
 def test_losses_are_the_same_where_devices_share_tokens():
-    """Of two pairs of devices, each takes half of the batch, and of a pair each takes half of the rows of its images."""
+    """Each of two pairs of devices takes half of the batch, each device of a pair half of the rows of its images."""
     shared = {"devices": 4, "token_devices": 2}
     cases = [{"network": "multi_head"}, {"network": "multi_head", "sharding": "full"}, {"network": "cbam"}]
     one = trained([{**cases[0], "devices": 1}, {**cases[2], "devices": 1}], 5, devices=1)
