@@ -42,7 +42,7 @@ def keep_memory() -> None:
 class Layout:
     """Places arrays on the ``devices`` of a run; by default on those of this process that share a batch.
 
-    Of its mesh, which is to be current for steps, so many devices in a row share the tokens of the same images.
+    As many in a row as ``tokens`` says share the rows of the same images, in steps under its ``mesh``.
     """
 
     def __init__(self, batch_size: int, devices: Sequence[jax.Device] | None = None, tokens: int = 1) -> None:
