@@ -48,6 +48,7 @@ class Config:
         save_steps: Steps between checkpoints within an epoch; 0 saves only after each epoch and when stopped.
         keep: Number of latest checkpoints to keep.
         devices: How many devices share a batch, with as many in each process.
+        token_devices: How many of them share the rows of each image, and so its tokens; the others share the batch.
         sharding: Whether each device holds all parameters and the optimizer's state, replicated, or full: a piece.
         tensorboard: Whether to write event files for TensorBoard, into the run folder's tensorboard.
         run_dir: The folder for results, new or empty.
@@ -66,12 +67,13 @@ class Config:
     save_steps: int = 0
     keep: int = 3
     devices: Annotated[int | None, told_default("all of several processes; of one as many as divide the batch")] = None
+    token_devices: int = 1
     sharding: Literal["replicated", "full"] = "replicated"
     tensorboard: bool = False
     run_dir: Annotated[str | None, told_default("runs/TIME-NETWORK, or runs/TIME-TASK", "DIR")] = None
 
     # May change when a run is resumed, as they change no number but for rounding; data elsewhere have to be the same.
-    FREE: ClassVar = ("data", "save_steps", "keep", "devices", "sharding", "tensorboard")
+    FREE: ClassVar = ("data", "save_steps", "keep", "devices", "token_devices", "sharding", "tensorboard")
 
     @property
     def title(self) -> str:
@@ -196,6 +198,7 @@ def check(config: Config) -> None:
         ("batch_size", 1),
         ("save_steps", 0),
         ("keep", 1),
+        ("token_devices", 1),
         ("ratio", 1),
         ("image_size", 16),
     ):

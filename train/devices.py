@@ -40,17 +40,21 @@ def keep_memory() -> None:
 
 
 class Layout:
-    """Places arrays on the ``devices`` of a run; by default on those of this process that share a batch."""
+    """Places arrays on the ``devices`` of a run; by default on those of this process that share a batch.
 
-    def __init__(self, batch_size: int, devices: Sequence[jax.Device] | None = None) -> None:
+    As many in a row as ``tokens`` says share the rows of the same images, in steps under its ``mesh``.
+    """
+
+    def __init__(self, batch_size: int, devices: Sequence[jax.Device] | None = None, tokens: int = 1) -> None:
         devices = devices or jax.local_devices()[: share_out(batch_size, jax.local_device_count())]
         self.devices = len(devices)
-        mesh = jax.make_mesh((self.devices,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
-        self._parts = NamedSharding(mesh, PartitionSpec("data"))
-        self._copies = NamedSharding(mesh, PartitionSpec())
+        shape, kinds = (self.devices // tokens, tokens), (AxisType.Auto,) * 2
+        self.mesh = jax.make_mesh(shape, ("data", "tokens"), axis_types=kinds, devices=devices)
+        self._parts = NamedSharding(self.mesh, PartitionSpec("data"))
+        self._copies = NamedSharding(self.mesh, PartitionSpec())
 
     def cut(self, tree: Any) -> Any:
-        """Puts an equal part of each array (b, ...) of a pytree on each device; all processes have the whole arrays."""
+        """Puts equal parts of each array (b, ...) of a pytree on the devices; all processes have the whole arrays."""
         return jax.tree.map(lambda leaf: _put(leaf, self._parts), tree)
 
     def copy(self, tree: Any) -> Any:
@@ -59,7 +63,7 @@ class Layout:
     def own(self, size: int) -> np.ndarray:
         """The indices of an axis of this size that lie on this process's devices, where it is cut."""
         places = self._parts.addressable_devices_indices_map((size,)).values()
-        return np.sort(np.concatenate([np.arange(size)[place] for place in places if place is not None]))
+        return np.unique(np.concatenate([np.arange(size)[place] for place in places if place is not None]))
 
     def join(self, part: np.ndarray, size: int) -> Any:
         """The array (size, ...) of which this process has the ``part`` at `own`."""
@@ -78,7 +82,13 @@ class Layout:
         if not any(sizes):
             return self._copies
         longest = sizes.index(max(sizes))
-        return NamedSharding(self._parts.mesh, PartitionSpec(*[None] * longest, "data"))
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * longest, self.mesh.axis_names))
+
+
+def lay(tree: Any, *axes: str) -> Any:
+    """Inside ``jax.jit``, where devices share tokens: arrays that are cut along these axes of the mesh, or whole."""
+    shared = jax.sharding.get_abstract_mesh().shape.get("tokens", 1) > 1
+    return jax.lax.with_sharding_constraint(tree, PartitionSpec(*axes)) if shared else tree
 
 
 def _put(leaf: Any, sharding: NamedSharding) -> Any:
@@ -90,20 +100,22 @@ def _put(leaf: Any, sharding: NamedSharding) -> Any:
     return jax.make_array_from_callback(whole.shape, sharding, whole.__getitem__)
 
 
-def run_devices(batch_size: int, wanted: int | None = None) -> list[jax.Device]:
-    """The devices that share the batches of a run, as many of each process.
+def run_devices(batch_size: int, wanted: int | None = None, tokens: int = 1) -> list[jax.Device]:
+    """The devices of a run, as many of each process, of which so many share the tokens of the same images.
 
     By default those of all processes, or of one as many as `share_out` says; raises ``ValueError`` where there are not
     so many, or they do not divide the batch size.
     """
     available, processes = jax.device_count(), jax.process_count()
     if wanted is None:
-        wanted = share_out(batch_size, available) if processes == 1 else available
+        wanted = min(share_out(batch_size, available // tokens) * tokens, available) if processes == 1 else available
     if not 0 < wanted <= available or wanted % processes:
         multiple = f", a multiple of the {processes} processes," if processes > 1 else ""
         raise ValueError(f"--devices must be at least 1{multiple} and at most the {available} there are, got {wanted}")
-    if batch_size % wanted:
-        raise ValueError(f"--batch-size must be a multiple of the {wanted} devices that share it, got {batch_size}")
+    if wanted % tokens:
+        raise ValueError(f"--token-devices must divide the number of devices, {wanted}, got {tokens}")
+    if batch_size % (parts := wanted // tokens):
+        raise ValueError(f"--batch-size must be a multiple of the {parts} devices that share it, got {batch_size}")
     return [device for number in range(processes) for device in jax.local_devices(number)[: wanted // processes]]
 
 

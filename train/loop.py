@@ -87,7 +87,10 @@ class Run:
         self.place = Place()  # of the state in the run
         self.rate = learning_rate(config.schedule, config.learning_rate, total_steps or config.epochs * self.steps)
         network = self.task.build(config, source) if network is None else network
-        self.layout = Layout(config.batch_size, run_devices(config.batch_size, config.devices))
+        if (rows := len(source.records[0])) % config.token_devices:
+            raise ValueError(f"--token-devices must divide the {rows} rows of an image, got {config.token_devices}")
+        devices = run_devices(config.batch_size, config.devices, config.token_devices)
+        self.layout = Layout(config.batch_size, devices, config.token_devices)
         self.state = self.layout.copy(create_state(network, adam(self.rate)))
         if config.sharding == "full":
             self.state = in_pieces(self.state, self.layout)
@@ -118,7 +121,8 @@ class Run:
         while first < self.steps:
             began, most = time.perf_counter(), max(1, int(seconds / self.step_seconds))
             last = min(first + most, (first // every + 1) * every, self.steps)
-            scores = self._take_steps(epoch, first, last)
+            with jax.set_mesh(self.layout.mesh):
+                scores = self._take_steps(epoch, first, last)
             self.step_seconds = largest((time.perf_counter() - began) / (last - first))
             yield scores
             first = last
@@ -138,7 +142,9 @@ class Run:
 
     def test(self) -> Iterator[tuple[Fed, Scores]]:
         for fed in self.feed.test():
-            yield fed, eval_step(self.state, fed._replace(real=self.layout.cut(fed.real)), self.key, task=self.task)
+            with jax.set_mesh(self.layout.mesh):
+                scores = eval_step(self.state, fed._replace(real=self.layout.cut(fed.real)), self.key, task=self.task)
+            yield fed, scores
 
 
 def fit(

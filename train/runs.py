@@ -169,7 +169,8 @@ def machine(config: Config) -> dict[str, Any]:
     """
     jax_settings = {name.upper(): getattr(jax.config, name, jax.config.values.get(name)) for name in JAX_SETTINGS}
     return {
-        "devices": len(run_devices(config.batch_size, config.devices)),
+        "devices": len(run_devices(config.batch_size, config.devices, config.token_devices)),
+        "token_devices": config.token_devices,
         "kind": jax.devices()[0].device_kind,
         "processor": platform.machine(),
         **{name: version(name) for name in PACKAGES},

@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 
 from .data.feed import Fed
-from .devices import Layout
+from .devices import Layout, lay
 from .tasks import TEST, TRAIN, Task, split_key
 
 FIRST, SECOND, EPS = 0.9, 0.999, 1e-8  # Adam's, as in PyTorch and optax
@@ -121,7 +121,7 @@ def train_step(
         task: defines the batch and its loss.
     """
     x, y = task.draw(fed.records, fed.labels, fed.indices, split_key(key, TRAIN, epoch), training=True)
-    whole = state.whole
+    x, whole = lay(x, "data", "tokens"), state.whole
 
     def loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
         network = nnx.merge(state.graph, params, state.rest, copy=True)
@@ -135,9 +135,9 @@ def train_step(
     updates, opt_state = state.optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     scores = Scores(error, jnp.mean(task.is_right(answer, y)))
-    if state.layout is not None:
-        params, opt_state = state.layout.pieces((params, opt_state))
-    return replace(state, params=params, rest=rest, opt_state=opt_state), scores
+    pieces = lay if state.layout is None else state.layout.pieces
+    params, opt_state = pieces((params, opt_state))
+    return replace(state, params=params, rest=lay(rest), opt_state=opt_state), scores
 
 
 @partial(jax.jit, static_argnames="task", donate_argnames="state")
@@ -167,6 +167,6 @@ def eval_step(state: TrainState, fed: Fed, key: jax.Array, *, task: Task) -> Sco
     x, y = task.draw(fed.records, fed.labels, fed.indices, split_key(key, TEST, 0), training=False)
     network = network_of(state)
     network.eval()
-    answer = task.answer(network, x)
+    answer = task.answer(network, lay(x, "data", "tokens"))
     real = jnp.asarray(fed.real)
     return Scores(task.error(answer, y, real), jnp.mean(task.is_right(answer, y), where=real))

@@ -5,6 +5,7 @@ All blocks call these functions, so a faster implementation only has to change t
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from .._check import check_choice
 from .blocked import MASKED_SCORE, Side, block_size, blocked_attention, cut, uncut
 from .dropout import DropoutDraw
 from .dtype import promoted, score_dtype
-from .placement import is_automatic
+from .placement import is_automatic, share_queries, spread, token_devices
 
 # The forms of dot-product attention, and what each needs. `choose_implementation` decides which is taken.
 NEEDS = {
@@ -61,6 +62,10 @@ def dot_product_attention(
     By default it is "blocked" for more than 64 queries where it can be, and else "plain"; where JAX's default device is
     a GPU or TPU (not measured) "plain" also for up to 2**26 scores. Inside `jax.shard_map`, and on a mesh with explicit
     axes, it is "plain".
+
+    On a mesh that `jax.set_mesh` makes current, the devices of an automatic axis "tokens" share the queries, where
+    their number divides n_query: "plain" and "blocked" hold the scores of a device's own queries, and all keys and
+    values. Nothing else changes, dropout included.
 
     Args:
         query: (b, n_query, heads, d_k).
@@ -119,21 +124,28 @@ def dot_product_attention(
         dropped = None
         if draw is not None:
             shape = (b, heads, n_query, key.shape[1])
-            dropped = draw.keep_mask(draw.key, draw.rate, shape) if draw.words is None else draw.words
-        out = blocked_attention(
+            words = draw.words
+            dropped = draw.keep_mask(draw.key, draw.rate, shape) if words is None else words
+        arrays = (
             (query.astype(dtype) / temperature).astype(dtype),
             key.astype(dtype),
             value.astype(dtype),
             None if mask is None else mask.astype(bool),
             None if bias is None else bias.astype(dtype),
             dropped,
-            0.0 if draw is None else draw.rate,
-            CPU_SCORES if platform == "cpu" else DEVICE_SCORES,
-            precision,
         )
-        return out.astype(value.dtype), None
+        rate, block_scores = 0.0 if draw is None else draw.rate, CPU_SCORES if platform == "cpu" else DEVICE_SCORES
+
+        def attend(first: jax.Array | int, *arrays: Any) -> jax.Array:
+            *others, dropped = arrays
+            if dropped is not None and dropped.ndim == 1:
+                dropped = jnp.append(dropped, jnp.stack([first, n_query]).astype(dropped.dtype))
+            return blocked_attention(*others, dropped, rate, block_scores, precision)
+
+        axes = (1, None, None, 2, 2, None if dropped is None or dropped.ndim == 1 else 2)
+        return share_queries(attend, n_query, arrays, axes).astype(value.dtype), None
     out, weights = _attend(
-        query,
+        query if token_devices(n_query) == 1 else spread(query, 1),
         key=key,
         value=value,
         temperature=temperature,
@@ -243,7 +255,8 @@ def additive_attention(
     """Computes ``softmax(score_fn(tanh(query + key)) + bias) @ value`` for projected queries and keys.
 
     Many queries are taken in blocks, whose hidden features the backward pass computes again: memory grows with
-    n_query * n_key for the weights, and with n_query + n_key without them.
+    n_query * n_key for the weights, and with n_query + n_key without them. Devices share the queries as in
+    `dot_product_attention`.
 
     Args:
         query: (b, n_query, hidden).
@@ -270,7 +283,9 @@ def additive_attention(
     check_mask(mask, bias, (*query.shape[:2], key.shape[1]), "b, n_query, n_key")
     wide = score_dtype(query.dtype)
 
-    def attend(block: tuple[jax.Array | None, ...]) -> tuple[jax.Array, jax.Array | None]:
+    def attend(
+        key: jax.Array, value: jax.Array, block: tuple[jax.Array | None, ...]
+    ) -> tuple[jax.Array, jax.Array | None]:
         some, mask, bias = block
         assert some is not None
         hidden = jnp.tanh(some.astype(wide)[:, :, None] + key.astype(wide)[:, None]).astype(query.dtype)
@@ -282,10 +297,17 @@ def additive_attention(
     b, n_query, features = query.shape
     given = [array for array in (query, key, value, mask, bias) if array is not None]
     if not (is_automatic(*given) and all(isinstance(size, int) for array in given for size in array.shape)):
-        return attend((query, mask, bias))
+        return attend(key, value, (query, mask, bias))
     most = CPU_SCORES if jax.default_backend() == "cpu" else DEVICE_SCORES
     most = max(1, most // max(1, b * key.shape[1] * features))
-    return attend((query, mask, bias)) if n_query <= most else _map_queries(attend, (query, mask, bias), most)
+
+    def of_part(_: Any, key: jax.Array, value: jax.Array, *part: Any) -> Any:
+        block = partial(attend, key, value)
+        return block(part) if part[0].shape[1] <= most else _map_queries(block, part, most)
+
+    shared: tuple[jax.Array, jax.Array | None]
+    shared = share_queries(of_part, n_query, (key, value, query, mask, bias), (None, None, 1, 1, 1))
+    return shared
 
 
 def _map_queries(attend: Callable[..., Any], arrays: tuple[jax.Array | None, ...], most: int) -> Any:

@@ -88,8 +88,9 @@ def blocked_attention(
         mask: (b, heads, n_query, n_key), booleans, where axes of size 1 broadcast, or None; False sets the score to
             -1e9.
         bias: Of the same shape, or None.
-        dropped: What of the weights dropout keeps: a mask of that shape with no axis left out, the words of a key (2,)
-            as `dropout.keep_at` takes them, or None.
+        dropped: What of the weights dropout keeps: a mask of that shape with no axis left out, None, or (4,): the two
+            words of a key as `dropout.keep_at` takes them, and where these queries are a part of more, the number of
+            the first of them and how many there are in all.
         rate: The rate of dropout, below 1.
         block_scores: The most scores that a block has, over the batch and all heads, unless it would have fewer than
             `SMALLEST_BLOCK` queries or keys.
@@ -211,9 +212,10 @@ def _keep(
     if not _is_key(dropped):
         return jnp.where(dropped[i, j], block, 0)
     b, heads = block.shape[:2]
-    first = jnp.arange(b * heads, dtype=jnp.uint32).reshape(b, heads, 1, 1) * queries.length
+    first = jnp.arange(b * heads, dtype=jnp.uint32).reshape(b, heads, 1, 1) * dropped[3] + dropped[2]
     query, key = ((at * side.size + jnp.arange(side.size)).astype(jnp.uint32) for at, side in ((i, queries), (j, keys)))
-    return jnp.where(keep_at(dropped, rate, first + query, key[:, None], keys.length), block, 0)
+    row, column = first + query.reshape(1, 1, 1, -1), key.reshape(1, 1, -1, 1)
+    return jnp.where(keep_at(dropped, rate, row, column, keys.length), block, 0)
 
 
 def _transposed(x: jax.Array) -> jax.Array:

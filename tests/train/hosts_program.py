@@ -25,7 +25,8 @@ HEIGHT, WIDTH = 16, 18
 def collectives(run: Run) -> dict[str, list[list[str]]]:
     """By its name, the arrays of each collective operation in the compiled training step."""
     fed = next(run.feed.train(0, 0))
-    text = train_step.lower(run.state, fed, 0, run.key, task=run.task).compile().as_text()
+    with jax.set_mesh(run.layout.mesh):
+        text = train_step.lower(run.state, fed, 0, run.key, task=run.task).compile().as_text()
     found: dict[str, list[list[str]]] = {}
     for arrays, name in re.findall(r"= (\(?\w+\[.*?) (all-\w+|reduce-scatter|collective-\w+)(?:-start)?\(", text):
         found.setdefault(name, []).append(re.findall(r"\w+\[[\d,]*\]", arrays))

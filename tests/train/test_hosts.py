@@ -81,6 +81,25 @@ def test_losses_are_the_same_on_any_devices_and_in_two_processes():
     assert "all-gather" in found["cnn", 8, "full"]["collectives"]
 
 
+def test_losses_are_the_same_where_devices_share_tokens():
+    """Each of two pairs of devices takes half of the batch, each device of a pair half of the rows of its images."""
+    shared = {"devices": 4, "token_devices": 2}
+    cases = [{"network": "multi_head"}, {"network": "multi_head", "sharding": "full"}, {"network": "cbam"}]
+    one = trained([{**cases[0], "devices": 1}, {**cases[2], "devices": 1}], 5, devices=1)
+    found = trained([{**case, **shared} for case in cases[1:]], 5, devices=4)
+    for expected, got in zip(one, found, strict=True):
+        assert np.abs(np.divide(got["losses"], expected["losses"]) - 1).max() <= EXACT
+        assert "collective-permute" in got["collectives"]  # of rows at the edges, which convolutions need
+
+
+@pytest.mark.nightly
+def test_losses_are_the_same_where_two_processes_share_tokens():
+    (one,) = trained([{"network": "multi_head", "devices": 1}], 5, devices=1)
+    for devices in (1, 2):  # a process has half of the rows of all images, or half of the images
+        (got,) = trained([{"network": "multi_head", "token_devices": 2}], 5, processes=2, devices=devices)
+        assert np.abs(np.divide(got["losses"], one["losses"]) - 1).max() <= EXACT
+
+
 @pytest.mark.nightly
 def test_losses_stay_the_same_over_a_hundred_steps():
     check(["cnn", "cbam"], 100, DEVICES, ["replicated", "full"])
@@ -163,6 +182,8 @@ def test_bad_options(given, message):
     [
         ({"devices": 0}, "--devices must be at least 1 and at most the .* there are, got 0"),
         ({"devices": 10**6}, "--devices must be at least 1 and at most the .* there are, got 1000000"),
+        ({"devices": 1, "token_devices": 2}, "--token-devices must divide the number of devices, 1, got 2"),
+        ({"token_devices": 10**6}, "--token-devices must divide the .* rows of an image, got 1000000"),
     ],
 )
 def test_bad_devices(options, message, source):
