@@ -22,7 +22,8 @@ from ..tasks import Task
 from ..text import data_title
 from .grid import ATTENTION, MOST_NAMES, Caption, Column, draw, in_turn
 from .observe import Named, Split, over_batches, recorded_of
-from .places import draw_places, see
+from .picture import draw_images
+from .places import see
 
 CONFUSION, NORMALISATION, MATRIX = "confusion.json", "normalisation.json", "confusion.png"
 MOST_LINES = 12  # sensors in a legend
@@ -42,7 +43,7 @@ def finish_classes(
         chosen = in_turn(labels)
         shown, truth = source.read(source.test.start + chosen), labels[chosen]
         captions = captions_of(source.names, truth, predicted[chosen])
-        figure = draw_places(f"{config.title} on {data}: test images", shown, captions, see(network, shown))
+        figure = draw_images(f"{config.title} on {data}: test images", shown, captions, see(network, shown))
     elif config.task == "channel":
         (gates,) = recorded.values()
         means = mean_gates(gates[:, 0, 0], labels, source.classes)

@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from flax_attn.networks.patch import PatchNetwork
-
 from ..data.source import PATCH
+from ..devices import Layout
 from .grid import Caption, Column, draw
 from .maps import Size, detector_maps, gathered, kind_of, spread
-from .observe import Named, observe
+from .observe import Named, Split, observe, over_batches
 from .scores import CELL, CENTRES, white_pixels
 
 CHANNELS = 3  # of the attended map that are shown
@@ -28,24 +26,24 @@ _detector_maps = jax.jit(detector_maps, static_argnames=("size", "token_order"))
 class Looked(NamedTuple):
     """What a network makes of images, and the columns that show it."""
 
-    p: np.ndarray  # (b,), of a patch
+    answer: np.ndarray  # as `Observed` has it
     columns: list[Column]
-    places: np.ndarray  # (b, h, w), the weights of the cells whose attention is shown
+    places: Any = None  # of numpy, (b, h, w), the weights of the cells whose attention is shown, if it is
 
 
-def look(network: PatchNetwork, x: np.ndarray) -> Looked:
+def look(network: Any, images: np.ndarray) -> Looked:
     """Applies a network to images (b, h, w, 3), one at a time: what blocks record of large ones takes much memory."""
-    parts: list[dict[str, np.ndarray]] = []
-    for image in x[:, None]:
-        seen = observe(nnx.split(network), jnp.asarray(image))
-        places = query_cells(image, np.asarray(seen.activation))
-        always = {"p": seen.p, "places": places, "attended": seen.attended, "activation": seen.activation}
-        recorded = recorded_maps(seen.recorded, seen.attended.shape, places, network.token_order)
-        parts.append({name: np.asarray(array) for name, array in (always | recorded).items()})
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    p, places, attended, activation = (found.pop(name) for name in always)
-    shown = columns(x, attended, activation, np.asarray(network.final.kernel)[:, 0], found)
-    return Looked(p, shown, places)
+
+    def look_at(model: Split, indices: np.ndarray, _: Layout) -> dict[str, Any]:
+        answer, attended, activation, recorded = observe(model, images[indices])
+        places = query_cells(images[indices], np.asarray(activation))
+        maps = recorded_maps(recorded, attended.shape, places, network.token_order)
+        return {"answer": answer, "attended": attended, "activation": activation, "places": places, **maps}
+
+    found = over_batches(network, range(len(images)), 1, look_at)
+    answer, attended, activation, places = (found.pop(name) for name in [*found][:4])
+    shown = columns(images, attended, activation, np.asarray(network.final.kernel)[:, 0], found)
+    return Looked(answer, shown, places)
 
 
 def columns(
@@ -110,8 +108,10 @@ def _at_places(weights: jax.Array, places: jax.Array, *, size: Size, token_order
 
 
 def draw_images(title: str, x: np.ndarray, captions: Sequence[Caption], looked: Looked) -> Figure:
-    """Draws a row per image (b, h, w, 3), with the patch outlined, or a dot at the peak of the class activation."""
+    """Draws a row per image (b, h, w, 3); for ``places`` with the patch outlined, or a dot at their peak."""
     figure, count = draw(title, captions, looked.columns, PANEL), len(looked.columns)
+    if looked.places is None:
+        return figure
     for row, (image, places) in enumerate(zip(x, looked.places, strict=True)):
         inside = np.argwhere(white_pixels(image))
         dot = np.argwhere(places == places.max())[0] * CELL + CELL / 2
