@@ -17,7 +17,7 @@ from rich.console import Console
 import flax_attn
 
 from .checkpoints import Checkpoints
-from .config import PRESETS, Config, check, read_options, told_default
+from .config import PRESETS, Config, check, told_default
 from .hosts import Processes, check_same, check_shared, in_first, is_first, join, together
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, fit
@@ -83,7 +83,7 @@ def parse(argv: Sequence[str]) -> Arguments:
 
     With ``--resume`` they default to those of that run, from which only `Config.FREE` may differ.
     """
-    read = partial(read_options, Arguments, PROGRAM, argv)
+    read = partial(tyro.cli, Arguments, prog=PROGRAM, args=argv)
     # First the options that all tasks have; they decide about the others, and about the defaults.
     first, _ = read(default=Arguments(Config()), add_help=False, return_unknown_args=True)
     default = PRESETS[first.config.task][first.config.preset]
