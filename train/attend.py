@@ -107,10 +107,8 @@ def read_photos(paths: Sequence[str], height: int, width: int) -> tuple[list[str
 
 
 def _patches(corner: Sequence[int] | None, photos: np.ndarray) -> Patches:
-    if corner is None:
-        return Patches(*np.zeros((3, len(photos)), np.int32))
-    row, column = corner
+    row, column = corner or (0, 0)
     last_row, last_column = (length - PATCH for length in photos.shape[1:3])
     if not (0 <= row <= last_row and 0 <= column <= last_column):
         raise ValueError(f"--patch must have its corner between 0 0 and {last_row} {last_column}, got {row} {column}")
-    return Patches(*np.full((len(photos), 3), [1, row, column], np.int32).T)
+    return Patches(*np.full((len(photos), 3), [corner is not None, row, column], np.int32).T)

@@ -110,8 +110,5 @@ def _draw_map(figure: Figure, ax: Axes, column: Column, row: int) -> None:
 
 def limits(values: np.ndarray, signed: bool) -> tuple[float, float]:
     """The ends of a map's scale."""
-    if signed:
-        high = float(np.nanquantile(np.abs(values), EXTREME))
-        return -high, high
-    low, high = np.nanquantile(values, (1 - EXTREME, EXTREME))
-    return float(low), float(high)
+    low, high = np.nanquantile(np.abs(values) if signed else values, (1 - EXTREME, EXTREME)).tolist()
+    return (-high if signed else low), high

@@ -12,10 +12,11 @@ from matplotlib.patches import Rectangle
 
 from ..data.source import PATCH
 from ..devices import Layout
+from ..tasks.patch import WHITE
 from .grid import Caption, Column, draw
 from .maps import Size, detector_maps, gathered, kind_of, spread
 from .observe import Named, Split, observe, over_batches
-from .scores import CELL, CENTRES, white_pixels
+from .scores import CELL, CENTRES
 
 CHANNELS = 3  # of the attended map that are shown
 PANEL = (2.1, 1.8)  # inches
@@ -70,7 +71,7 @@ def query_cells(x: np.ndarray, activation: np.ndarray) -> np.ndarray:
 
     They are those of the patch, or the peak of the class activation (b, h, w) in an image without one.
     """
-    cells = white_pixels(x)[CENTRES][:, : activation.shape[1], : activation.shape[2]].astype(np.float32)
+    cells = (x == WHITE).all(-1)[CENTRES][:, : activation.shape[1], : activation.shape[2]].astype(np.float32)
     peaks = activation == activation.max((1, 2), keepdims=True)
     cells = np.where(cells.any((1, 2), keepdims=True), cells, peaks)
     return np.asarray(cells / cells.sum((1, 2), keepdims=True))
@@ -113,7 +114,7 @@ def draw_images(title: str, x: np.ndarray, captions: Sequence[Caption], looked: 
     if looked.places is None:
         return figure
     for row, (image, places) in enumerate(zip(x, looked.places, strict=True)):
-        inside = np.argwhere(white_pixels(image))
+        inside = np.argwhere((image == WHITE).all(-1))
         dot = np.argwhere(places == places.max())[0] * CELL + CELL / 2
         for ax, column in zip(figure.axes[row * count : (row + 1) * count], looked.columns, strict=True):
             if column.kind == "bars" or column.axes:  # no map over places
