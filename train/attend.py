@@ -15,8 +15,7 @@ from .data.picture import read_picture
 from .data.source import PATCH
 from .look.grid import Caption
 from .look.observe import load_run
-from .look.picture import draw_images, look
-from .look.places import see
+from .look.picture import draw_images, look, see
 from .plots import save
 from .runs import DATA, read_json
 from .tasks.patch import Patches, painted

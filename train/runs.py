@@ -118,8 +118,7 @@ class RunFolder:
 
     def check_data(self, source: Source) -> None:
         """Raises ``ValueError`` where the run began with other data, naming what differs."""
-        differing = differences(read_json(self.path / DATA), source.identity)
-        if differing:
+        if differing := differences(read_json(self.path / DATA), source.identity):
             raise ValueError(f"{source.name} is not what the run in {self.path} began with: {differing}")
 
     def check_machine(self, config: Config) -> list[str]:

@@ -24,7 +24,7 @@ from .loop import NonFiniteError, Run, StoppedError, fit
 from .plots import save_curves
 from .runs import CONFIG, RunFolder, check_run_dir, differences, machine, read_config
 from .show import Bar, say
-from .signals import Stop, status
+from .signals import Stop
 from .tasks import task_of
 from .text import EXHAUSTED, first_line, printable
 
@@ -46,7 +46,7 @@ def main(words: Sequence[str], kind: type[Run] = Run) -> int:
             lines = f"stopped after step {run.place.step}; {checkpoints.last_good()}"
             if kind is Run:
                 lines += f"\nto continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}"
-            return fail(status(stop.signal or 0), lines) if is_first() else status(stop.signal or 0)
+            return fail(stop.status, lines) if is_first() else stop.status
         except (NonFiniteError, ValueError, OSError, *EXHAUSTED) as error:
             return fail(1, f"error: {first_line(error)}; {checkpoints.last_good()}")
     return 0

@@ -22,8 +22,7 @@ from ..tasks import Task
 from ..text import data_title
 from .grid import ATTENTION, MOST_NAMES, Caption, Column, draw, in_turn
 from .observe import Named, Split, over_batches, recorded_of
-from .picture import draw_images
-from .places import see
+from .picture import draw_images, see
 
 CONFUSION, NORMALISATION, MATRIX = "confusion.json", "normalisation.json", "confusion.png"
 MOST_LINES = 12  # sensors in a legend

@@ -1,4 +1,4 @@
-"""The picture of the patch task: images, and beside each the maps of a network, a column per map."""
+"""Pictures of where a network looks: images, and beside each the network's maps, a column per map."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 
 from ..data.source import PATCH
 from ..devices import Layout
+from ..tasks.classes import normalised
 from ..tasks.patch import WHITE
 from .grid import Caption, Column, draw
 from .maps import Size, detector_maps, gathered, kind_of, spread
@@ -33,7 +34,10 @@ class Looked(NamedTuple):
 
 
 def look(network: Any, images: np.ndarray) -> Looked:
-    """Applies a network to images (b, h, w, 3), one at a time: what blocks record of large ones takes much memory."""
+    """Applies a network of the patch task to painted images (b, h, w, 3).
+
+    One at a time: what blocks record of large ones takes much memory.
+    """
 
     def look_at(model: Split, indices: np.ndarray, _: Layout) -> dict[str, Any]:
         answer, attended, activation, recorded = observe(model, images[indices])
@@ -106,6 +110,31 @@ def _at_places(weights: jax.Array, places: jax.Array, *, size: Size, token_order
     looks = jnp.einsum("bq,bqk->bk", held, mean, precision="highest")
     looked_at = jnp.einsum("bqk,bk->bq", mean, held, precision="highest")
     return spread(looks, size, token_order), spread(looked_at, size, token_order)
+
+
+@jax.jit
+def _see(model: Split, images: jax.Array) -> Named:
+    """The logits, the class activation, and means over channels of the gates of each stage's last block."""
+    seen = observe(model, normalised(images))
+    found = {"logits": seen.answer, "activation": seen.activation}
+    for path, array in seen.recorded.items():
+        if kind_of(path) == "gate":
+            stage, *_, name = path.split(".")
+            found |= {f"{stage}: {name}": values for values in detector_maps({path: array}, array.shape).values()}
+    return found
+
+
+def see(network: Any, images: np.ndarray) -> Looked:
+    """Applies a ResNet to images, uint8 (b, h, w, 3); its gates with a value per place are shown."""
+    found = over_batches(network, range(len(images)), 1, lambda model, indices, _: _see(model, images[indices]))
+    logits, activation = found.pop("logits"), found.pop("activation")
+    on_image = partial(Column, extent=(0, images.shape[2], images.shape[1], 0))
+    columns = [
+        on_image("", images, "image"),
+        on_image("class activation\n(its mean is the logit)", activation, signed=True, under=images),
+        *(on_image(name, values, under=images) for name, values in sorted(found.items())),
+    ]
+    return Looked(logits, columns)
 
 
 def draw_images(title: str, x: np.ndarray, captions: Sequence[Caption], looked: Looked) -> Figure:

@@ -14,7 +14,7 @@ from ..look import SCORES
 from ..loop import Run
 from ..runs import CONFIG, RunFolder, differences
 from ..show import say
-from ..signals import Stop, status
+from ..signals import Stop
 from ..tasks import task_of
 from ..text import data_title, first_line
 from ..training import main as train
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
                 write_report(report, out)
             if stop:
                 print("stopped; the same command continues", file=sys.stderr)
-                return status(stop.signal or 0)
+                return stop.status
             jax.clear_caches()  # the next network shares no program with this one
     for path in write_report(report, out) if report.outcomes else []:
         say(Console(), f"written: {path}")

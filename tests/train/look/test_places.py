@@ -9,8 +9,7 @@ from flax_attn import attention_maps
 from flax_attn.networks.resnet import ResNet
 from flax_attn.testing import relative_error, tolerance
 from train.look.grid import Caption
-from train.look.picture import draw_images
-from train.look.places import see
+from train.look.picture import draw_images, see
 from train.tasks.classes import normalised
 
 CLOSE = tolerance("output", "float32")
