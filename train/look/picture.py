@@ -46,7 +46,7 @@ def look(network: Any, images: np.ndarray) -> Looked:
         return {"answer": answer, "attended": attended, "activation": activation, "places": places, **maps}
 
     found = over_batches(network, range(len(images)), 1, look_at)
-    answer, attended, activation, places = (found.pop(name) for name in [*found][:4])
+    answer, attended, activation, places = (found.pop(name) for name in ("answer", "attended", "activation", "places"))
     shown = columns(images, attended, activation, np.asarray(network.final.kernel)[:, 0], found)
     return Looked(answer, shown, places)
 
