@@ -3,13 +3,10 @@
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from .config import PatchConfig
@@ -18,8 +15,7 @@ from .data.picture import read_picture
 from .data.source import PATCH
 from .look.grid import Caption
 from .look.observe import load_run
-from .look.picture import draw_images, look
-from .look.places import draw_places, see
+from .look.picture import draw_images, look, see
 from .plots import save
 from .runs import DATA, read_json
 from .tasks.patch import Patches, painted
@@ -28,8 +24,6 @@ from .text import printable
 PAGE = 12  # images in one picture
 LONGEST = 26  # letters of a name in it, the last ones
 PICTURE = "attend.png"
-
-Answer = tuple[str, ...]  # a row of the table
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,48 +53,37 @@ def attend(run: str, images: Sequence[str], out: str | None = None, corner: Sequ
     """Draws images and the maps of a run's network, with a white patch at ``corner`` if one is given."""
     path = Path(run) / PICTURE if out is None else Path(out)
     config, network, size = load_run(run)
-    names, photos = read_photos(images, *size)
-    head: Answer
-    draw_page: Callable[..., tuple[list[Answer], Figure]]
+    names, x = read_photos(images, *size)
     if isinstance(config, PatchConfig):
-        x, head, draw_page = np.asarray(painted(photos, _patches(corner, photos))), ("image", "p"), _patch_page
+        x, columns, look_at = np.asarray(painted(x, _patches(corner, x))), ["p"], look
     elif corner is None:
-        classes = read_json(Path(run) / DATA)["classes"]
-        x, head, draw_page = photos, ("image", "class", "p"), partial(_classes_page, classes)
+        columns, look_at = ["class", "p"], see
     else:
         raise ValueError(f"--patch needs a run of --task patch, got one of --task {config.task}")
-    rows: list[Answer] = [head]
-    written = []
+    rows, lines, written = [["image", *columns]], [], []
     for start in range(0, len(x), PAGE):
-        here = names[start : start + PAGE]
-        shown = [Path(name).name[-LONGEST:] for name in here]
-        answers, figure = draw_page(f"{config.title} of {run}", network, x[start : start + PAGE], shown)
+        here, shown = names[start : start + PAGE], x[start : start + PAGE]
+        looked = look_at(network, shown)
+        cells = answers(looked.answer, read_json(Path(run) / DATA).get("classes", []))
+        told = [", ".join([*words, f"p = {p}"]) for *words, p in cells]
+        captions = [Caption(f"{Path(name).name[-LONGEST:]}\n{text}") for name, text in zip(here, told, strict=True)]
         page = path if len(x) <= PAGE else path.with_stem(f"{path.stem}-{start // PAGE + 1}")
-        save(figure, page)
-        rows += [(name, *answer) for name, answer in zip(here, answers, strict=True)]
+        save(draw_images(f"{config.title} of {run}", shown, captions, looked), page)
+        rows += [[name, *words] for name, words in zip(here, cells, strict=True)]
+        lines += [f"{name}: {text}" for name, text in zip(here, told, strict=True)]
         written.append(page)
     table = path.with_suffix(".csv")
     with table.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
-    lines = [f"{name}: {', '.join([*said, f'p = {p}'])}" for name, *said, p in rows[1:]]
     return [*lines, *map(printable, [*written, table])]
 
 
-def _patch_page(title: str, network: Any, x: np.ndarray, names: list[str]) -> tuple[list[Answer], Figure]:
-    looked = look(network, x)
-    answers = [f"{p:.4f}" for p in looked.p]
-    captions = [Caption(f"{name}\np = {p}") for name, p in zip(names, answers, strict=True)]
-    return [(p,) for p in answers], draw_images(title, x, captions, looked)
-
-
-def _classes_page(
-    classes: list[str], title: str, network: Any, images: np.ndarray, names: list[str]
-) -> tuple[list[Answer], Figure]:
-    seen = see(network, images)
-    largest = softmax(seen.logits, axis=-1).max(-1)
-    answers = [(classes[k], f"{p:.4f}") for k, p in zip(seen.logits.argmax(-1), largest, strict=True)]
-    captions = [Caption(f"{name}\n{k}, p = {p}") for name, (k, p) in zip(names, answers, strict=True)]
-    return [*answers], draw_places(title, images, captions, seen)
+def answers(found: np.ndarray, classes: list[str]) -> list[list[str]]:
+    """The probability of a patch in each image, or the class predicted, from logits (b, classes), and its one."""
+    if found.ndim == 1:
+        return [[f"{p:.4f}"] for p in found]
+    largest = softmax(found, axis=-1).max(-1)
+    return [[classes[k], f"{p:.4f}"] for k, p in zip(found.argmax(-1), largest, strict=True)]
 
 
 def read_photos(paths: Sequence[str], height: int, width: int) -> tuple[list[str], np.ndarray]:
@@ -123,10 +106,8 @@ def read_photos(paths: Sequence[str], height: int, width: int) -> tuple[list[str
 
 
 def _patches(corner: Sequence[int] | None, photos: np.ndarray) -> Patches:
-    if corner is None:
-        return Patches(*np.zeros((3, len(photos)), np.int32))
-    row, column = corner
+    row, column = corner or (0, 0)
     last_row, last_column = (length - PATCH for length in photos.shape[1:3])
     if not (0 <= row <= last_row and 0 <= column <= last_column):
         raise ValueError(f"--patch must have its corner between 0 0 and {last_row} {last_column}, got {row} {column}")
-    return Patches(*np.full((len(photos), 3), [1, row, column], np.int32).T)
+    return Patches(*np.full((len(photos), 3), [corner is not None, row, column], np.int32).T)

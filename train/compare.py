@@ -24,7 +24,7 @@ from rich.progress import track
 from flax_attn import to_torch
 from flax_attn.testing.flax_side import cast
 
-from .config import PatchConfig, check, read_options, told_default
+from .config import PatchConfig, check, told_default
 from .data import Source
 from .data.feed import check_batch_size
 from .loop import Run
@@ -78,7 +78,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Trains both, shows and writes the results; returns 1 where the two do not agree."""
-    options = read_options(Options, PROGRAM, argv)
+    options = tyro.cli(Options, prog=PROGRAM, args=argv)
     from .twin import Twin  # PyTorch, after --help
 
     check(options.config)
@@ -93,10 +93,9 @@ def main(argv: Sequence[str]) -> int:
     ours = train("ours", Run, options, source)
     orders = range(1 + OTHERS * (options.dtype == "float32"))
     theirs = [train(f"PyTorch, order {n}", partial(Twin, order=n), options, source) for n in orders]
-    found = judge(options.dtype, ours, *theirs)
-    found |= {"options": dataclasses.asdict(options)}
-    here = machine(options.config) | {"torch": version("torch"), "JAX_ENABLE_X64": options.dtype == "float64"}
-    found |= {"machine": here | {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}}
+    settings = {"JAX_ENABLE_X64": options.dtype == "float64", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    here = machine(options.config) | {"torch": version("torch"), **settings}
+    found = judge(options.dtype, ours, *theirs) | {"options": dataclasses.asdict(options), "machine": here}
     write_whole(folder / JSON, json.dumps(found, indent=1, default=np.ndarray.tolist) + "\n")
     save_picture(folder / PICTURE, f"{title}, {data_title(options.data)}", found)
     for line in (*findings(found), f"run folder: {printable(folder)}"):

@@ -15,6 +15,7 @@ from flax_attn.registry import BLOCKS
 ATTENTION = sorted(entry.name for entry in BLOCKS if entry.kind != "head")
 NETWORKS = ["cnn", *ATTENTION]
 TaskName = Literal["patch", "channel", "sensor", "classes"]
+LEAST = {"epochs": 1, "batch_size": 1, "save_steps": 0, "keep": 1, "token_devices": 1, "ratio": 1, "image_size": 16}
 PLAIN = [name for name in RESNETS if name.startswith("resnet")]  # without attention
 
 
@@ -193,15 +194,7 @@ def flag(name: str) -> str:
 
 def check(config: Config) -> None:
     """Raises ``ValueError`` where a value is out of range, or the network lacks an option that is set."""
-    for name, least in (
-        ("epochs", 1),
-        ("batch_size", 1),
-        ("save_steps", 0),
-        ("keep", 1),
-        ("token_devices", 1),
-        ("ratio", 1),
-        ("image_size", 16),
-    ):
+    for name, least in LEAST.items():
         value = getattr(config, name, None)
         if value is not None and value < least:
             raise ValueError(f"{flag(name)} must be at least {least}, got {value}")
@@ -239,8 +232,3 @@ def _check_classes(config: ClassesConfig) -> None:
 def _check_name(option: str, value: str, known: Sequence[str], told: str) -> None:
     if value not in known:
         raise ValueError(f"{flag(option)} must be {told}, got {value!r}; {nearest(value, known)}")
-
-
-def read_options(kind: Any, program: str, argv: Sequence[str], **more: Any) -> Any:
-    """The options of a command, by the fields of ``kind``; ends the process after ``--help`` or a bad option."""
-    return tyro.cli(kind, prog=program, args=list(argv), **more)

@@ -118,8 +118,7 @@ class RunFolder:
 
     def check_data(self, source: Source) -> None:
         """Raises ``ValueError`` where the run began with other data, naming what differs."""
-        differing = differences(read_json(self.path / DATA), source.identity)
-        if differing:
+        if differing := differences(read_json(self.path / DATA), source.identity):
             raise ValueError(f"{source.name} is not what the run in {self.path} began with: {differing}")
 
     def check_machine(self, config: Config) -> list[str]:
@@ -128,16 +127,15 @@ class RunFolder:
         Raises ``ValueError`` for other settings of JAX.
         """
         began = read_json(self.path / MACHINE) if (self.path / MACHINE).exists() else {}
-        now = machine(config)
-        other = [name for name in now if name in began and now[name] != began[name]]
+        now = {name: value for name, value in machine(config).items() if began.get(name, value) != value}
         settings = [
-            f"{f'{name} unset' if began[name] is None else f'{name}={began[name]}'} (now {now[name]})"
-            for name in other
+            f"{f'{name} unset' if began[name] is None else f'{name}={began[name]}'} (now {value})"
+            for name, value in now.items()
             if name.isupper()
         ]
         if settings:
             raise ValueError(f"--resume {self.path} needs the settings that the run began with: {', '.join(settings)}")
-        differing = differences(began, {name: now[name] for name in other})
+        differing = differences(began, now)
         return [f"not bit-identical to a run on the machine where it began: {differing}"] if differing else []
 
     def go_back_to(self, epochs: int, steps: int) -> None:

@@ -43,6 +43,11 @@ class Stop:
     def __bool__(self) -> bool:
         return self.signal is not None
 
+    @property
+    def status(self) -> int:
+        """The exit status that shells give a command that was ended by this signal."""
+        return 128 + (self.signal or 0)
+
     def heed(self) -> bool:
         """Whether the run was asked to stop; several processes call this at the same places, and all get one answer."""
         if jax.process_count() > 1:
@@ -61,9 +66,4 @@ class Stop:
             signal.raise_signal(number)
 
 
-def status(number: int) -> int:
-    """The exit status that shells give a command that was ended by a signal."""
-    return 128 + number
-
-
-INTERRUPTED = status(signal.SIGINT)  # of a command that Ctrl-C ended before there was anything to save
+INTERRUPTED = 128 + signal.SIGINT  # the status of a command that Ctrl-C ended before there was anything to save

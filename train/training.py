@@ -17,14 +17,14 @@ from rich.console import Console
 import flax_attn
 
 from .checkpoints import Checkpoints
-from .config import PRESETS, Config, check, read_options, told_default
+from .config import PRESETS, Config, check, told_default
 from .hosts import Processes, check_same, check_shared, in_first, is_first, join, together
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, fit
 from .plots import save_curves
 from .runs import CONFIG, RunFolder, check_run_dir, differences, machine, read_config
 from .show import Bar, say
-from .signals import Stop, status
+from .signals import Stop
 from .tasks import task_of
 from .text import EXHAUSTED, first_line, printable
 
@@ -46,7 +46,7 @@ def main(words: Sequence[str], kind: type[Run] = Run) -> int:
             lines = f"stopped after step {run.place.step}; {checkpoints.last_good()}"
             if kind is Run:
                 lines += f"\nto continue: {PROGRAM} --resume {shlex.quote(str(folder.path))}"
-            return fail(status(stop.signal or 0), lines) if is_first() else status(stop.signal or 0)
+            return fail(stop.status, lines) if is_first() else stop.status
         except (NonFiniteError, ValueError, OSError, *EXHAUSTED) as error:
             return fail(1, f"error: {first_line(error)}; {checkpoints.last_good()}")
     return 0
@@ -83,7 +83,7 @@ def parse(argv: Sequence[str]) -> Arguments:
 
     With ``--resume`` they default to those of that run, from which only `Config.FREE` may differ.
     """
-    read = partial(read_options, Arguments, PROGRAM, argv)
+    read = partial(tyro.cli, Arguments, prog=PROGRAM, args=argv)
     # First the options that all tasks have; they decide about the others, and about the defaults.
     first, _ = read(default=Arguments(Config()), add_help=False, return_unknown_args=True)
     default = PRESETS[first.config.task][first.config.preset]

@@ -17,7 +17,7 @@ from train.config import NETWORKS, PatchConfig
 from train.data.feed import Fed
 from train.step import adam, create_state, eval_step, learning_rate, network_of, train_block, train_step
 from train.tasks.labelled import SensorTask
-from train.tasks.patch import PatchTask, build_network, draw_batch, is_right, mean_error
+from train.tasks.patch import PatchTask, build_network, is_right, mean_error
 
 from .conftest import compiled
 
@@ -130,9 +130,9 @@ def test_dropout_follows_from_the_seed_and_the_number_of_steps(source):
 
 
 def test_the_rules_give_the_labels_that_they_say(source):
-    article = draw_batch(source.records[:10], np.arange(10), KEY, "article")
+    article = PatchTask("article").draw(source.records[:10], None, np.arange(10), KEY, training=True)
     assert article[1].tolist() == [1, 1, 1, 0, 1, 0, 1, 1, 0, 1]
-    x, y = draw_batch(source.records, np.arange(40), KEY, "per_image")
+    x, y = PatchTask("per_image").draw(source.records, None, np.arange(40), KEY, training=True)
     assert np.array_equal(y == 1, (x == 1).all(-1).any((1, 2)))
 
 

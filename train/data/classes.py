@@ -41,9 +41,8 @@ class LabelledImages(Source):
         counts = np.bincount(labels, minlength=len(names))
         few = [f"{count} of class {printable(which)}" for which, count in zip(names, counts, strict=True) if count < 2]
         if few or len(names) < 2:
-            got = ", ".join(few) or f"one class, {printable(names[0])}"
-            told = "".join(f"; {note}" for note in notes)
-            raise ValueError(f"{name}: at least 2 classes with at least 2 images each are needed, got {got}{told}")
+            got = "; ".join([", ".join(few) or f"one class, {printable(names[0])}", *notes])
+            raise ValueError(f"{name}: at least 2 classes with at least 2 images each are needed, got {got}")
         training = np.zeros(len(labels), np.bool_)
         for label, count in enumerate(counts):
             training[np.flatnonzero(labels == label)[: count * 4 // 5]] = True
@@ -88,7 +87,7 @@ def open_classes(data: str, size: int) -> LabelledImages:
 
 def read_classes(path: str, size: int) -> LabelledImages:
     """Opens a folder with a subfolder per class, which are numbered by name, as torchvision's ImageFolder does it."""
-    name, folder = printable(f"folder:{path}"), check_folder(path)
+    name, folder = printable(f"folder:{path}"), check_folder(f"folder:{path}", path)
     inside = (each for each in folder.iterdir() if each.is_dir() and not each.is_symlink())
     names = sorted(each.name for each in inside if not each.name.startswith("."))
     if not names:

@@ -89,15 +89,13 @@ class Feed:
     def train(self, epoch: int, first: int, last: int | None = None) -> Iterator[Fed]:
         """The training batches of an epoch from number ``first`` up to ``last``, by default to the end."""
         batches = self._order(epoch)
-        start = epoch * len(batches) + first
-
-        def indices_of(step: int) -> np.ndarray:
-            return np.asarray(self._order(step // len(batches))[step % len(batches)])
-
+        count = len(batches)
+        start = epoch * count + first
         if self.streamed and (self._batches is None or self._next != start):  # else the threads go on
             self.close()
             own = self._layout.own(self._config.batch_size)
-            read = decode(self._source.records, lambda step: indices_of(step)[own], range(start, STEPS))
+            steps = range(start, STEPS)
+            read = decode(self._source.records, lambda step: self._order(step // count)[step % count, own], steps)
             self._next, self._batches = start, read
         for indices in batches[first:last]:
             inputs = next(self._batches) if self._batches else None
@@ -142,15 +140,9 @@ def open_feed(source: Source, config: Config, layout: Layout) -> Feed:
 
 def decode(records: Any, indices: Callable[[int], np.ndarray], steps: range) -> Generator[np.ndarray, None, None]:
     """Yields the records with the ``indices`` (b,) of each of the steps, decoded ahead; close it when done."""
-    threads = min(usable_cores(), MOST_THREADS)
-
-    def read(step: int) -> np.ndarray:
-        if isinstance(records, np.ndarray):
-            return np.asarray(records[indices(step)])
-        return np.stack([records[index] for index in indices(step).tolist()])
-
-    grain = _import_grain()
-    data = grain.MapDataset.range(steps.start, steps.stop).map(read)
+    grain, threads = _import_grain(), min(usable_cores(), MOST_THREADS)
+    data = grain.MapDataset.range(steps.start, steps.stop)
+    data = data.map(lambda step: np.stack([records[index] for index in indices(step).tolist()]))
     batches = iter(data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)))
     try:
         yield from batches

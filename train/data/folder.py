@@ -44,18 +44,18 @@ class Photos:
 
 def read_folder(path: str) -> Source:
     """Opens a folder of photos; a terminal gets a progress bar meanwhile."""
-    name, folder = printable(f"folder:{path}"), check_folder(path)
+    name, folder = printable(f"folder:{path}"), check_folder(f"folder:{path}", path)
     _, records, notes = read_files(name, folder, *find_files(folder))
     return Source(name, records, notes=notes)
 
 
-def check_folder(path: str) -> Path:
+def check_folder(name: str, path: str) -> Path:
     """The folder with this path, ``~`` replaced; raises where there is none."""
-    name, folder = printable(f"folder:{path}"), Path(os.path.expanduser(path))
+    folder = Path(os.path.expanduser(path))
     if not folder.exists():
-        raise FileNotFoundError(f"{name}: no such folder")
+        raise FileNotFoundError(f"{printable(name)}: no such folder")
     if not folder.is_dir():
-        raise ValueError(f"{name}: must be a folder, got a file")
+        raise ValueError(f"{printable(name)}: must be a folder, got a file")
     return folder
 
 

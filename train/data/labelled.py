@@ -1,6 +1,5 @@
 """Arrays with labels, for the classification tasks."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -71,18 +70,9 @@ class Labelled(Source):
             if missing and part is self.train:
                 raise ValueError(lacking)
             self.notes = (lacking,) if missing else ()
-        digest = hashlib.sha256(np.ascontiguousarray(inputs).data)
-        digest.update(self.labels.data)
-        self.identity = {
-            self.unit: count,
-            "train": [self.train.start, self.train.stop],
-            "test": [self.test.start, self.test.stop],
-            "shape": list(inputs.shape[1:]),
-            "classes": self.classes,
-            "digest": digest.hexdigest(),
-        }
         self.normalisation = shift, scale = _normalisation(inputs[: self.train.stop], centred=kind.centred)
         self.records = (inputs - shift) / scale
+        self.identity = self.identify(inputs, self.labels, shape=list(inputs.shape[1:]), classes=self.classes)
 
     @property
     def described(self) -> str:
@@ -142,8 +132,7 @@ def _normalisation(inputs: np.ndarray, *, centred: bool) -> tuple[np.ndarray, np
     """Shift and scale of each channel, (c,) in float32; a constant channel is not scaled."""
     # One channel at a time: all squares in float64 at once would take twice the memory of the inputs.
     channels = [inputs[..., c] for c in range(inputs.shape[-1])]
-    shift = np.zeros(len(channels))
-    if centred:
-        shift = np.asarray(np.mean(inputs, tuple(range(inputs.ndim - 1)), dtype=np.float64))
+    axes = tuple(range(inputs.ndim - 1))
+    shift = np.asarray(np.mean(inputs, axes, dtype=np.float64) if centred else np.zeros(len(channels)))
     scale = np.array([np.sqrt(np.mean(np.square(x - m))) for x, m in zip(channels, shift, strict=True)])
     return shift.astype(np.float32), np.where(scale > 0, scale, 1).astype(np.float32)

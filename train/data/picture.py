@@ -19,8 +19,6 @@ MOST_PIXELS = 2**28
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 GREY = (128, 128, 128, 255)  # behind transparent parts: white could be taken for a patch
-
-
 REASONS = {
     FileNotFoundError: "no such file",
     IsADirectoryError: "a folder",

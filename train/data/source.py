@@ -62,16 +62,17 @@ class Source:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """A fingerprint of the data for JSON; of images that are decoded on demand it hashes a sample."""
-        count = len(self.records)
-        sample = np.unique(np.linspace(0, count - 1, SAMPLED).astype(int))
+        sample = np.unique(np.linspace(0, len(self.records) - 1, SAMPLED).astype(int))
         hashed = self.records if isinstance(self.records, np.ndarray) else self.read(sample)
-        return {
-            self.unit: count,
-            "train": [self.train.start, self.train.stop],
-            "test": [self.test.start, self.test.stop],
-            "image_size": list(self.shape),
-            "digest": hashlib.sha256(np.ascontiguousarray(hashed).data).hexdigest(),
-        }
+        return self.identify(hashed, image_size=list(self.shape))
+
+    def identify(self, *hashed: np.ndarray, **values: Any) -> dict[str, Any]:
+        """The number of records, their split, these values, and a digest of the arrays."""
+        digest = hashlib.sha256()
+        for array in hashed:
+            digest.update(np.ascontiguousarray(array).data)
+        ends = {"train": [self.train.start, self.train.stop], "test": [self.test.start, self.test.stop]}
+        return {self.unit: len(self.records), **ends, **values, "digest": digest.hexdigest()}
 
     @cached_property
     def size(self) -> int:

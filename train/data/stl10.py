@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..text import first_line
+from .folder import check_folder
 from .source import Source
 
 URL = "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz"
@@ -57,11 +58,9 @@ def open_stl10(name: str, folder: str | None, *, unlabelled: bool) -> Source:
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: a missing extra, or an archive that is missing and cannot be downloaded, or damaged.
+        ValueError: a file, a missing extra, or an archive that is missing and cannot be downloaded, or damaged.
     """
-    root = None if folder is None else Path(os.path.expanduser(folder))
-    if root is not None and not root.is_dir():
-        raise FileNotFoundError(f"{name}: no such folder")
+    root = None if folder is None else check_folder(name, folder)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hides TensorFlow's notes about the CPU
     try:
         import tensorflow_datasets as tfds

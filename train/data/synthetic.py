@@ -28,10 +28,7 @@ def synthetic_images(count: int = 5000, *, seed: int = 0, size: int = 96) -> np.
     """Draws uint8 images (count, size, size, 3); image i depends on `seed`, `size` and i alone."""
     rng = np.random.default_rng(seed)
     textures = np.stack([texture(rng, 2 * size) for _ in range(TEXTURES)])
-    images = np.empty((count, size, size, 3), np.uint8)
-    for i in range(count):
-        images[i] = scene(np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,))), textures)
-    return images
+    return np.array([scene(each, textures) for each in rng.spawn(count)])
 
 
 def texture(rng: np.random.Generator, size: int) -> np.ndarray:

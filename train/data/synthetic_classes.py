@@ -59,11 +59,9 @@ def synthetic_shapes(count: int = 3000, *, seed: int = 0, size: int = 64) -> tup
 
     Image i depends on ``seed``, ``size`` and i alone.
     """
-    images, labels = np.empty((count, size, size, 3), np.uint8), np.empty(count, np.int32)
-    for i in range(count):
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
-        labels[i] = rng.integers(len(SHAPES))
-        images[i] = _image(rng, SHAPES[labels[i]], size)
+    rngs = np.random.default_rng(seed).spawn(count)
+    labels = np.array([rng.integers(len(SHAPES)) for rng in rngs], np.int32)
+    images = np.stack([_image(rng, SHAPES[label], size) for rng, label in zip(rngs, labels, strict=True)])
     return images, labels, [shape.__name__ for shape in SHAPES]
 
 

@@ -36,13 +36,12 @@ def synthetic_arrays(count: int = 1000, *, seed: int = 0) -> tuple[np.ndarray, n
     channels = np.stack([rng.permutation(CHANNELS)[:OWN] for _ in range(CLASSES)])
     levels = rng.normal(0, LEVEL, CHANNELS)
     arrays, labels = np.empty((count, HEIGHT, WIDTH, CHANNELS), np.float32), np.empty(count, np.int32)
-    for i in range(count):
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
-        labels[i] = rng.integers(CLASSES)
+    for i, each in enumerate(rng.spawn(count)):
+        labels[i] = each.integers(CLASSES)
         own = np.isin(np.arange(CHANNELS), channels[labels[i]])
-        has_burst = rng.random(CHANNELS) < np.where(own, PRESENT, STRAY)
-        arrays[i] = levels + rng.normal(0, WANDER, CHANNELS) + rng.normal(0, NOISE, arrays[i].shape)
-        arrays[i] += has_burst * rng.uniform(*STRENGTH, CHANNELS) * _bursts(rng)
+        has_burst = each.random(CHANNELS) < np.where(own, PRESENT, STRAY)
+        arrays[i] = levels + each.normal(0, WANDER, CHANNELS) + each.normal(0, NOISE, arrays[i].shape)
+        arrays[i] += has_burst * each.uniform(*STRENGTH, CHANNELS) * _bursts(each)
     return arrays, labels, None
 
 
@@ -83,12 +82,10 @@ def synthetic_windows(count: int = 1500, *, seed: int = 0) -> tuple[np.ndarray, 
     """
     rng = np.random.default_rng(seed)
     shares = rng.normal(0, 1, (len(ACTIVITIES), 2, SENSORS))  # of each axis in the two harmonics
-    windows, labels = np.empty((count, SERIES, SENSORS), np.float32), np.empty(count, np.int32)
-    for i in range(count):
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(i,)))
-        labels[i] = rng.integers(len(ACTIVITIES))
-        windows[i] = _window(rng, ACTIVITIES[labels[i]], shares[labels[i]])
-    return windows, labels, tuple(activity.name for activity in ACTIVITIES)
+    rngs = rng.spawn(count)
+    labels = np.array([each.integers(len(ACTIVITIES)) for each in rngs], np.int32)
+    windows = [_window(each, ACTIVITIES[label], shares[label]) for each, label in zip(rngs, labels, strict=True)]
+    return np.array(windows, np.float32), labels, tuple(activity.name for activity in ACTIVITIES)
 
 
 def _window(rng: np.random.Generator, activity: Activity, shares: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ def save_attention(path: Path, config: PatchConfig, network: PatchNetwork, sourc
     order = " (tokens in article order)" if network.token_order == "article" else ""
     title = f"{config.network}: test images and the maps of the network{order}"
     captions = []
-    for p, label in zip(looked.p, patches.label[chosen], strict=True):
+    for p, label in zip(looked.answer, patches.label[chosen], strict=True):
         wrong = bool(np.round(p) != label)
         text = f"{'patch' if label else 'no patch'}, p = {p:.3f}" + (", wrong" if wrong else "")
         captions.append(Caption(text, wrong))

@@ -22,7 +22,7 @@ from ..tasks import Task
 from ..text import data_title
 from .grid import ATTENTION, MOST_NAMES, Caption, Column, draw, in_turn
 from .observe import Named, Split, over_batches, recorded_of
-from .places import draw_places, see
+from .picture import draw_images, see
 
 CONFUSION, NORMALISATION, MATRIX = "confusion.json", "normalisation.json", "confusion.png"
 MOST_LINES = 12  # sensors in a legend
@@ -42,7 +42,7 @@ def finish_classes(
         chosen = in_turn(labels)
         shown, truth = source.read(source.test.start + chosen), labels[chosen]
         captions = captions_of(source.names, truth, predicted[chosen])
-        figure = draw_places(f"{config.title} on {data}: test images", shown, captions, see(network, shown))
+        figure = draw_images(f"{config.title} on {data}: test images", shown, captions, see(network, shown))
     elif config.task == "channel":
         (gates,) = recorded.values()
         means = mean_gates(gates[:, 0, 0], labels, source.classes)
@@ -58,13 +58,13 @@ def finish_classes(
 
 
 @partial(jax.jit, static_argnames=("task", "record"))
-def predict(model: Split, inputs: jax.Array, *, task: Task, record: bool = True) -> tuple[jax.Array, Named]:
-    """The logits (b, classes) of records in eval mode, and what blocks record, by path, in float32."""
+def predict(model: Split, inputs: jax.Array, *, task: Task, record: bool) -> Named:
+    """The logits (b, classes) of records in eval mode, as "", and what blocks record, by path, in float32."""
     nothing = jnp.zeros(len(inputs), jnp.int32)
     x, _ = task.draw(inputs, nothing, nothing, jax.random.key(0), training=False)
     network = nnx.merge(*model, copy=True)
     network.eval()
-    return task.answer(network, x).astype(jnp.float32), recorded_of(network, x) if record else {}
+    return {"": task.answer(network, x).astype(jnp.float32), **(recorded_of(network, x) if record else {})}
 
 
 def predict_all(
@@ -72,9 +72,8 @@ def predict_all(
 ) -> tuple[np.ndarray, Arrays]:
     """`predict` over all test records in file order."""
 
-    def predict_batch(model: Split, indices: np.ndarray, layout: Layout) -> Named:
-        logits, recorded = predict(model, layout.cut(source.read(indices)), task=task, record=record)
-        return {"": logits, **recorded}
+    def predict_batch(model: Split, indices: np.ndarray, layout: Layout) -> Any:
+        return predict(model, layout.cut(source.read(indices)), task=task, record=record)
 
     found = over_batches(network, source.test, batch_size, predict_batch)
     return found.pop(""), found

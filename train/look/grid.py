@@ -112,10 +112,7 @@ def _draw_map(figure: Figure, ax: Axes, column: Column, row: int) -> None:
 
 def limits(values: np.ndarray, signed: bool) -> tuple[float, float]:
     """The ends of a map's scale."""
+    low, high = np.nanquantile(np.abs(values) if signed else values, (1 - EXTREME, EXTREME)).tolist()
     if signed:
-        high = float(np.nanquantile(np.abs(values), EXTREME))
         return -high, high
-    low, high = np.nanquantile(values, (1 - EXTREME, EXTREME))
-    if high - low <= FLAT * abs(high):
-        low, high = np.nanmin(values), np.nanmax(values)
-    return float(low), float(high)
+    return (low, high) if high - low > FLAT * abs(high) else (float(np.nanmin(values)), float(np.nanmax(values)))

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 import flax_attn
+from flax_attn.networks.patch import PatchNetwork
 
 from ..config import ClassesConfig, PatchConfig
 from ..data.feed import eval_batches
@@ -24,23 +25,34 @@ Call = Callable[[Split, np.ndarray, Layout], Mapping[str, Any]]
 
 
 class Observed(NamedTuple):
-    """What a network of the patch task computes for a batch, in float32."""
+    """What a network makes of a batch of images, in float32."""
 
-    p: jax.Array  # (b,), of a patch
-    attended: jax.Array  # (b, h, w, c)
-    activation: jax.Array  # (b, h, w), the contribution of every place to the logit, which is its mean
+    answer: jax.Array  # the probabilities of a patch, (b,), or a ResNet's logits, (b, classes)
+    attended: jax.Array  # (b, h, w, c), behind all attention
+    activation: jax.Array  # (b, h, w), the contribution of every place to the largest logit, which is its mean
     recorded: Named  # by path, see `flax_attn.attention_maps`
 
 
 @jax.jit
 def observe(model: Split, x: jax.Array) -> Observed:
-    """Applies a network, taken apart by `nnx.split`, in eval mode to images (b, h, w, 3)."""
+    """Applies a network, taken apart by `nnx.split`, in eval mode to the images (b, h, w, 3) that a step would draw.
+
+    The activation is that of Zhou, Khosla, Lapedriza, Oliva & Torralba, "Learning deep features for discriminative
+    localization", CVPR 2016.
+    """
     network: Any = nnx.merge(*model, copy=True)
     network.eval()
-    p, attended = (array.astype(jnp.float32) for array in network(x))
+    last: Any
+    if isinstance(network, PatchNetwork):
+        (answer, attended), last, largest = network(x), network.final, 0
+    else:
+        attended, last = network.features(x), network.fc
+        answer = last(jnp.mean(attended, axis=(1, 2)))
+        largest = answer.argmax(-1)[:, None, None]
+    answer, attended = answer.astype(jnp.float32), attended.astype(jnp.float32)
     # Not a matrix product: some devices round those.
-    activation = jnp.sum(attended * network.final.kernel[:, 0], axis=-1) + network.final.bias[0]
-    return Observed(p, attended, activation, recorded_of(network, x))
+    activation = jnp.sum(attended * last.kernel[...].T[largest], axis=-1) + last.bias[largest]
+    return Observed(answer, attended, activation, recorded_of(network, x))
 
 
 def recorded_of(network: nnx.Module, x: jax.Array) -> Named:

@@ -1,23 +1,23 @@
-"""The picture of the patch task: images, and beside each the maps of a network, a column per map."""
+"""Pictures of where a network looks: images, and beside each the network's maps, a column per map."""
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from flax_attn.networks.patch import PatchNetwork
-
 from ..data.source import PATCH
+from ..devices import Layout
+from ..tasks.classes import normalised
+from ..tasks.patch import WHITE
 from .grid import Caption, Column, draw
 from .maps import Size, detector_maps, gathered, kind_of, spread
-from .observe import Named, observe
-from .scores import CELL, CENTRES, white_pixels
+from .observe import Named, Split, observe, over_batches
+from .scores import CELL, CENTRES
 
 CHANNELS = 3  # of the attended map that are shown
 PANEL = (2.1, 1.8)  # inches
@@ -28,24 +28,27 @@ _detector_maps = jax.jit(detector_maps, static_argnames=("size", "token_order"))
 class Looked(NamedTuple):
     """What a network makes of images, and the columns that show it."""
 
-    p: np.ndarray  # (b,), of a patch
+    answer: np.ndarray  # as `Observed` has it
     columns: list[Column]
-    places: np.ndarray  # (b, h, w), the weights of the cells whose attention is shown
+    places: Any = None  # of numpy, (b, h, w), the weights of the cells whose attention is shown, if it is
 
 
-def look(network: PatchNetwork, x: np.ndarray) -> Looked:
-    """Applies a network to images (b, h, w, 3), one at a time: what blocks record of large ones takes much memory."""
-    parts: list[dict[str, np.ndarray]] = []
-    for image in x[:, None]:
-        seen = observe(nnx.split(network), jnp.asarray(image))
-        places = query_cells(image, np.asarray(seen.activation))
-        always = {"p": seen.p, "places": places, "attended": seen.attended, "activation": seen.activation}
-        recorded = recorded_maps(seen.recorded, seen.attended.shape, places, network.token_order)
-        parts.append({name: np.asarray(array) for name, array in (always | recorded).items()})
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    p, places, attended, activation = (found.pop(name) for name in always)
-    shown = columns(x, attended, activation, np.asarray(network.final.kernel)[:, 0], found)
-    return Looked(p, shown, places)
+def look(network: Any, images: np.ndarray) -> Looked:
+    """Applies a network of the patch task to painted images (b, h, w, 3).
+
+    One at a time: what blocks record of large ones takes much memory.
+    """
+
+    def look_at(model: Split, indices: np.ndarray, _: Layout) -> dict[str, Any]:
+        answer, attended, activation, recorded = observe(model, images[indices])
+        places = query_cells(images[indices], np.asarray(activation))
+        maps = recorded_maps(recorded, attended.shape, places, network.token_order)
+        return {"answer": answer, "attended": attended, "activation": activation, "places": places, **maps}
+
+    found = over_batches(network, range(len(images)), 1, look_at)
+    answer, attended, activation, places = (found.pop(name) for name in ("answer", "attended", "activation", "places"))
+    shown = columns(images, attended, activation, np.asarray(network.final.kernel)[:, 0], found)
+    return Looked(answer, shown, places)
 
 
 def columns(
@@ -72,7 +75,7 @@ def query_cells(x: np.ndarray, activation: np.ndarray) -> np.ndarray:
 
     They are those of the patch, or the peak of the class activation (b, h, w) in an image without one.
     """
-    cells = white_pixels(x)[CENTRES][:, : activation.shape[1], : activation.shape[2]].astype(np.float32)
+    cells = (x == WHITE).all(-1)[CENTRES][:, : activation.shape[1], : activation.shape[2]].astype(np.float32)
     peaks = activation == activation.max((1, 2), keepdims=True)
     cells = np.where(cells.any((1, 2), keepdims=True), cells, peaks)
     return np.asarray(cells / cells.sum((1, 2), keepdims=True))
@@ -109,11 +112,38 @@ def _at_places(weights: jax.Array, places: jax.Array, *, size: Size, token_order
     return spread(looks, size, token_order), spread(looked_at, size, token_order)
 
 
+@jax.jit
+def _see(model: Split, images: jax.Array) -> Named:
+    """The logits, the class activation, and means over channels of the gates of each stage's last block."""
+    seen = observe(model, normalised(images))
+    found = {"logits": seen.answer, "activation": seen.activation}
+    for path, array in seen.recorded.items():
+        if kind_of(path) == "gate":
+            stage, *_, name = path.split(".")
+            found |= {f"{stage}: {name}": values for values in detector_maps({path: array}, array.shape).values()}
+    return found
+
+
+def see(network: Any, images: np.ndarray) -> Looked:
+    """Applies a ResNet to images, uint8 (b, h, w, 3); its gates with a value per place are shown."""
+    found = over_batches(network, range(len(images)), 1, lambda model, indices, _: _see(model, images[indices]))
+    logits, activation = found.pop("logits"), found.pop("activation")
+    on_image = partial(Column, extent=(0, images.shape[2], images.shape[1], 0))
+    columns = [
+        on_image("", images, "image"),
+        on_image("class activation\n(its mean is the logit)", activation, signed=True, under=images),
+        *(on_image(name, values, under=images) for name, values in sorted(found.items())),
+    ]
+    return Looked(logits, columns)
+
+
 def draw_images(title: str, x: np.ndarray, captions: Sequence[Caption], looked: Looked) -> Figure:
-    """Draws a row per image (b, h, w, 3), with the patch outlined, or a dot at the peak of the class activation."""
+    """Draws a row per image (b, h, w, 3); for ``places`` with the patch outlined, or a dot at their peak."""
     figure, count = draw(title, captions, looked.columns, PANEL), len(looked.columns)
+    if looked.places is None:
+        return figure
     for row, (image, places) in enumerate(zip(x, looked.places, strict=True)):
-        inside = np.argwhere(white_pixels(image))
+        inside = np.argwhere((image == WHITE).all(-1))
         dot = np.argwhere(places == places.max())[0] * CELL + CELL / 2
         for ax, column in zip(figure.axes[row * count : (row + 1) * count], looked.columns, strict=True):
             if column.kind == "bars" or column.axes:  # no map over places

@@ -60,7 +60,7 @@ def score(maps: np.ndarray, patches: Patches) -> np.ndarray:
     """Pointing, energy and peak (n, 3) of maps (n, h, w), as if every image had its patch."""
     n, height, width = maps.shape
     black = np.zeros((n, height * CELL, width * CELL, 1), np.uint8)
-    pixels = white_pixels(np.asarray(painted(black, Patches(np.ones(n, int), *patches[1:]))))
+    pixels = (np.asarray(painted(black, Patches(np.ones(n, int), *patches[1:]))) == WHITE).all(-1)
     covered = pixels.reshape(n, height, CELL, width, CELL).mean((2, 4))
     return np.stack([pointing(maps, pixels[CENTRES]), relative_energy(maps, covered), maps.max((1, 2))], axis=1)
 
@@ -75,8 +75,7 @@ def combine(scores: np.ndarray, label: Any) -> Localisation:
 def pointing(maps: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """The pointing game: 1 where the peak of a map (n, h, w) is ``inside`` (n, h, w), else 0; of ties the share."""
     peaks = maps == maps.max((1, 2), keepdims=True)
-    share: np.ndarray = (peaks & inside).sum((1, 2)) / peaks.sum((1, 2))
-    return share
+    return np.asarray((peaks & inside).sum((1, 2)) / peaks.sum((1, 2)))
 
 
 def relative_energy(maps: np.ndarray, covered: np.ndarray) -> np.ndarray:
@@ -86,8 +85,7 @@ def relative_energy(maps: np.ndarray, covered: np.ndarray) -> np.ndarray:
     """
     energy = np.maximum(maps.astype(np.float64), 0)
     total, within = energy.sum((1, 2)), (energy * covered).sum((1, 2))
-    share: np.ndarray = np.divide(within, total, out=np.zeros_like(within), where=total != 0) / covered.mean((1, 2))
-    return share
+    return np.asarray(np.divide(within, total, out=np.zeros_like(within), where=total != 0) / covered.mean((1, 2)))
 
 
 def average_precision(score: np.ndarray, label: np.ndarray) -> float:
@@ -102,22 +100,11 @@ def average_precision(score: np.ndarray, label: np.ndarray) -> float:
     return float(np.sum(np.diff(recall, prepend=0) * precision))
 
 
-_per_image_patches = jax.jit(per_image_patches, static_argnums=(2, 3))
-
-
 def fixed_patches(config: PatchConfig, source: Source) -> Patches:
     """The patches of a run's whole test split (n,), the same after every epoch."""
-    indices = np.asarray(source.test, np.int32)
     if config.patches == "article":  # the place in the batch decides
         patches = article_patches(config.batch_size, *source.shape)
-        patches = jax.tree.map(lambda values: values[np.arange(len(indices)) % config.batch_size], patches)
     else:
-        key = split_key(jax.random.key(config.seed), TEST, 0)
-        patches = _per_image_patches(key, indices, *source.shape)
-    return Patches(*map(np.asarray, patches))
-
-
-def white_pixels(x: np.ndarray) -> np.ndarray:
-    """Which pixels of images (n, h, w, c) belong to a patch: no other is as bright."""
-    white: np.ndarray = (x == WHITE).all(-1)
-    return white
+        key, indices = split_key(jax.random.key(config.seed), TEST, 0), np.asarray(source.test, np.int32)
+        patches = jax.jit(per_image_patches, static_argnums=(2, 3))(key, indices, *source.shape)
+    return Patches(*(np.resize(values, len(source.test)) for values in patches))

@@ -1,20 +1,20 @@
 """The command: trains the runs that are missing, one after the other, and writes the tables after each."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
+import tyro
 from rich.console import Console
 from rich.rule import Rule
 
-from ..config import read_options
 from ..data.feed import check_batch_size
 from ..look import SCORES
 from ..loop import Run
 from ..runs import CONFIG, RunFolder, differences
 from ..show import say
-from ..signals import Stop, status
+from ..signals import Stop
 from ..tasks import task_of
 from ..text import data_title, first_line
 from ..training import main as train
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
 
     Returns the exit status: 1 where a run failed, 128 and the signal's number where it was stopped.
     """
-    options = read_options(Options, PROGRAM, argv)
+    options = tyro.cli(Options, prog=PROGRAM, args=argv)
     out = Path(options.out)
     report, missing = prepare(options, out / NUMBERS) if options.train else (read_report(out / NUMBERS), [])
     kinds: dict[str, type[Run]] = {"ours": Run}
@@ -38,25 +38,15 @@ def main(argv: Sequence[str]) -> int:
         from ..twin import Twin  # PyTorch
 
         kinds["pytorch"] = Twin
-    failed = []
+    failed: list[str] = []
     with Stop() as stop:  # also catches a signal that came too late for a run
-        for number, each in enumerate(missing, start=1):
-            say(Console(), Rule(f"{number} of {len(missing)}: {each.key.name}"))
-            # A run that has scores only needs to be added to the results.
-            if (each.path / SCORES).is_file() or train_one(each, kinds[each.key.side]) == 0:
-                report.outcomes.append(outcome_of(each))
+        for _ in complete(report, missing, failed, kinds, select_rows(options.rows) if options.costs else []):
+            if report.outcomes:
                 write_report(report, out)
-            else:
-                failed.append(each.key.name)
             if stop:
-                return stopped(stop)
+                print("stopped; the same command continues", file=sys.stderr)
+                return stop.status
             jax.clear_caches()  # the next network shares no program with this one
-        for row in without_costs(options, report) if options.costs else []:
-            report.costs.append(measure(row, report.options["batch_size"], *report.images["image_size"]))
-            write_report(report, out)
-            if stop:
-                return stopped(stop)
-            jax.clear_caches()
     for path in write_report(report, out) if report.outcomes else []:
         say(Console(), f"written: {path}")
     for path in write_pictures(Path(options.runs), Path(options.pictures)) if options.pictures else []:
@@ -66,16 +56,23 @@ def main(argv: Sequence[str]) -> int:
     return int(bool(failed))
 
 
-def stopped(stop: Stop) -> int:
-    """Says how to go on, and returns the exit status."""
-    print("stopped; the same command continues", file=sys.stderr)
-    return status(stop.signal or 0)
-
-
-def without_costs(options: Options, report: Report) -> list[str]:
-    """The rows asked for that have results but no costs."""
-    known, rows = {cost.row for cost in report.costs}, {outcome.row for outcome in report.outcomes}
-    return [row for row in select_rows(options.rows) if row in rows - known]
+def complete(
+    report: Report, missing: list[Planned], failed: list[str], kinds: dict[str, type[Run]], rows: list[str]
+) -> Iterator[None]:
+    """Adds to the report what is missing, run by run, then the costs of those of ``rows`` that have results alone."""
+    for number, each in enumerate(missing, start=1):
+        say(Console(), Rule(f"{number} of {len(missing)}: {each.key.name}"))
+        # A run that has scores only needs to be added to the results.
+        if (each.path / SCORES).is_file() or train_one(each, kinds[each.key.side]) == 0:
+            report.outcomes.append(outcome_of(each))
+        else:
+            failed.append(each.key.name)
+        yield
+    lacking = {outcome.row for outcome in report.outcomes} - {cost.row for cost in report.costs}
+    for row in rows:
+        if row in lacking:
+            report.costs.append(measure(row, report.options["batch_size"], *report.images["image_size"]))
+            yield
 
 
 def prepare(options: Options, file: Path) -> tuple[Report, list[Planned]]:
@@ -94,8 +91,8 @@ def prepare(options: Options, file: Path) -> tuple[Report, list[Planned]]:
             raise ValueError(f"--out must have no results of other options or images, got {file}: {differing}")
         report.outcomes.extend(kept.outcomes)
         report.costs.extend(kept.costs)
-    keys = {outcome.key for outcome in report.outcomes}
-    missing = [each for each in runs if each.key not in keys]
+    finished = {outcome.name for outcome in report.outcomes}
+    missing = [each for each in runs if each.key.name not in finished]
     for each in missing:
         if (each.path / CONFIG).is_file():
             parse(["--resume", str(each.path), *each.words])

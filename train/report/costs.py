@@ -1,5 +1,6 @@
 """What a network costs: multiply-adds, and the time and memory of a training step, all of JAX's compiled programs."""
 
+import contextlib
 import statistics
 import time
 from typing import Any
@@ -14,8 +15,6 @@ from ..config import PatchConfig
 from ..data import Source
 from ..loop import Run
 from ..step import train_step
-from ..tasks import task_of
-from ..tasks.patch import build_network
 from .runs import ROWS, Cost, machine
 
 WARM_UP, STEPS = 3, 20
@@ -23,15 +22,12 @@ WARM_UP, STEPS = 3, 20
 
 def measure(row: str, batch_size: int, height: int, width: int) -> Cost:
     """Measures the network of a row, with images of this size that are drawn at random."""
-    options: dict[str, Any] = {**ROWS[row], "batch_size": batch_size, "epochs": 1}
-    config = PatchConfig(**options)
+    config = PatchConfig(**ROWS[row], batch_size=batch_size, epochs=1)
     images = np.random.default_rng(0).integers(256, size=(2 * max(batch_size, 5), height, width, 3), dtype=np.uint8)
-    run = Run(config, Source("random", images))
-    try:
+    with contextlib.closing(Run(config, Source("random", images))) as run:
         fed = next(run.feed.train(0, 0))
-    finally:
-        run.close()
-    step: Any = train_step.lower(run.state, fed, 0, run.key, task=task_of(config)).compile()
+    network = run.network
+    step: Any = train_step.lower(run.state, fed, 0, run.key, task=run.task).compile()
     memory, state, seconds = step.memory_analysis(), run.state, []
     for _ in range(WARM_UP + STEPS):
         began = time.perf_counter()
@@ -41,7 +37,7 @@ def measure(row: str, batch_size: int, height: int, width: int) -> Cost:
     sizes = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return Cost(
         row,
-        multiply_adds(build_network(config, height, width), jnp.zeros((1, height, width, 3))),
+        multiply_adds(network, jnp.zeros((1, height, width, 3))),
         statistics.median(seconds[WARM_UP:]) * 1000,
         (sizes - memory.alias_size_in_bytes) * run.layout.devices,
         run.layout.devices,

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
+from matplotlib.transforms import Bbox
 
 from torch_ref.report.docs import write_all_between
 from torch_ref.report.tables import markdown
@@ -207,7 +208,7 @@ def label(figure: Figure, ax: Axes, dots: Mapping[str, tuple[float, float]]) -> 
     figure.draw_without_rendering()  # the layout, without which places on the page are not known
     point = figure.dpi / 72
     places = {row: ax.transData.transform(dot) / point for row, dot in dots.items()}
-    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places.values()]
+    taken = [Bbox.from_bounds(x - 3, y - 3, 6, 6) for x, y in places.values()]
     arrow = {"arrowstyle": "-", "color": "grey", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0}
     for row, (x, y) in places.items():
         width, height = 5.5 * len(row) + 3, 11.0  # of the letters, about
@@ -215,13 +216,8 @@ def label(figure: Figure, ax: Axes, dots: Mapping[str, tuple[float, float]]) -> 
         for reach, turn in around:
             dx, dy = reach * math.cos(turn), reach * math.sin(turn) - height / 2
             dx -= width if dx < 0 else 0
-            box = (x + dx, y + dy, x + dx + width, y + dy + height)
-            if not any(_overlap(box, other) for other in taken):
+            box = Bbox.from_bounds(x + dx, y + dy, width, height)
+            if not box.count_overlaps(taken):
                 break
         taken.append(box)
         ax.annotate(row, dots[row], (dx, dy), textcoords="offset points", va="bottom", fontsize=8, arrowprops=arrow)
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether two boxes (left, bottom, right, top) share a place."""
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -44,7 +44,7 @@ def draw_block(name: str, run: Path, path: Path) -> Path:
         if kind_of(record) == "weights" and record not in drawn:
             shown.append(weights(record.rpartition(".")[2], np.asarray(values), size, looked.places))
     columns = [*shown, *looked.columns[2:end]][:COLUMNS]
-    caption = Caption(f"{name}\npatch, p = {looked.p[0]:.3f}")
+    caption = Caption(f"{name}\npatch, p = {looked.answer[0]:.3f}")
     buffer = BytesIO()
     figure = draw_images("", x, [caption], looked._replace(columns=columns))
     figure.savefig(buffer, dpi=DPI, bbox_inches="tight")

@@ -27,7 +27,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("per_image", "article")
 SAME = ("epochs", "batch_size", "learning_rate")  # in all runs of one table
 PACKAGES = {"ours": ("jax", "flax", "optax"), "pytorch": ("torch",)}  # of the sides
 PIXELS = {"token_order": "pixels"}
-ROWS = {  # with the options that they train with
+ROWS: dict[str, dict[str, Any]] = {  # with the options that they train with
     "cnn": {"network": "cnn"},
     "multi_head-article": {"network": "multi_head", "token_order": "article"},
     "multi_head-pixels": {"network": "multi_head", **PIXELS},
@@ -85,7 +85,8 @@ class Options:
     costs: bool = False
 
 
-class Key(NamedTuple):
+@dataclass(frozen=True)
+class Key:
     """What identifies a run of a report."""
 
     row: str
@@ -154,24 +155,15 @@ def _planned(options: Options, key: Key) -> Planned:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Key):
     """The result of a run."""
 
-    row: str
-    protocol: Protocol
-    side: str
-    seed: int
     parameters: int
     train_errors: list[float]  # of each epoch
     test_errors: list[float]
     test_accuracy: float
     maps: dict[str, dict[str, float | None]]  # as in localisation.json
     where: str
-
-    @property
-    def key(self) -> Key:
-        """Which run it is."""
-        return Key(self.row, self.protocol, self.side, self.seed)
 
 
 @dataclass(frozen=True)
@@ -221,7 +213,7 @@ def outcome_of(run: Planned) -> Outcome:
     height, width = read_json(run.path / DATA)["image_size"]
     network = nnx.eval_shape(lambda: build_network(run.config, height, width))
     return Outcome(
-        *run.key,
+        **vars(run.key),
         parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))),
         train_errors=[metrics.train_error for metrics in history],
         test_errors=[metrics.test_error for metrics in history],

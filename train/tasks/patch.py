@@ -111,16 +111,6 @@ def build_network(config: PatchConfig, height: int, width: int) -> PatchNetwork:
     return PatchNetwork(block, token_order, position, dtype=dtype, rngs=rngs)
 
 
-def draw_batch(images: Array, indices: Array, key: Array, rule: str) -> tuple[Array, Array]:
-    """Paints patches by one of the rules on images, uint8 (b, h, w, 3); y is 1 where there is one, else 0."""
-    batch_size, height, width, _ = images.shape
-    if rule == "article":
-        patches = article_patches(batch_size, height, width)
-    else:
-        patches = per_image_patches(key, indices, height, width)
-    return paint(images, patches), patches.label.astype(jnp.float32)
-
-
 def mean_error(p: Array, y: Array, where: Array | None = None) -> Array:
     """The tutorial's binary cross-entropy, ``-mean(y log(p + 1e-8) + (1 - y) log(1 - p + 1e-8))``.
 
@@ -154,7 +144,13 @@ class PatchTask:
         return build_network(config, *source.shape)
 
     def draw(self, inputs: Array, labels: Any, indices: Array, key: Array, *, training: bool) -> tuple[Array, Array]:
-        return draw_batch(inputs, indices, key, self.patches)
+        """Paints patches by the rule on images, uint8 (b, h, w, 3); y is 1 where there is one, else 0."""
+        batch_size, height, width, _ = inputs.shape
+        if self.patches == "article":
+            patches = article_patches(batch_size, height, width)
+        else:
+            patches = per_image_patches(key, indices, height, width)
+        return paint(inputs, patches), patches.label.astype(jnp.float32)
 
     def answer(self, network: Any, x: Array) -> Array:
         p: Array = network(x)[0]

@@ -28,7 +28,7 @@ def test_it_says_what_the_network_thinks_and_where_the_picture_is(run, photo, tm
     Image.new("L", (50, 31), 7).save(tmp_path / "dark.jpg")
     assert attend(run, photo, tmp_path / "dark.jpg") == 0
     first, second, path, table = capsys.readouterr().out.splitlines()
-    p = observe(nnx.split(load_run(run)[1]), (images(1) / 128 - 1).astype(np.float32)).p[0]
+    p = observe(nnx.split(load_run(run)[1]), (images(1) / 128 - 1).astype(np.float32)).answer[0]
     assert first == f"{photo}: p = {p:.4f}"
     assert second.startswith(f"{tmp_path / 'dark.jpg'}: p = ")
     assert (path, table) == (str(run / "attend.png"), str(run / "attend.csv"))
@@ -42,7 +42,7 @@ def test_the_picture_goes_where_it_should_and_a_patch_too(run, photo, tmp_path, 
     assert last == str(out)
     x = (images(1) / 128 - 1).astype(np.float32)
     x[:, 4:20, 12:28] = 1
-    assert first == f"{photo}: p = {observe(nnx.split(load_run(run)[1]), x).p[0]:.4f}"
+    assert first == f"{photo}: p = {observe(nnx.split(load_run(run)[1]), x).answer[0]:.4f}"
     assert out.read_bytes().startswith(b"%PDF")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from functools import partial
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from train.look import finish, save_scores
 from train.look.observe import observe
 from train.look.scores import Localisation, combine, fixed_patches, localise, score
 from train.tasks import task_of
-from train.tasks.patch import TEST, WHITE, Patches, build_network, draw_batch, painted, split_key
+from train.tasks.patch import TEST, WHITE, Patches, build_network, painted, split_key
 
 HEIGHT, WIDTH = 20, 28  # of the images; maps have 5 by 7 places
 
@@ -52,9 +53,9 @@ def test_patches_are_those_that_a_run_tests_with(rule, images):
     indices = np.asarray(source.test)
     patches = fixed_patches(config, source)
     key = split_key(jax.random.key(5), TEST, 0)
-    draw = jax.jit(draw_batch, static_argnames="rule")
+    draw = jax.jit(partial(task_of(config).draw, training=False))
     batches = [indices[i : i + 4] for i in range(0, 11, 4)]
-    drawn = [draw(source.records[batch], batch, key, rule=rule) for batch in batches]
+    drawn = [draw(source.records[batch], None, batch, key) for batch in batches]
     x, y = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     assert np.array_equal(patches.label, y)
     assert np.array_equal(np.asarray(painted(source.records[indices], patches)) == WHITE, x == WHITE)

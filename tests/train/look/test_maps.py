@@ -35,11 +35,11 @@ def test_the_mean_of_the_class_activation_is_the_logit(name, images):
     seen = observe(nnx.split(network), x)
     assert seen.activation.shape == (2, 5, 7)
     assert np.ptp(seen.activation) > 0
-    assert relative_error(np.asarray(seen.p), expit(np.asarray(seen.activation).mean((1, 2)))) <= CLOSE
+    assert relative_error(np.asarray(seen.answer), expit(np.asarray(seen.activation).mean((1, 2)))) <= CLOSE
     # In eval mode one image is nothing to another, though the network itself is still in training and stays so.
     other = observe(nnx.split(network), x.at[1].set(0))
-    assert other.p[0] == seen.p[0]
-    assert other.p[1] != seen.p[1]
+    assert other.answer[0] == seen.answer[0]
+    assert other.answer[1] != seen.answer[1]
     assert not network.conv.bn1a.use_running_average
     assert (np.asarray(network.conv.bn1a.mean[...]) == 0).all()
 

@@ -97,7 +97,7 @@ def test_images_are_looked_at_one_by_one_and_shown_together(images):
     network, x = build_network(PatchConfig(network="multi_head"), 20, 28), (images(5) / 128 - 1).astype(np.float32)
     x[1, 3:19, 2:18] = 1
     seen, looked = observe(nnx.split(network), jnp.asarray(x)), look(network, x)
-    assert relative_error(looked.p, np.asarray(seen.p)) <= CLOSE
+    assert relative_error(looked.answer, np.asarray(seen.answer)) <= CLOSE
     assert relative_error(looked.columns[1].values, np.asarray(seen.activation)) <= CLOSE
     contribution = np.abs(np.asarray(seen.attended) * np.asarray(network.final.kernel)[:, 0]).mean((0, 1, 2))
     channels = [int(column.title.rpartition(" ")[2]) for column in looked.columns[2:5]]

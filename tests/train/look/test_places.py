@@ -9,7 +9,7 @@ from flax_attn import attention_maps
 from flax_attn.networks.resnet import ResNet
 from flax_attn.testing import relative_error, tolerance
 from train.look.grid import Caption
-from train.look.places import draw_places, see
+from train.look.picture import draw_images, see
 from train.tasks.classes import normalised
 
 CLOSE = tolerance("output", "float32")
@@ -25,13 +25,15 @@ GATES = {
 
 @pytest.fixture(scope="module", params=GATES)
 def seen(request):
-    """The attention, its network, and what is seen of the images."""
+    """The attention, its network, and what is seen of the images: in all, the activation, and the gates."""
     network = ResNet(18, request.param, 5, rngs=nnx.Rngs(0))
-    return request.param, network, see(network, IMAGES)
+    looked = see(network, IMAGES)
+    _, activation, *gates = looked.columns
+    return request.param, network, looked, activation.values, {gate.title: gate.values for gate in gates}
 
 
 def test_the_activation_is_the_weighted_map_of_the_predicted_class_and_its_mean_the_logit(seen):
-    _, network, found = seen
+    _, network, looked, activation, _ = seen
     network.eval()
     x = normalised(jnp.asarray(IMAGES))
     features, logits = np.asarray(network.features(x)), np.asarray(network(x))
@@ -39,18 +41,18 @@ def test_the_activation_is_the_weighted_map_of_the_predicted_class_and_its_mean_
     columns, bias = np.asarray(network.fc.kernel[...])[:, predicted].T, np.asarray(network.fc.bias[...])[predicted]
     expected = np.einsum("bhwc,bc->bhw", features, columns) + bias[:, None, None]
     terms = np.einsum("bhwc,bc->bhw", np.abs(features), np.abs(columns))  # which cancel one another in part
-    assert found.activation.shape == (2, 2, 3)
-    assert (np.abs(found.activation - expected) <= CLOSE * terms).all()
-    for mean in (found.activation.mean((1, 2)), found.logits.max(-1)):
+    assert activation.shape == (2, 2, 3)
+    assert (np.abs(activation - expected) <= CLOSE * terms).all()
+    for mean in (activation.mean((1, 2)), looked.answer.max(-1)):
         assert (np.abs(mean - logits.max(-1)) <= CLOSE * terms.mean((1, 2))).all()
 
 
 def test_gates_are_those_of_the_last_block_of_each_stage(seen):
-    attention, network, found = seen
-    assert sorted(found.gates) == GATES[attention]
+    attention, network, _, _, gates = seen
+    assert [*gates] == GATES[attention]
     network.eval()
     recorded = attention_maps(network, normalised(jnp.asarray(IMAGES)))
-    for title, gate in found.gates.items():
+    for title, gate in gates.items():
         stage, name = title.split(": ")
         path = [path for path in recorded if path.startswith(f"{stage}.") and path.endswith(name)][-1]
         assert ".layers." not in path or ".layers.1." in path
@@ -58,15 +60,15 @@ def test_gates_are_those_of_the_last_block_of_each_stage(seen):
 
 
 def test_the_picture_shows_each_map_over_its_image(seen):
-    _, _, found = seen
-    columns = 2 + len(found.gates)
-    figure = draw_places("title", IMAGES, [Caption("a"), Caption("b", wrong=True)], found)
+    _, _, looked, values, of_gates = seen
+    columns = 2 + len(of_gates)
+    figure = draw_images("title", IMAGES, [Caption("a"), Caption("b", wrong=True)], looked)
     axes = figure.axes
     for row in range(2):
         image, activation, *gates = axes[row * columns : (row + 1) * columns]
         assert np.array_equal(image.images[0].get_array(), IMAGES[row])
-        assert np.array_equal(activation.images[1].get_array(), found.activation[row])
-        for ax, (_, values) in zip(gates, sorted(found.gates.items()), strict=True):
+        assert np.array_equal(activation.images[1].get_array(), values[row])
+        for ax, gate in zip(gates, of_gates.values(), strict=True):
             assert np.array_equal(ax.images[0].get_array(), IMAGES[row])
-            assert np.array_equal(ax.images[1].get_array(), values[row])
+            assert np.array_equal(ax.images[1].get_array(), gate[row])
             assert ax.images[1].get_extent() == [0, 96, 64, 0]

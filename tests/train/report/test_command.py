@@ -27,7 +27,7 @@ def report(archive, folder, *options):
 
 
 def names_of(folder):
-    return [outcome.key.name for outcome in read_report(folder / "out" / "results.json").outcomes]
+    return [outcome.name for outcome in read_report(folder / "out" / "results.json").outcomes]
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_results_in_the_out_folder_are_kept_and_added_to(finished, small_archive
     assert asked == ["per_image/cnn/ours/seed-1"]
     made = read_report(tmp_path / "out" / "results.json")
     assert made.outcomes[:-1] == before.outcomes
-    assert made.outcomes[-1].key.name == asked[0]
+    assert made.outcomes[-1].name == asked[0]
     assert "error: these runs failed: per_image/cnn/pytorch/seed-1\n" in capsys.readouterr().err
 
 

@@ -40,10 +40,10 @@ def test_every_block_has_a_row():
 
 
 def test_a_row_is_trained_as_it_says():
-    runs = {run.key: run.config for run in plan(Options(rows=("all",), seeds=(0,), twins=(), batch_size=7))}
-    for (name, protocol, _, _), config in runs.items():
+    for run in plan(Options(rows=("all",), seeds=(0,), twins=(), batch_size=7)):
+        config, protocol = run.config, run.key.protocol
         assert config.patches == protocol
-        assert vars(config).items() >= ROWS[name].items()
+        assert vars(config).items() >= ROWS[run.key.row].items()
         assert config.batch_size == (7 if protocol == "per_image" else 10)
         assert config.shuffle == (protocol == "per_image")
 
