@@ -32,7 +32,7 @@ def quick_compilation():
 
 @pytest.fixture(autouse=True)
 def few_programs(request):
-    """At night a test may compile thousands of programs; Linux gives a process 65,530 maps, and XLA ends without them."""
+    """At night a test may compile thousands of programs; a process has room for 65,530 maps, and XLA ends there."""
     yield
     if request.node.get_closest_marker("nightly"):
         import jax

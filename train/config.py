@@ -15,6 +15,7 @@ from flax_attn.registry import BLOCKS
 ATTENTION = sorted(entry.name for entry in BLOCKS if entry.kind != "head")
 NETWORKS = ["cnn", *ATTENTION]
 TaskName = Literal["patch", "channel", "sensor", "classes"]
+# The smallest value of each option.
 LEAST = {"epochs": 1, "batch_size": 1, "save_steps": 0, "keep": 1, "token_devices": 1, "ratio": 1, "image_size": 16}
 PLAIN = [name for name in RESNETS if name.startswith("resnet")]  # without attention
 
