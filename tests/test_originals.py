@@ -1,9 +1,11 @@
 """Every block against code that no one here wrote: the same numbers from the same weights."""
 
+import importlib
 import inspect
 
 import pytest
 
+import flax_attn
 from flax_attn.convert import NAMES
 from flax_attn.registry import BLOCKS
 from flax_attn.testing import tolerances
@@ -24,8 +26,6 @@ TUTORIALS = {
     "SpatialGate",
     "UseAttentionModel",
 }
-# Published in repositories alone, so that an oracle in NumPy, in the block's own test, takes their place here.
-IN_REPOSITORIES = {one.block for one in find_originals() if one.in_repository}
 
 
 def is_quick(original):
@@ -51,6 +51,20 @@ def test_names_are_unique():
 def test_every_block_has_an_original():
     named = {entry.block.__name__ for entry in BLOCKS}
     assert named - TUTORIALS == {one.block for one in ORIGINALS} & named
+
+
+def oracles(block):
+    """The tests in the block's own test file that are marked as its oracle."""
+    name = getattr(flax_attn, block).__module__.rpartition(".")[2]
+    tests = vars(importlib.import_module(f".blocks.test_{name}", __package__)).values()
+    marks = [(test, mark) for test in tests for mark in getattr(test, "pytestmark", ())]
+    return [test for test, mark in marks if mark.name == "oracle" and block in mark.args]
+
+
+# Published in repositories alone, which CI does not have.
+@pytest.mark.parametrize("block", sorted({one.block for one in ORIGINALS} - {one.block for one in IN_PACKAGES}))
+def test_a_block_without_a_package_has_an_oracle(block):
+    assert oracles(block)
 
 
 # Their authors' files import one another; tests/networks/test_resnet.py reads what they save.

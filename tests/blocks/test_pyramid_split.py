@@ -25,6 +25,7 @@ def convolved(x, weight):
     return np.stack(outputs, -1)
 
 
+@pytest.mark.oracle("PyramidSplitAttention")
 def test_against_numpy():
     x = np.random.default_rng(0).standard_normal((11, 9, 4))
     with jax.enable_x64(True):
