@@ -6,6 +6,9 @@ squeeze-and-excitation gate (a sigmoid) for all, and the ``Z_i * F_i`` side by s
 
 Differs from the paper, as the authors' code and checkpoints do: the four results stand in reverse order, that of the
 last kernel first.
+
+Differs from fightingcv's ``PSA``, which keeps its layers in plain lists: it has no parameters for an optimiser or a
+checkpoint to find, and it writes the convolutions' results into its input.
 """
 
 from collections.abc import Sequence
