@@ -146,4 +146,4 @@ class _Select(nnx.Module):
 
     def __call__(self, pooled: jax.Array) -> jax.Array:
         scores = self.fc_select(ops.relu(self.bn(self.fc_reduce(pooled))))
-        return nnx.softmax(jnp.reshape(scores, (pooled.shape[0], self.num_paths, -1)), axis=1)
+        return ops.softmax(jnp.reshape(scores, (pooled.shape[0], self.num_paths, -1)), axis=1)
