@@ -3,6 +3,7 @@
 import importlib
 import inspect
 
+import numpy as np
 import pytest
 
 import flax_attn
@@ -11,7 +12,7 @@ from flax_attn.registry import BLOCKS
 from flax_attn.testing import tolerances
 from torch_ref.__main__ import main
 from torch_ref.originals import ORIGINALS, Original, find_originals
-from torch_ref.originals.check import bound, class_of, differences
+from torch_ref.originals.check import bound, class_of, differences, quantity
 
 IN_PACKAGES = find_originals()
 # The tutorials' own blocks: tests/convert/test_tutorial_checkpoints.py holds them against the tutorials' code.
@@ -40,7 +41,10 @@ def is_quick(original):
 def test_ours_is_the_original(original):
     errors = differences(original)
     assert any("gradient" in name for name in errors)
-    assert {name: error for name, error in errors.items() if not error <= bound(original)} == {}
+    assert {name: error for name, error in errors.items() if not error <= bound(original, name)} == {}
+    larger, _ = tolerances.ORIGINALS.get(original.name, ({}, ""))
+    worst = {kind: max(error for name, error in errors.items() if quantity(name) == kind) for kind in larger}
+    assert {kind: error for kind, error in worst.items() if tolerances.SLACK * error < larger[kind]} == {}
 
 
 def test_names_are_unique():
@@ -102,7 +106,7 @@ def test_a_file_of_a_repository(capsys, monkeypatch, tmp_path):
     fake = Original("EfficientChannelAttention", {"kernel_size": 5}, "owner/name/gate.py:Gate")
     monkeypatch.setattr("torch_ref.originals.ORIGINALS", (fake,))
     assert main(["originals", "EfficientChannelAttention", "--file", str(tmp_path / "gate.py")]) == 0
-    assert "EfficientChannelAttention, owner/name/gate.py:Gate: largest error" in capsys.readouterr().out
+    assert "EfficientChannelAttention, owner/name/gate.py:Gate: worst error" in capsys.readouterr().out
     assert main(["originals", "EfficientChannelAttention", "--file", "no/such/file.py"]) == 2
     assert "there must be a Python file at no/such/file.py, got none" in capsys.readouterr().err
 
@@ -113,3 +117,16 @@ def test_an_error_is_found(capsys, monkeypatch):
     assert main(["originals"]) == 2  # the channels of the input are others
     assert main(["originals", "CBAM"]) == 2
     assert "NAME must be a class with an original in a package" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("output", "gradient", "status"), [(1e-7, 0, 1), (1e-13, 4e-9, 0), (0, 6e-9, 1), (0, np.nan, 1)]
+)
+def test_each_error_has_its_own_bound(capsys, monkeypatch, output, gradient, status):
+    errors = {"eval: output[0]": output, "eval: input[0] gradient": gradient, "eval: fc.bias gradient": 0.0}
+    monkeypatch.setattr("torch_ref.originals.check.differences", lambda *_: errors)
+    hard = next(one for one in IN_PACKAGES if one.name == "EffectiveSqueezeExcite, timm.layers:EffectiveSEModule")
+    monkeypatch.setattr("torch_ref.originals.ORIGINALS", (hard,))
+    assert main(["originals"]) == status
+    name = "output[0]" if output > gradient else "input[0] gradient"
+    assert f"worst error {errors[f'eval: {name}']:.1e} (eval: {name}), at most" in capsys.readouterr().out
