@@ -9,6 +9,9 @@ The paper adds the branches; the authors' code and weights multiply them, and so
 
 Differs from the authors' code: the channel branch averages the whole map. Theirs averages windows as high and as wide
 as the map is high, which leaves out the right-hand part of a wider map and fails for a narrower one.
+
+Differs from fightingcv's ``BAMBlock``, whose dilated convolutions are padded by 1 alone. They shrink the map, and it
+raises an error unless a single place is left, which then gates the whole map.
 """
 
 from functools import partial

@@ -9,6 +9,8 @@ Differs from
 - the paper: its channel attention has ``+x_i . x_j``. The authors' code, and so every checkpoint, subtracts each energy
   from the largest one, so that the least similar channels weigh most.
 - pytorchcv: its gamma is called ``scale.alpha`` and starts at 1.
+- fightingcv's ``DAModule``: it has 512 channels and 7x7 places whatever its arguments say, and has neither gamma nor x
+  in its sum. It loads nothing of the authors'.
 - the network, which sums both outputs between 3x3 convolutions that halve the channels twice.
 """
 

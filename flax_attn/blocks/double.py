@@ -67,14 +67,10 @@ class DoubleAttention(nnx.Module):
         check_shape("x", x, "b h w c", c=self.in_channels)
         x = ops.cast(x, self.dtype)
         features, gather, distribute = (ops.map_to_tokens(conv(x)) for conv in (self.convA, self.convB, self.convV))
-        gather, distribute = _softmax(gather, 1), _softmax(distribute, 2)
+        gather, distribute = ops.softmax(gather, 1), ops.softmax(distribute, 2)
         ops.record(self, "gather_weights", jnp.swapaxes(gather, 1, 2)[:, None])
         ops.record(self, "distribute_weights", distribute[:, None])
         gathered = jnp.einsum("bnm,bnk->bkm", features, gather, precision=self.precision)
         out = jnp.einsum("bkm,bnk->bnm", gathered, distribute, precision=self.precision)
         out = ops.tokens_to_map(out, x.shape[1], x.shape[2])
         return out if self.conv_reconstruct is None else self.conv_reconstruct(out)
-
-
-def _softmax(scores: jax.Array, axis: int) -> jax.Array:
-    return jax.nn.softmax(scores.astype(ops.score_dtype(scores.dtype)), axis=axis).astype(scores.dtype)

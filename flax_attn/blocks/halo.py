@@ -7,6 +7,9 @@ between rows and one for that between columns. Memory grows with the number of p
 
 Differs from the paper, as timm does: 1/sqrt(d) does not scale what the positions add, and the zeros around the map take
 part; ``scale_pos_embed`` and ``mask_padding`` change both, and with ``out_proj`` the block is that of halonet-pytorch.
+
+Differs from fightingcv's ``HaloAttention``, which has halonet-pytorch's layers and the opposite of its mask: it hides
+the map and attends to the zeros around it.
 """
 
 from typing import Unpack

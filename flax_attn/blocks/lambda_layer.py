@@ -104,7 +104,7 @@ class LambdaLayer(nnx.Module):
         queries = self.num_heads * self.k
         q, k, v = jnp.split(self.qkv(x), (queries, queries + self.u * self.k), axis=-1)
         q = self.norm_q(q).reshape(b, h, w, self.num_heads, self.k)
-        k = jax.nn.softmax(k.reshape(b, h * w, self.u, self.k).astype(ops.score_dtype(k.dtype)), axis=1).astype(k.dtype)
+        k = ops.softmax(k.reshape(b, h * w, self.u, self.k), axis=1)
         v = self.norm_v(v).reshape(b, h, w, self.u, self.v)
         content = jnp.einsum("bmuk,bmuv->bkv", k, v.reshape(b, h * w, self.u, self.v), precision=self.precision)
         lambdas = content[:, None, None] + jnp.swapaxes(self._positions(jnp.swapaxes(v, 3, 4)), 3, 4)

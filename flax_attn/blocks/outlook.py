@@ -4,7 +4,10 @@ Yuan, Hou, Jiang, Feng & Yan, "VOLO: vision outlooker for visual recognition", T
 of each place gives weights, k^2 x k^2 per head, ``softmax(W x / sqrt(d))``, for the k x k window of values around it,
 and ``out = proj(sum of the windows, where they overlap)``. With a stride, ``W`` sees averages of squares of places.
 
-Differs from the authors' code: nothing. It is channels last too.
+It is the authors' code, channels last too.
+
+Differs from fightingcv's ``OutlookAttention``, which gives ``unfold`` the padding as its dilation and the stride as its
+padding: the two are equal where both are 1, as they are by default, and for most other sizes that one raises an error.
 """
 
 from typing import Unpack

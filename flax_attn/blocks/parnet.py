@@ -3,7 +3,7 @@
 Goyal, Bochkovskiy, Deng & Koltun, "Non-deep networks", NeurIPS 2022: ``SiLU(BN(conv3x3(x)) + BN(conv1x1(x)) + s * g)``
 with ``s = BN(x)`` and ``g = sigmoid(W mean of s over the map)``.
 
-Differs from a frequent reimplementation, where the skip connection is x itself and the layers have biases:
+Differs from fightingcv's ``ParNetAttention``, where the skip connection is x itself and the layers have biases:
 ``skip_norm=False, bias=True``.
 """
 

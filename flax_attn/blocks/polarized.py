@@ -45,14 +45,14 @@ class _Polarized(nnx.Module):
     def _channel_gate(self, x: jax.Array) -> jax.Array:
         """A gate (b, 1, 1, channels): values averaged over the places, by weights that the places compete for."""
         scores, values = ops.map_to_tokens(self.ch_wq(x)), ops.map_to_tokens(self.ch_wv(x))
-        pooled = jnp.einsum("bno,bnc->boc", _softmax(scores, 1), values, precision=self.precision)
+        pooled = jnp.einsum("bno,bnc->boc", ops.softmax(scores, 1), values, precision=self.precision)
         gate = ops.sigmoid(self.ln(self.ch_wz(pooled[:, None])))
         ops.record(self, "channel_gate", gate)
         return gate
 
     def _spatial_gate(self, x: jax.Array) -> jax.Array:
         """A gate (b, h, w, 1): values averaged over the channels, by weights that the channels compete for."""
-        weights = _softmax(ops.global_pool(self.sp_wq(x), "avg"), 1)
+        weights = ops.softmax(ops.global_pool(self.sp_wq(x), "avg"), 1)
         attended = jnp.einsum("bhwc,bc->bhw", self.sp_wv(x), weights, precision=self.precision)
         gate = ops.sigmoid(attended[..., None])
         ops.record(self, "spatial_gate", gate)
@@ -100,7 +100,3 @@ class SequentialPolarizedSelfAttention(_Polarized):
         x = self._prepared(x)
         x = ops.multiply(x, self._channel_gate(x))
         return ops.multiply(x, self._spatial_gate(x))
-
-
-def _softmax(scores: jax.Array, axis: int) -> jax.Array:
-    return jax.nn.softmax(scores.astype(ops.score_dtype(scores.dtype)), axis=axis).astype(scores.dtype)

@@ -6,6 +6,9 @@ squeeze-and-excitation gate (a sigmoid) for all, and the ``Z_i * F_i`` side by s
 
 Differs from the paper, as the authors' code and checkpoints do: the four results stand in reverse order, that of the
 last kernel first.
+
+Differs from fightingcv's ``PSA``, which keeps its layers in plain lists: it has no parameters for an optimiser or a
+checkpoint to find, and it writes the convolutions' results into its input.
 """
 
 from collections.abc import Sequence
@@ -76,7 +79,7 @@ class PyramidSplitAttention(nnx.Module):
         """Maps (b, h, w, in_planes) to (b, h / stride, w / stride, planes), rounded up."""
         check_shape("x", x, "b h w c", c=self.in_planes)
         maps = jnp.stack([conv(x) for conv in (self.conv_1, self.conv_2, self.conv_3, self.conv_4)], axis=3)
-        weights = nnx.softmax(self.se(jnp.mean(maps, axis=(1, 2))), axis=1)
+        weights = ops.softmax(self.se(jnp.mean(maps, axis=(1, 2))), axis=1)
         ops.record(self, "weights", weights)
         weighed = ops.multiply(maps, weights[:, None, None])[:, :, :, ::-1]
         return jnp.reshape(weighed, (*weighed.shape[:3], -1))

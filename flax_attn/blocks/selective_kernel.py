@@ -8,6 +8,8 @@ Differs from the paper, as timm's ``SelectiveKernel`` does, whose defaults these
 - each kernel sees its own part of the channels; ``split_input=False`` gives all of them to all, as in the paper.
 - the hidden width is ``out_channels / 16``, in multiples of 8; the paper has at least 32 (``rd_channels``).
 - a kernel above 3x3 is a 3x3 one with a dilation, as in the paper's models; ``keep_3x3=False`` makes it full.
+
+Differs from fightingcv's ``SKAttention``, another function: z is a linear layer's alone, and all layers have biases.
 """
 
 from collections.abc import Sequence
@@ -144,4 +146,4 @@ class _Select(nnx.Module):
 
     def __call__(self, pooled: jax.Array) -> jax.Array:
         scores = self.fc_select(ops.relu(self.bn(self.fc_reduce(pooled))))
-        return nnx.softmax(jnp.reshape(scores, (pooled.shape[0], self.num_paths, -1)), axis=1)
+        return ops.softmax(jnp.reshape(scores, (pooled.shape[0], self.num_paths, -1)), axis=1)

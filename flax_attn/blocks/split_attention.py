@@ -109,7 +109,7 @@ class SplitAttention(nnx.Module):
         scores = jnp.reshape(
             jnp.swapaxes(jnp.reshape(scores, (b, self.groups, self.radix, -1)), 1, 2), (b, self.radix, -1)
         )
-        weights = ops.sigmoid(scores) if self.radix == 1 else nnx.softmax(scores, axis=1)
+        weights = ops.sigmoid(scores) if self.radix == 1 else ops.softmax(scores, axis=1)
         ops.record(self, "weights", weights)
         return jnp.sum(ops.multiply(maps, weights[:, None, None]), axis=3)
 

@@ -17,6 +17,7 @@ from .dtype import multiply as multiply
 from .dtype import promote as promote
 from .dtype import score_dtype as score_dtype
 from .dtype import sigmoid as sigmoid
+from .dtype import softmax as softmax
 from .dtype import with_rank as with_rank
 from .grouped import conv_general_dilated as conv_general_dilated
 from .maps import AttentionMap as AttentionMap

@@ -79,6 +79,16 @@ def hard_sigmoid(x: jax.Array) -> jax.Array:
     return jax.nn.hard_sigmoid(x.astype(score_dtype(x.dtype))).astype(x.dtype)
 
 
+def softmax(x: jax.Array, axis: int) -> jax.Array:
+    """Softmax along an axis in the dtype of ``x``, with value and gradient computed in at least float32.
+
+    Example:
+        >>> softmax(jnp.zeros((1, 4)), axis=1).tolist()
+        [[0.25, 0.25, 0.25, 0.25]]
+    """
+    return jax.nn.softmax(x.astype(score_dtype(x.dtype)), axis=axis).astype(x.dtype)
+
+
 def score_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The dtype for scores and sums, at least float32 (float16 cannot represent -1e9)."""
     return promoted(dtype, jnp.float32)

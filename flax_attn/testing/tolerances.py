@@ -47,31 +47,40 @@ TABLE: dict[tuple[str, str, str], float] = {
 EXCEPTIONS: dict[tuple[str, str, str, str], tuple[float, str]] = {}
 """(case, quantity, dtype, backend) to (tolerance, reason)."""
 
-_DEEP = (1e-11, "53 layers that follow each other, each of which rounds, and norms over eight values in the last stage")
-ORIGINALS: dict[str, tuple[float, str]] = {
-    "ResNet, torchvision.models:resnet50": _DEEP,
-    "ResNet, pytorchcv.models.resnet:resnet50": _DEEP,
+_RESNET_50 = (
+    {"input gradient": 3e-12, "parameter gradient": 3e-12},
+    "9.9e-13 measured: 53 layers that follow each other round, and norms over eight values in the last stage",
+)
+ORIGINALS: dict[str, tuple[dict[str, float], str]] = {
+    "ResNet, torchvision.models:resnet50": _RESNET_50,
+    "ResNet, pytorchcv.models.resnet:resnet50": _RESNET_50,
     "DifferentialAttention, timm.layers:DiffAttention": (
-        1e-6,
-        "it rounds the products of the lambdas to float32; with dual_lambda it does not, and is held to float64",
+        {"output": 3e-7, "input gradient": 4e-7, "parameter gradient": 1e-6},
+        "the exponentials whose difference weighs the second softmax are float32; with dual_lambda they are not, and "
+        "all of it is held to float64",
     ),
     "AttentionPool2d, timm.layers.attention_pool2d:AttentionPool2d, another size": (
-        1e-6,
+        {"output": 3e-8, "input gradient": 4e-8, "parameter gradient": 3e-7},
         "it resizes the table in float32",
     ),
-    **dict.fromkeys(
-        (
-            "RotaryAttentionPool2d, timm.layers.attention_pool2d:RotAttentionPool2d",
-            "RotaryAttentionPool2d, timm.layers.attention_pool2d:RotAttentionPool2d, map",
-        ),
-        (1e-6, "its sines and cosines are float32"),
+    "RotaryAttentionPool2d, timm.layers.attention_pool2d:RotAttentionPool2d": (
+        {"output": 4e-8, "input gradient": 8e-8, "parameter gradient": 1e-7},
+        "its sines and cosines are float32; the one query is not turned, so they reach the output by the keys alone",
+    ),
+    "RotaryAttentionPool2d, timm.layers.attention_pool2d:RotAttentionPool2d, map": (
+        {"output": 2e-7, "input gradient": 4e-7, "parameter gradient": 4e-7},
+        "its sines and cosines are float32",
     ),
     "EffectiveSqueezeExcite, timm.layers:EffectiveSEModule": (
-        1e-7,
-        "the gradient of PyTorch's hardsigmoid is 1/6 in float32, in float64 too",
+        {"input gradient": 5e-9, "parameter gradient": 5e-8},
+        "the gradient of PyTorch's hardsigmoid is 1/6 in float32, in float64 too; most of the input's goes past it",
     ),
 }
-"""(tolerance, reason) by the name of an original (torch_ref/originals) that computes a part in float32 or is deep."""
+"""(tolerances, reason) by the name of an original (torch_ref/originals) that computes a part in float32 or is deep: of
+the quantities that this affects, about three times what is measured. The others are held to `TABLE`."""
+
+# A test holds these to what it measures: none is larger than its error by more than this factor.
+SLACK = 10.0
 
 RATIOS: dict[str, tuple[float, float]] = {"float32": (1.0, 3.0), "bfloat16": (1.2, 4.0)}
 """Our error over PyTorch's own, both against float64, pooled per case: the geometric mean over all cases may be at most

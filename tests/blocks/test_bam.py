@@ -13,6 +13,8 @@ from flax_attn.blocks.bam import BAM
 from flax_attn.testing import relative_error, tolerance
 from torch_ref.blocks.bam import BAM as Twin
 
+CLOSE = tolerance("output", "float32")
+
 
 def norm(x, entries, name):
     """BatchNorm in eval mode, over the last axis."""
@@ -74,6 +76,17 @@ def test_the_whole_of_a_wide_map_is_averaged():
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 29, 16)), jnp.float32)
     changed = x.at[:, :, 20:].set(3.0)
     assert (block(x)[:, :, 0] != block(changed)[:, :, 0]).any()  # too far away for the convolutions
+
+
+def test_another_port_shrinks_the_map():
+    from fightingcv_attention.attention.BAM import BAMBlock as Port
+
+    theirs = Port(channel=16, reduction=4).eval()
+    with pytest.raises(RuntimeError, match=r"expanded size of the tensor \(9\) must match"):
+        theirs(torch.ones(1, 16, 9, 9))
+    x = torch.randn(1, 16, 7, 7, generator=torch.Generator().manual_seed(0))
+    gate = theirs(x) / x
+    torch.testing.assert_close(gate, gate[:, :, :1, :1].expand_as(x), rtol=CLOSE, atol=0)
 
 
 def test_initial_values_are_pytorchs():

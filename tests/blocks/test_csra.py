@@ -41,6 +41,7 @@ def test_against_numpy(temperature, normalize):
 TEMPERATURES = {1: [1], 2: [1, 99], 4: [1, 2, 4, 99], 6: [1, 2, 3, 4, 5, 99], 8: [1, 2, 3, 4, 5, 6, 7, 99]}
 
 
+@pytest.mark.oracle("MultiHeadResidualAttention")
 @pytest.mark.parametrize("num_heads", TEMPERATURES)
 def test_heads_are_added(num_heads):
     x = np.random.default_rng(0).standard_normal((2, 3, 5, 7))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 from scipy.special import softmax
 
@@ -90,6 +91,22 @@ def test_names_and_numbers_of_parameters_are_the_authors(channels, count):
     assert state["query_conv.weight"].shape == (channels // 8, channels, 1, 1)
     state = flax_attn.to_torch(DANetChannelAttention(channels, rngs=nnx.Rngs(0)))
     assert {name: array.shape for name, array in state.items()} == {"gamma": (1,)}
+
+
+def test_another_port_has_fixed_sizes_and_no_residual():
+    from fightingcv_attention.attention.DANet import DAModule as Port
+
+    theirs = Port(d_model=8, H=5, W=5)
+    assert theirs.position_attention_module.cnn.weight.shape == (512, 512, 3, 3)
+    with pytest.raises(RuntimeError, match="512 channels"):
+        theirs(torch.zeros(1, 8, 5, 5))
+    with pytest.raises(RuntimeError, match="is invalid for input of size 12800"):
+        theirs(torch.zeros(1, 512, 5, 5))
+    x = torch.ones(1, 512, 7, 7)
+    for parameter in theirs.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert not theirs(x).any()  # where the authors' is the identity
+    assert not [name for name in theirs.state_dict() if "gamma" in name]
 
 
 def test_no_array_of_places_times_places_unless_it_is_recorded():

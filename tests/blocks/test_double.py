@@ -20,6 +20,7 @@ def conv1x1(layer, x):
     return x @ np.asarray(layer.kernel[...])[0, 0] + np.asarray(layer.bias[...])
 
 
+@pytest.mark.oracle("DoubleAttention")
 @pytest.mark.parametrize("reconstruct", [True, False])
 def test_against_numpy(reconstruct):
     with jax.enable_x64(True):

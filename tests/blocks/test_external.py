@@ -38,6 +38,7 @@ def test_against_numpy(eps):
         assert relative_error(out[image], twice @ entries["mv.weight"].T) <= OUTPUT
 
 
+@pytest.mark.oracle("MultiHeadExternalAttention")
 def test_heads_against_numpy():
     out, weights, entries = called(MultiHeadExternalAttention, dim=12, num_heads=3)
     wide = TOKENS @ entries["trans_dims.weight"].T + entries["trans_dims.bias"]

@@ -35,6 +35,7 @@ def by_hand(x, epsilon, mode, after_relu):
     return out
 
 
+@pytest.mark.oracle("GatedChannelTransformation")
 @pytest.mark.parametrize(("mode", "after_relu"), [("l2", False), ("l2", True), ("l1", False), ("l1", True)])
 def test_against_numpy(mode, after_relu):
     x = np.random.default_rng(0).standard_normal((2, 3, 7, C))

@@ -31,6 +31,7 @@ def mixed(x, weights, name):
     return x @ weights[f"{name}.weight"][..., 0, 0].T + weights[f"{name}.bias"]
 
 
+@pytest.mark.oracle("LargeKernelAttention", "VANAttention")
 @pytest.mark.parametrize("cls", [LargeKernelAttention, VANAttention])
 def test_against_numpy(cls):
     x = np.random.default_rng(0).standard_normal((13, 9, 3))

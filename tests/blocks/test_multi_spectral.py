@@ -22,6 +22,7 @@ FREQUENCIES = {
 }
 
 
+@pytest.mark.oracle("MultiSpectralAttention")
 @pytest.mark.parametrize("order", FREQUENCIES)
 @pytest.mark.parametrize(("h", "w"), [(7, 7), (13, 20)])
 def test_against_scipys_transform(order, h, w):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 from scipy.signal import correlate2d
 from scipy.special import expit, softmax
@@ -25,6 +26,7 @@ def convolved(x, weight):
     return np.stack(outputs, -1)
 
 
+@pytest.mark.oracle("PyramidSplitAttention")
 def test_against_numpy():
     x = np.random.default_rng(0).standard_normal((11, 9, 4))
     with jax.enable_x64(True):
@@ -55,6 +57,18 @@ def test_names_and_sizes_are_the_authors():
         "se.fc2.weight": (4, 2, 1, 1),
         "se.fc2.bias": (4,),
     }
+
+
+def test_another_port_has_no_parameters_and_overwrites_its_input():
+    from fightingcv_attention.attention.PSA import PSA as Port
+
+    theirs, x = Port(8, reduction=2), torch.ones(1, 8, 3, 3)
+    assert list(theirs.parameters()) == list(theirs.state_dict()) == []
+    with torch.no_grad():
+        theirs(x)
+    assert (x != 1).any()
+    with pytest.raises(RuntimeError, match="in-place"):
+        theirs(torch.ones(1, 8, 3, 3, requires_grad=True))
 
 
 def test_weights_are_nearly_equal():

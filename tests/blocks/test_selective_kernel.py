@@ -79,6 +79,15 @@ def test_one_size_stands_for_two_kernels_and_the_stride_halves_the_map():
     assert block(jnp.ones((2, 5, 8, 4))).shape == (2, 3, 4, 4)
 
 
+def test_fightingcvs_has_no_norm_behind_the_reduction():
+    from fightingcv_attention.attention.SKAttention import SKAttention as Port
+
+    names = [name for name, _ in Port(8, kernels=[3, 5]).named_parameters()]
+    fused = [name for name in names if not name.startswith("convs.")]
+    assert fused == [f"{layer}.{entry}" for layer in ("fc", "fcs.0", "fcs.1") for entry in ("weight", "bias")]
+    assert "convs.0.conv.bias" in names
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

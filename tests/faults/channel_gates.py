@@ -10,6 +10,10 @@ def another(name, value):
     return lambda block: setattr(block, name, value)
 
 
+def padded_with_zeros(block):
+    block.circular, block.conv.padding = False, "SAME"
+
+
 # fmt: off
 FAULTS: tuple[Fault, ...] = (
     Fault("SE's sigmoid a hard one", wrap("ops.sigmoid", lambda right, x: jnp.clip(x / 6 + 0.5, 0, 1)),
@@ -20,6 +24,13 @@ FAULTS: tuple[Fault, ...] = (
           "EffectiveSqueezeExcite"),
     Fault("eSE's pool a maximum", arguments("ops.global_pool", pool_type="max"), "EffectiveSqueezeExcite",
           found=("fc", "output"), given=True),
+    Fault("ECA's channels padded with zeros where they go round", built("EfficientChannelAttention", padded_with_zeros),
+          "EfficientChannelAttention, circular", found=("conv", "output")),
+    Fault("ECA's pool a maximum", arguments("ops.global_pool", pool_type="max"), "EfficientChannelAttention",
+          found=("conv", "output"), given=True),
+    Fault("ECA's kernel of another width", arguments("EfficientChannelAttention", gamma=1),
+          "EfficientChannelAttention, circular",
+          error=r"cannot be paired: (.|\n)*conv\.weight \(1, 1, 9\)"),
     Fault("SimAM's lambda ten times as large", built("SimAM", another("e_lambda", 1e-3)), "SimAM"),
     Fault("SimAM without its sigmoid", wrap("ops.sigmoid", lambda right, x: x), "SimAM"),
     Fault("SGE's deviation biased", arguments("ops.safe_std", ddof=0), "SpatialGroupEnhance"),

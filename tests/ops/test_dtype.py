@@ -7,11 +7,13 @@ import pytest
 from flax import nnx
 
 from flax_attn import ops
+from flax_attn.testing import tolerance
 from flax_attn.testing.layouts import to_flax
 from flax_attn.testing.results import leaves
 from torch_ref.cases import CASES
 from torch_ref.pairs import build
 
+CLOSE = tolerance("output", "float32")
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
@@ -72,6 +74,22 @@ def test_the_gradient_of_what_is_broadcast_is_summed_in_float32(combine):
 @pytest.mark.parametrize(("combine", "expected"), [(ops.add, [5.0, -3.25]), (ops.multiply, [6.0, 0.75])])
 def test_sums_and_products(combine, expected):
     assert combine(jnp.array([2.0, -3.0], jnp.bfloat16), jnp.array([3.0, -0.25], jnp.bfloat16)).tolist() == expected
+
+
+def test_a_softmax_and_its_gradient_are_rounded_once():
+    x, cotangent = (jnp.asarray(np.random.default_rng(i).standard_normal((2, 301)), jnp.bfloat16) for i in (0, 1))
+    wide = jnp.asarray(x, jnp.float32)
+    expected, back = jax.vjp(lambda x: jax.nn.softmax(x, axis=1), wide)
+    out, ours = jax.vjp(lambda x: ops.softmax(x, axis=1), x)
+    np.testing.assert_array_equal(out, expected.astype(jnp.bfloat16))
+    np.testing.assert_array_equal(ours(cotangent)[0], back(cotangent.astype(jnp.float32))[0].astype(jnp.bfloat16))
+    assert (out != jax.nn.softmax(x, axis=1)).any()  # whose sum is rounded
+
+
+def test_a_softmax_is_along_its_axis():
+    out = ops.softmax(jnp.log(jnp.array([[1.0, 2.0], [3.0, 2.0]])), axis=0)
+    np.testing.assert_allclose(out, [[0.25, 0.5], [0.75, 0.5]], rtol=CLOSE)
+    assert jnp.isfinite(ops.softmax(jnp.array([[1e38, -1e38]]), axis=1)).all()
 
 
 @pytest.mark.parametrize("combine", [ops.add, ops.multiply])

@@ -7,6 +7,7 @@ import pytest
 
 from flax_attn.testing.tolerances import tolerance
 from torch_ref.cases import CASES
+from torch_ref.originals import ORIGINALS
 from torch_ref.report.docs import (
     README_RUN,
     ROOT,
@@ -41,6 +42,14 @@ def test_the_generated_tables_are_up_to_date(copy):
     render_docs(copy)
     for page, text in texts(ROOT).items():
         assert text == texts(copy)[page], f"{page} is stale: run `python -m torch_ref docs`"
+
+
+def test_every_original_of_a_block_is_shown_by_its_whole_name():
+    page = (ROOT / "docs" / "blocks.md").read_text()
+    for one in ORIGINALS:
+        place, _, cls = one.path.partition(":")
+        shown = "/".join(place.split("/")[:2]) if one.in_repository else f"`{place.removesuffix('.py')}.{cls}`"
+        assert one.block == "ResNet" or shown in page, one.name
 
 
 @pytest.mark.parametrize("name", kept_runs())

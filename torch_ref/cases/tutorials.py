@@ -176,14 +176,6 @@ CASES = (
         "ChannelAttention", "blocks.channel", (a_map(3, 17, 5, 7, kind="ties"),), (MAP,), {"in_planes": 17, "ratio": 4}
     ),
     Case("UseAttentionModel", "blocks.channel", (a_map(3, 13, 7, 6),), (MAP,), {"in_planes": 13, "ratio": 5}),
-    Case("EfficientChannelAttention", "blocks.eca", (a_map(3, 11, 5, 7),), (MAP,)),
-    Case(
-        "EfficientChannelAttention, circular",
-        "blocks.eca",
-        (a_map(3, 128, 2, 3),),
-        (MAP,),
-        {"channels": 128, "circular": True},
-    ),
     Case("SpatialAttentionModule", "blocks.spatial", (a_map(3, 5, 11, 7),), (MAP,)),
     Case("PointwiseSpatialAttention", "blocks.pointwise", (a_map(3, 5, 7, 11),), (MAP,), {"channels": 5}),
     Case(

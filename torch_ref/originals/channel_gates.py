@@ -37,6 +37,14 @@ def without_bias(cls: Any, **args: Any) -> torch.nn.Module:
     return built
 
 
+def with_its_own_hard_sigmoid(cls: Any, **args: Any) -> torch.nn.Module:
+    """Timm's hard sigmoid in place of PyTorch's, whose gradient is rounded to float32."""
+    from timm.layers import HardSigmoid
+
+    module: torch.nn.Module = cls(**args, gate_layer=HardSigmoid)
+    return module
+
+
 WIDE = (Input((3, 256, 2, 3), MAP),)
 
 ORIGINALS: tuple[Original, ...] = (
@@ -70,6 +78,14 @@ ORIGINALS: tuple[Original, ...] = (
         names="fightingcv_attention.SEAttention",
     ),
     Original("EffectiveSqueezeExcite", {"channels": 32}, "timm.layers:EffectiveSEModule", {"channels": 32}),
+    Original(
+        "EffectiveSqueezeExcite",
+        {"channels": 32},
+        "timm.layers:EffectiveSEModule",
+        {"channels": 32},
+        build=with_its_own_hard_sigmoid,
+        only="timm's hard sigmoid",
+    ),
     Original("EfficientChannelAttention", {"channels": 256}, "timm.layers:EcaModule", {"channels": 256}, WIDE),
     Original(
         "EfficientChannelAttention",

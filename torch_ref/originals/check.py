@@ -54,10 +54,23 @@ def class_of(original: Original) -> Any:
     return ResNet if original.block == "ResNet" else getattr(flax_attn, original.block)
 
 
-def bound(original: Original) -> float:
-    """The largest error that ours may have: that of float64, or a larger one with a reason."""
-    known = tolerances.ORIGINALS.get(original.name)
-    return tolerances.tolerance("output", "float64") if known is None else known[0]
+def bound(original: Original, name: str) -> float:
+    """The largest error that one of `differences` may have: that of float64, or a larger one with a reason."""
+    larger, _ = tolerances.ORIGINALS.get(original.name, ({}, ""))
+    return larger.get(quantity(name), tolerances.tolerance(quantity(name), "float64"))
+
+
+def quantity(name: str) -> str:
+    """The row of the table of tolerances that one of `differences` belongs to.
+
+    Example:
+        >>> [quantity(f"eval: {what}") for what in ("input[0] gradient", "fc.weight gradient", "bn.running_var")]
+        ['input gradient', 'parameter gradient', 'buffer']
+    """
+    _, _, what = name.partition(": ")
+    if what.endswith(" gradient"):
+        return "input gradient" if what.startswith("input[") else "parameter gradient"
+    return "output" if what.startswith("output[") else "buffer"
 
 
 def compared(

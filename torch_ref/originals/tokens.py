@@ -12,6 +12,7 @@ from .original import Arrays, Original
 of_tokens = partial(Original, inputs=(Input((2, 7, 32)),), outputs=(None,))
 of_pool = partial(Original, outputs=(None,))
 POOL: dict[str, Any] = {"in_features": 32, "num_heads": 4, "out_features": 20}
+ALL_PLACES: dict[str, Any] = {"qkv_separate": True, "class_token": True, "pool_type": ""}
 AT_POOL, ROTARY_POOL = (f"timm.layers.attention_pool2d:{name}" for name in ("AttentionPool2d", "RotAttentionPool2d"))
 STRIDES: dict[str, Any] = {"query_strides": 2, "kv_stride": 2, "use_bias": True, "dim_out": 20}
 EVERY_OPTION: dict[str, Any] = {"qkv_bias": True, "qk_norm": True, "scale_norm": True, "gated": True}
@@ -108,10 +109,17 @@ ORIGINALS: tuple[Original, ...] = (
     of_pool("AttentionPool2d", {**POOL, "feat_size": (5, 7)}, AT_POOL, {**POOL, "feat_size": (5, 7)}),
     of_pool(
         "AttentionPool2d",
-        {**POOL, "feat_size": (4, 3), "qkv_separate": True, "class_token": True, "pool_type": ""},
+        {**POOL, "feat_size": (5, 7), **ALL_PLACES},
         AT_POOL,
-        {**POOL, "feat_size": (4, 3), "qkv_separate": True, "class_token": True, "pool_type": ""},
+        {**POOL, "feat_size": (5, 7), **ALL_PLACES},
         outputs=(MAP,),
+        only="map",
+    ),
+    of_pool(
+        "AttentionPool2d",
+        {**POOL, "feat_size": (4, 3)},
+        AT_POOL,
+        {**POOL, "feat_size": (4, 3)},
         only="another size",
     ),
     Original(

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 from flax import nnx
 
+import flax_attn
 from flax_attn.registry import BLOCKS, Entry, create_block
 from flax_attn.testing.tolerances import QUANTITIES, STALE, TRAINED, UNITS
 
@@ -113,7 +114,8 @@ def render_docs(root: Path = ROOT) -> list[Path]:
     table = block_table([entry for entry in BLOCKS if entry.featured], "flax_attn")
     write_between(readme, "blocks", f"{table}\n\nOf other papers: {others}.")
     write_between(readme, "parity", key_figures(kept_runs(root)[README_RUN]))
-    write_between(blocks, "blocks", block_table(BLOCKS, "../flax_attn", whole=True))
+    tables = {"blocks": block_table(BLOCKS, "../flax_attn", whole=True), "parts": parts_table("../flax_attn")}
+    write_all_between(blocks, tables)
     write_between(parity, "parity", parity_tables(kept_runs(root)))
     return [readme, blocks, parity, render_speed(root)]
 
@@ -185,24 +187,39 @@ def block_table(entries: Sequence[Entry], package: str, *, whole: bool = False) 
     """
     lines = []
     for entry in entries:
-        path = "/".join(entry.block.__module__.split(".")[1:])
-        summary = (inspect.getdoc(entry.block) or "").splitlines()[0]
-        what = f"{summary} {entry.variant}".rstrip()
+        what = f"{summary(entry.block)} {entry.variant}".rstrip()
         paper = f"[{entry.paper}]({entry.url})" if entry.url else entry.paper
-        block = f"[`{entry.block.__name__}`]({package}/{path}.py)"
-        more = [equal_to(entry), f"{parameters(entry):,}", entry.cost] if whole else []
-        lines.append([f"`{entry.name}`", block, what, entry.kind, paper, *more])
+        more = [equal_to(entry.block), f"{parameters(entry):,}", entry.cost] if whole else []
+        lines.append([f"`{entry.name}`", link(entry.block, package), what, entry.kind, paper, *more])
     head = ["name", "class", "what it does", "kind", "paper"]
     return markdown([*head, *(["equal to", "parameters", "work"] if whole else [])], lines, rule="---")
 
 
-def equal_to(entry: Entry) -> str:
-    """The published code that a block is held against: packages by their class, repositories by their name."""
-    found = [one for one in ORIGINALS if one.block == entry.block.__name__]
+def parts_table(package: str) -> str:
+    """A table of the public classes in ``flax_attn.blocks`` that have no name in the registry."""
+    named = {entry.block for entry in BLOCKS}
+    public = [cls for cls in vars(flax_attn).values() if inspect.isclass(cls) and ".blocks." in cls.__module__]
+    lines = [[link(cls, package), summary(cls), equal_to(cls)] for cls in public if cls not in named]
+    return markdown(["class", "what it does", "equal to"], lines, rule="---")
+
+
+def link(cls: type, package: str) -> str:
+    """A class's name, linked to its file."""
+    return f"[`{cls.__name__}`]({package}/{'/'.join(cls.__module__.split('.')[1:])}.py)"
+
+
+def summary(cls: type) -> str:
+    """The first line of a class's docstring."""
+    return (inspect.getdoc(cls) or "").splitlines()[0]
+
+
+def equal_to(cls: type) -> str:
+    """The published code that a block is held against: classes in packages, and repositories by their name."""
+    found = [one for one in ORIGINALS if one.block == cls.__name__]
     named = [
         "/".join(one.path.split("/")[:2])
         if one.in_repository
-        else f"`{one.path.split('.')[0]}.{one.path.split(':')[1]}`"
+        else f"`{one.path.replace('.py:', ':').replace(':', '.')}`"
         for one in found
     ]
     return ", ".join(dict.fromkeys(named))
