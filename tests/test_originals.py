@@ -12,7 +12,7 @@ from flax_attn.registry import BLOCKS
 from flax_attn.testing import tolerances
 from torch_ref.__main__ import main
 from torch_ref.originals import ORIGINALS, Original, find_originals
-from torch_ref.originals.check import bound, class_of, differences, quantity
+from torch_ref.originals.check import bound, class_of, differences
 
 IN_PACKAGES = find_originals()
 # The tutorials' own blocks: tests/convert/test_tutorial_checkpoints.py holds them against the tutorials' code.
@@ -42,9 +42,6 @@ def test_ours_is_the_original(original):
     errors = differences(original)
     assert any("gradient" in name for name in errors)
     assert {name: error for name, error in errors.items() if not error <= bound(original, name)} == {}
-    larger, _ = tolerances.ORIGINALS.get(original.name, ({}, ""))
-    worst = {kind: max(error for name, error in errors.items() if quantity(name) == kind) for kind in larger}
-    assert {kind: error for kind, error in worst.items() if tolerances.SLACK * error < larger[kind]} == {}
 
 
 def test_names_are_unique():
