@@ -1,6 +1,7 @@
 """ResNets: the published numbers of parameters, names, places of attention, and checkpoints as they are published."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import flax_attn
 from flax_attn.convert import NAMES
 from flax_attn.layers import Conv
 from flax_attn.networks.resnet import RESNETS, BasicBlock, Bottleneck, ResNet, create_resnet
+from flax_attn.registry import BLOCKS, PLACES
 from torch_ref.originals.original import declare_operators
 
 # Of 1000 classes, as the packages that published them count.
@@ -108,6 +110,52 @@ def test_attention_scales_the_branch_and_not_the_shortcut():
 )
 def test_timms_gates_have_timms_number_of_parameters(depth, attention, parameters):
     assert count(shapes_of(lambda rngs: ResNet(depth, attention, rngs=rngs))) == parameters
+
+
+GATES = [entry.name for entry in BLOCKS if entry.kind == "gate" and not entry.needs_size]
+CONVOLUTIONS = [entry.name for entry in BLOCKS if entry.place == "convolution"]
+
+
+@pytest.mark.parametrize(
+    ("attention", "place"), [(name, "branch") for name in GATES] + [(name, "convolution") for name in CONVOLUTIONS]
+)
+def test_every_gate_goes_into_a_block(attention, place):
+    def shape():
+        return BasicBlock(32, 32, attention=attention, place=place, rngs=nnx.Rngs(0))(jnp.ones((2, 8, 12, 32)))
+
+    assert jax.eval_shape(shape).shape == (2, 8, 12, 32)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("entry", [one for one in BLOCKS if one.kind != "gate"], ids=lambda entry: entry.name)
+def test_blocks_that_map_no_map_to_a_map_are_refused(entry, place):
+    told = f"attention must be a block of kind 'gate', from map to map, got {entry.name!r} of kind {entry.kind!r}"
+    for build in (partial(ResNet, 18), partial(BasicBlock, 32, 32), partial(Bottleneck, 32, 8)):
+        if build.func is ResNet or place != "stages":
+            with pytest.raises(ValueError, match=re.escape(told)):
+                build(attention=entry.name, place=place, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("attention", [name for name in GATES if name not in CONVOLUTIONS])
+def test_only_convolutions_stand_in_place_of_one(attention):
+    told = "attention in place of a convolution must be one of 'selective_kernel', 'split_attention', got "
+    for build in (partial(ResNet, 50), partial(BasicBlock, 32, 32), partial(Bottleneck, 32, 8)):
+        with pytest.raises(ValueError, match=re.escape(f"{told}{attention!r}")):
+            build(attention=attention, place="convolution", rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("place", ["branch", "stages"])
+def test_attention_of_another_shape_is_refused_and_not_broadcast(place):
+    class Pool(nnx.Module):
+        def __call__(self, x):
+            return jnp.mean(x, axis=(1, 2), keepdims=True)
+
+    def logits():
+        return ResNet(18, lambda channels: Pool(), place=place, rngs=nnx.Rngs(0))(jnp.ones((2, 32, 32, 3)))
+
+    told = "the attention's output must have shape (b=2, h=8, w=8, c=64), got (2, 1, 1, 64)"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        jax.eval_shape(logits)
 
 
 def test_attention_between_the_stages():
