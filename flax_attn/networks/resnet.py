@@ -166,12 +166,14 @@ class ResNet(nnx.Module):
         place: Where attention goes, "branch", "convolution" or "stages"; None for where the block's paper has it.
         stride_in: Which convolution of a bottleneck halves the maps: "3x3", as in torchvision, or the first "1x1".
         in_channels: Number of channels of the images.
-        attention_args: Further arguments of the block, for all stages or one mapping for each of the four.
+        attention_args: Further arguments of the block, for all stages or one mapping for each of the four. A block
+            whose parameters depend on the size of its map needs ``feat_size`` for each stage: for images (h, w) those
+            are h / 4, h / 8, h / 16 and h / 32 rounded up, and so for w.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: If the depth, the block, its place or ``stride_in`` is unknown, the block is of another kind or
-            cannot stand there, or there are not four mappings of arguments.
+        ValueError: If the depth, the block, its place or ``stride_in`` is unknown, the block is of another kind,
+            cannot stand there or lacks the size of its map, or there are not four mappings of arguments.
 
     Example:
         >>> network = nnx.eval_shape(lambda: ResNet(50, "eca", rngs=nnx.Rngs(0)))
@@ -311,8 +313,15 @@ def _maker(
         known = ", ".join(repr(one.name) for one in BLOCKS if one.place == place)
         raise ValueError(f"attention in place of a convolution must be one of {known}, got {attention!r}")
 
+    size = args.get("feat_size")
+    if entry.needs_size and size is None:
+        raise ValueError(
+            f"attention_args of a ResNet must have feat_size, the map's height and width, for {attention!r}, "
+            f"got {dict(args)}"
+        )
+
     def make(channels: int, **more: Any) -> nnx.Module:
-        return entry.block(**{**entry.arguments_for(channels), **more, **args, **options, "rngs": rngs})
+        return entry.block(**{**entry.arguments_for(channels, size), **more, **args, **options, "rngs": rngs})
 
     return make
 

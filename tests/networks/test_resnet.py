@@ -126,6 +126,26 @@ def test_every_gate_goes_into_a_block(attention, place):
     assert jax.eval_shape(shape).shape == (2, 8, 12, 32)
 
 
+SIZED = [entry.name for entry in BLOCKS if entry.kind == "gate" and entry.needs_size]
+
+
+@pytest.mark.parametrize("place", ["branch", "stages"])
+@pytest.mark.parametrize("attention", SIZED)
+def test_a_gate_of_one_size_is_told_the_size_of_each_map(attention, place):
+    sizes = [(9, 13), (5, 7), (3, 4), (2, 2)]  # of images 33 x 50
+
+    def logits(args):
+        network = ResNet(18, attention, 7, place, attention_args=args, rngs=nnx.Rngs(0))
+        return network(jnp.ones((2, 33, 50, 3)))
+
+    args = [{"feat_size": size} for size in sizes]
+    assert jax.eval_shape(lambda: logits(args)).shape == (2, 7)
+    told = f"attention_args of a ResNet must have feat_size, the map's height and width, for {attention!r}, got "
+    for lacking, got in (((), "{}"), ({"num_heads": 2}, "{'num_heads': 2}"), ([*args[:3], {}], "{}")):
+        with pytest.raises(ValueError, match=re.escape(told + got)):
+            jax.eval_shape(lambda lacking=lacking: logits(lacking))
+
+
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("entry", [one for one in BLOCKS if one.kind != "gate"], ids=lambda entry: entry.name)
 def test_blocks_that_map_no_map_to_a_map_are_refused(entry, place):
