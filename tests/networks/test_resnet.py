@@ -15,7 +15,9 @@ from flax_attn.convert import NAMES
 from flax_attn.layers import Conv
 from flax_attn.networks.resnet import RESNETS, BasicBlock, Bottleneck, ResNet, create_resnet
 from flax_attn.registry import BLOCKS, PLACES
+from flax_attn.testing import relative_error, tolerance
 from torch_ref.originals.original import declare_operators
+from torch_ref.pairs import randomise
 
 # Of 1000 classes, as the packages that published them count.
 PARAMETERS = {
@@ -223,6 +225,32 @@ def test_a_published_checkpoint_as_its_authors_save_it(tmp_path, name, entry):
     flax_attn.from_torch(other, path, rename=names)
     for ours, theirs in zip(*(jax.tree.leaves(nnx.state(net, nnx.Param)) for net in (network, other)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_ecas_published_checkpoint_computes_what_timms_network_does(tmp_path):
+    # The authors' network is timm's with fixed kernels, and `eca` where timm says `se`.
+    declare_operators()
+    from timm.layers import EcaModule
+    from timm.models import resnet18
+
+    theirs = resnet18(num_classes=7, block_args={"attn_layer": "eca"})
+    for stage, size in enumerate((3, 5, 7, 7), 1):
+        for block in getattr(theirs, f"layer{stage}"):
+            block.se = EcaModule(kernel_size=size)
+    randomise(theirs.double(), np.random.default_rng(0), {})
+    saved = {f"module.{name.replace('.se.', '.eca.')}": value for name, value in theirs.state_dict().items()}
+    assert "module.layer1.0.eca.conv.weight" in saved
+    path = tmp_path / "eca_resnet18_k3577.pth.tar"
+    torch.save({"epoch": 3, "state_dict": saved}, path)
+    x = np.random.default_rng(1).standard_normal((2, 64, 64, 3))
+    with jax.enable_x64(True):
+        network = create_resnet("eca_resnet18", 7, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        flax_attn.from_torch(network, path, rename=NAMES["ECANet.ResNet"])
+        network.eval()
+        ours = np.asarray(nnx.jit(lambda network, x: network(x))(network, x))
+    with torch.no_grad():
+        expected = theirs.eval()(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    assert relative_error(ours, expected) <= tolerance("output", "float64")
 
 
 def test_every_published_network_has_its_arguments():

@@ -98,6 +98,15 @@ SMALL: tuple[Original, ...] = (
         names="timm.SKResNet",
         **MORE_IMAGES,
     ),
+    Original(
+        "ResNet",
+        {"depth": 18, "attention": "eca", "num_classes": 5},
+        "timm.models:resnet18",
+        {"num_classes": 5, "block_args": {"attn_layer": "eca"}},
+        names="timm.ResNet",
+        only="eca",
+        **IMAGES,
+    ),
 )
 # With the last pool as it stands in the package, which wants larger images.
 LARGE = ("pytorchcv.models.resnet:resnet18", "pytorchcv.models.cbamresnet:cbam_resnet18")
