@@ -125,6 +125,7 @@ class ClassesConfig(Config):
     Attributes:
         network: A name of `flax_attn.networks.resnet.RESNETS`, such as resnet18 or seresnet50.
         attention: A block of kind gate for resnet18, 34, 50, 101 or 152, by its name in docs/blocks.md; none for none.
+            cbam is the channel gate alone; cbam_spatial is the published CBAM, with both gates.
         pretrained: A checkpoint of PyTorch to start from. A classifier for another number of classes, and attention
             that the checkpoint lacks, start anew.
         names: The table of flax_attn.convert.NAMES for a checkpoint of another package than torchvision.

@@ -98,20 +98,41 @@ def test_attention_scales_the_branch_and_not_the_shortcut():
     np.testing.assert_array_equal(block(x), np.maximum(x, 0))
 
 
+def coordinate(*widths):
+    """timm's coordinate attention, whose hidden layers have other widths than the authors'."""
+    return [{"bias": False, "rd_channels": width} for width in widths]
+
+
+# By the block and its arguments; of timm's gates, the authors' of SGE, and the defaults of ECA's code.
+OF_GATES = [
+    ("squeeze_excite", (), {18: 11_779_624, 34: 21_960_416, 50: 28_088_024, 101: 49_326_872}),
+    ("eca", (), {18: 11_689_548, 34: 21_797_746, 50: 25_557_118, 101: 44_549_331}),
+    (
+        "eca",
+        {"channels": None, "kernel_size": 3},
+        {18: 11_689_536, 34: 21_797_720, 50: 25_557_080, 101: 44_549_259},
+    ),
+    ("effective_squeeze_excite", (), {18: 12_387_752, 34: 23_058_920, 50: 45_691_688, 101: 82_527_016}),
+    ("efficient_local", (), {50: 25_828_904, 101: 45_134_376}),
+    ("strip", (), {50: 25_647_656, 101: 44_744_232}),
+    ("global_context", (), {18: 11_868_160, 34: 22_121_024, 50: 30_622_808, 101: 54_112_745}),
+    ("coordinate", coordinate(8, 8, 8, 24), {18: 11_784_936, 34: 21_962_376}),
+    ("coordinate", coordinate(8, 24, 40, 88), {50: 28_083_464, 101: 49_165_912}),
+    ("spatial_group", {"groups": 64}, {18: 11_690_536, 34: 21_799_720, 50: 25_559_080, 101: 44_553_384}),
+]
+
+
 @pytest.mark.parametrize(
-    ("depth", "attention", "parameters"),
+    ("depth", "attention", "args", "parameters"),
     [
-        (18, "squeeze_excite", 11_779_624),
-        (50, "squeeze_excite", 28_088_024),
-        (50, "eca", 25_557_118),
-        (18, "effective_squeeze_excite", 12_387_752),
-        (50, "efficient_local", 25_828_904),
-        (50, "strip", 25_647_656),
-        (18, "global_context", 11_868_160),
+        pytest.param(depth, name, args, size, marks=[] if depth in (18, 50) else [pytest.mark.nightly])
+        for name, args, sizes in OF_GATES
+        for depth, size in sizes.items()
     ],
 )
-def test_timms_gates_have_timms_number_of_parameters(depth, attention, parameters):
-    assert count(shapes_of(lambda rngs: ResNet(depth, attention, rngs=rngs))) == parameters
+def test_other_gates_have_the_number_of_parameters_of_the_packages(depth, attention, args, parameters):
+    network = shapes_of(lambda rngs: ResNet(depth, attention, attention_args=args, rngs=rngs))
+    assert count(network) == parameters
 
 
 GATES = [entry.name for entry in BLOCKS if entry.kind == "gate" and not entry.needs_size]
