@@ -14,6 +14,7 @@ from flax_attn.registry import BLOCKS
 
 ATTENTION = sorted(entry.name for entry in BLOCKS if entry.kind != "head")
 NETWORKS = ["cnn", *ATTENTION]
+IN_RESNETS = sorted(entry.name for entry in BLOCKS if entry.kind == "gate" and not entry.needs_size)
 TaskName = Literal["patch", "channel", "sensor", "classes"]
 # The smallest value of each option.
 LEAST = {"epochs": 1, "batch_size": 1, "save_steps": 0, "keep": 1, "token_devices": 1, "ratio": 1, "image_size": 16}
@@ -127,7 +128,8 @@ class ClassesConfig(Config):
 
     Attributes:
         network: A name of `flax_attn.networks.resnet.RESNETS`, such as resnet18 or seresnet50.
-        attention: A block for resnet18, 34, 50, 101 or 152, by its name in docs/blocks.md; none for none.
+        attention: A block of kind gate for resnet18, 34, 50, 101 or 152, by its name in docs/blocks.md; none for none.
+            cbam is the channel gate alone; cbam_spatial is the published CBAM, with both gates.
         pretrained: A checkpoint of PyTorch to start from. A classifier for another number of classes, and attention
             that the checkpoint lacks, start anew.
         names: The table of flax_attn.convert.NAMES for a checkpoint of another package than torchvision.
@@ -219,7 +221,8 @@ def check(config: Config) -> None:
 
 def _check_classes(config: ClassesConfig) -> None:
     _check_name("network", config.network, [*RESNETS], "a name of flax_attn.networks.resnet.RESNETS")
-    _check_name("attention", config.attention, ["none", *ATTENTION], "none or a block of flax_attn.list_blocks()")
+    told = "none or a block of kind gate (docs/blocks.md) for maps of any size"
+    _check_name("attention", config.attention, ["none", *IN_RESNETS], told)
     if config.attention != "none" and config.network not in PLAIN:
         raise ValueError(f"--attention needs --network {' or '.join(PLAIN)}, got --network {config.network}")
     if config.names is not None:

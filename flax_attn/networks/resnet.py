@@ -1,4 +1,4 @@
-"""ResNets that carry any attention block, and load the checkpoints that others published.
+"""ResNets that carry any attention block from map to map, and load the checkpoints that others published.
 
 He, Zhang, Ren & Sun, "Deep residual learning for image recognition", CVPR 2016: ``relu(x + F(x))`` with F two 3x3
 convolutions, or a 3x3 between two 1x1 ones. Layout, names and initial values are torchvision's. Where attention goes:
@@ -25,7 +25,7 @@ from .. import ops
 from .._check import check_choice, check_positive, check_shape
 from ..layers import BatchNorm, Conv, Linear, MaxPool
 from ..options import Options, check_options
-from ..registry import PLACES, find_block
+from ..registry import BLOCKS, PLACES, find_block
 
 Attention = Callable[..., nnx.Module]
 
@@ -37,14 +37,14 @@ class BasicBlock(nnx.Module):
         in_planes: Number of input channels.
         planes: Number of output channels.
         stride: Stride of the first convolution and of the shortcut.
-        attention: Name of a block, or a function of the number of channels that makes one; None for none. In place of
-            a convolution it also takes ``out_channels`` and ``stride``.
+        attention: Name of a block from map to map, or a function of the number of channels that makes one; None for
+            none. In place of a convolution it also takes ``out_channels`` and ``stride``.
         place: "branch" or "convolution".
         stride_in: Only for `Bottleneck`.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: If a size is below 1, or an attention block or its place is unknown.
+        ValueError: If a size is below 1, an attention block or its place is unknown, or the block cannot stand there.
 
     Example:
         >>> BasicBlock(8, 16, 2, "eca", rngs=nnx.Rngs(0))(jnp.ones((2, 7, 9, 8))).shape
@@ -67,7 +67,7 @@ class BasicBlock(nnx.Module):
     ) -> None:
         check_options(self, options)
         check_choice("place", place, ("branch", "convolution"))
-        make = _maker(attention, {}, rngs, options)
+        make = _maker(attention, place, {}, rngs, options)
         conv, norm = partial(_conv, rngs=rngs, **options), partial(BatchNorm, rngs=rngs, **options)
         self.in_planes, self.dtype = in_planes, options.get("dtype")
         if make is not None and place == "convolution":
@@ -93,14 +93,15 @@ class Bottleneck(nnx.Module):
         in_planes: Number of input channels.
         planes: Number of channels of the 3x3 convolution; the block returns four times as many.
         stride: Stride of the block.
-        attention: Name of a block, or a function of the number of channels that makes one; None for none. In place of
-            a convolution it also takes ``out_channels`` and ``stride``.
+        attention: Name of a block from map to map, or a function of the number of channels that makes one; None for
+            none. In place of a convolution it also takes ``out_channels`` and ``stride``.
         place: "branch" or "convolution".
         stride_in: Which convolution has the stride: "3x3", as in torchvision, or the first "1x1", as in the paper.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: If a size is below 1, or an attention block, its place or ``stride_in`` is unknown.
+        ValueError: If a size is below 1, an attention block, its place or ``stride_in`` is unknown, or the block cannot
+            stand there.
 
     Example:
         >>> Bottleneck(8, 4, 2, "eca", rngs=nnx.Rngs(0))(jnp.ones((2, 7, 9, 8))).shape
@@ -124,7 +125,7 @@ class Bottleneck(nnx.Module):
         check_options(self, options)
         check_choice("stride_in", stride_in, ("3x3", "1x1"))
         check_choice("place", place, ("branch", "convolution"))
-        make = _maker(attention, {}, rngs, options)
+        make = _maker(attention, place, {}, rngs, options)
         conv, norm = partial(_conv, rngs=rngs, **options), partial(BatchNorm, rngs=rngs, **options)
         first, second = (stride, 1) if stride_in == "1x1" else (1, stride)
         self.in_planes, self.dtype = in_planes, options.get("dtype")
@@ -155,22 +156,24 @@ DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] =
 
 
 class ResNet(nnx.Module):
-    """Classifies images by a ResNet with any attention block: a 7x7 stem, four stages, mean pooling and a linear layer.
+    """Classifies images by a ResNet with attention or none: a 7x7 stem, four stages, mean pooling and a linear layer.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        attention: Name of a block (`flax_attn.list_blocks`), or a function of the number of channels that makes one;
-            None for none.
+        attention: Name of a block of kind "gate" (`flax_attn.registry.Entry`), which maps (b, h, w, c) to the same
+            shape, or a function of the number of channels that makes such a block; None for none.
         num_classes: Number of classes.
         place: Where attention goes, "branch", "convolution" or "stages"; None for where the block's paper has it.
         stride_in: Which convolution of a bottleneck halves the maps: "3x3", as in torchvision, or the first "1x1".
         in_channels: Number of channels of the images.
-        attention_args: Further arguments of the block, for all stages or one mapping for each of the four.
+        attention_args: Further arguments of the block, for all stages or one mapping for each of the four. A block
+            whose parameters depend on the size of its map needs ``feat_size`` for each stage: for images (h, w) those
+            are h / 4, h / 8, h / 16 and h / 32 rounded up, and so for w.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
-        ValueError: If the depth, the block, its place or ``stride_in`` is unknown, the block needs the size of its map,
-            or there are not four mappings of arguments.
+        ValueError: If the depth, the block, its place or ``stride_in`` is unknown, the block is of another kind,
+            cannot stand there or lacks the size of its map, or there are not four mappings of arguments.
 
     Example:
         >>> network = nnx.eval_shape(lambda: ResNet(50, "eca", rngs=nnx.Rngs(0)))
@@ -205,7 +208,7 @@ class ResNet(nnx.Module):
         width = 64
         for stage, (length, args) in enumerate(zip(lengths, _per_stage(attention_args), strict=True), 1):
             planes = 32 * 2**stage
-            make = _maker(attention, args, rngs, options)
+            make = _maker(attention, place, args, rngs, options)
             inside, where = (None, "branch") if place == "stages" else (make, place)
             blocks = []
             for number in range(length):
@@ -228,7 +231,7 @@ class ResNet(nnx.Module):
         for stage in range(1, 5):
             x = getattr(self, f"layer{stage}")(x)
             between = getattr(self, f"attention{stage}")
-            x = x if between is None else between(x)
+            x = x if between is None else _attended(between, x)
         return x
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -296,15 +299,29 @@ def _shortcut(in_planes: int, planes: int, stride: int, rngs: nnx.Rngs, options:
 
 
 def _maker(
-    attention: str | Attention | None, args: Mapping[str, Any], rngs: nnx.Rngs, options: Options
+    attention: str | Attention | None, place: str, args: Mapping[str, Any], rngs: nnx.Rngs, options: Options
 ) -> Attention | None:
     """A function of the number of channels, and further arguments, that makes the attention block."""
     if not isinstance(attention, str):
         return None if attention is None else partial(attention, **args)
     entry = find_block(attention)
+    if entry.kind != "gate":
+        raise ValueError(
+            f"attention must be a block of kind 'gate', from map to map, got {attention!r} of kind {entry.kind!r}"
+        )
+    if place == "convolution" and entry.place != place:
+        known = ", ".join(repr(one.name) for one in BLOCKS if one.place == place)
+        raise ValueError(f"attention in place of a convolution must be one of {known}, got {attention!r}")
+
+    size = args.get("feat_size")
+    if entry.needs_size and size is None:
+        raise ValueError(
+            f"attention_args of a ResNet must have feat_size, the map's height and width, for {attention!r}, "
+            f"got {dict(args)}"
+        )
 
     def make(channels: int, **more: Any) -> nnx.Module:
-        return entry.block(**{**entry.arguments_for(channels), **more, **args, **options, "rngs": rngs})
+        return entry.block(**{**entry.arguments_for(channels, size), **more, **args, **options, "rngs": rngs})
 
     return make
 
@@ -325,9 +342,16 @@ def _convolved(conv: Any, norm: Any, x: jax.Array) -> jax.Array:
     return out
 
 
+def _attended(attention: Any, x: jax.Array) -> jax.Array:
+    """Applies attention, which must keep the shape: a smaller one would be broadcast in silence."""
+    out: jax.Array = attention(x)
+    check_shape("the attention's output", out, "b h w c", **dict(zip("bhwc", x.shape, strict=True)))
+    return out
+
+
 def _added(block: BasicBlock | Bottleneck, out: jax.Array, x: jax.Array) -> jax.Array:
     """Applies the attention of a block to its branch and adds the shortcut."""
     if block.attention is not None:
-        out = block.attention(out)
+        out = _attended(block.attention, out)
     total: jax.Array = ops.relu(ops.add(out, x if block.downsample is None else block.downsample(x)))
     return total

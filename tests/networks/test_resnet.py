@@ -1,6 +1,7 @@
 """ResNets: the published numbers of parameters, names, places of attention, and checkpoints as they are published."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,10 @@ import flax_attn
 from flax_attn.convert import NAMES
 from flax_attn.layers import Conv
 from flax_attn.networks.resnet import RESNETS, BasicBlock, Bottleneck, ResNet, create_resnet
+from flax_attn.registry import BLOCKS, PLACES
+from flax_attn.testing import relative_error, tolerance
 from torch_ref.originals.original import declare_operators
+from torch_ref.pairs import randomise
 
 # Of 1000 classes, as the packages that published them count.
 PARAMETERS = {
@@ -94,20 +98,107 @@ def test_attention_scales_the_branch_and_not_the_shortcut():
     np.testing.assert_array_equal(block(x), np.maximum(x, 0))
 
 
+def coordinate(*widths):
+    """timm's coordinate attention, whose hidden layers have other widths than the authors'."""
+    return [{"bias": False, "rd_channels": width} for width in widths]
+
+
+# By the block and its arguments; of timm's gates, the authors' of SGE, and the defaults of ECA's code.
+OF_GATES = [
+    ("squeeze_excite", (), {18: 11_779_624, 34: 21_960_416, 50: 28_088_024, 101: 49_326_872}),
+    ("eca", (), {18: 11_689_548, 34: 21_797_746, 50: 25_557_118, 101: 44_549_331}),
+    (
+        "eca",
+        {"channels": None, "kernel_size": 3},
+        {18: 11_689_536, 34: 21_797_720, 50: 25_557_080, 101: 44_549_259},
+    ),
+    ("effective_squeeze_excite", (), {18: 12_387_752, 34: 23_058_920, 50: 45_691_688, 101: 82_527_016}),
+    ("efficient_local", (), {50: 25_828_904, 101: 45_134_376}),
+    ("strip", (), {50: 25_647_656, 101: 44_744_232}),
+    ("global_context", (), {18: 11_868_160, 34: 22_121_024, 50: 30_622_808, 101: 54_112_745}),
+    ("coordinate", coordinate(8, 8, 8, 24), {18: 11_784_936, 34: 21_962_376}),
+    ("coordinate", coordinate(8, 24, 40, 88), {50: 28_083_464, 101: 49_165_912}),
+    ("spatial_group", {"groups": 64}, {18: 11_690_536, 34: 21_799_720, 50: 25_559_080, 101: 44_553_384}),
+]
+
+
 @pytest.mark.parametrize(
-    ("depth", "attention", "parameters"),
+    ("depth", "attention", "args", "parameters"),
     [
-        (18, "squeeze_excite", 11_779_624),
-        (50, "squeeze_excite", 28_088_024),
-        (50, "eca", 25_557_118),
-        (18, "effective_squeeze_excite", 12_387_752),
-        (50, "efficient_local", 25_828_904),
-        (50, "strip", 25_647_656),
-        (18, "global_context", 11_868_160),
+        pytest.param(depth, name, args, size, marks=[] if depth in (18, 50) else [pytest.mark.nightly])
+        for name, args, sizes in OF_GATES
+        for depth, size in sizes.items()
     ],
 )
-def test_timms_gates_have_timms_number_of_parameters(depth, attention, parameters):
-    assert count(shapes_of(lambda rngs: ResNet(depth, attention, rngs=rngs))) == parameters
+def test_other_gates_have_the_number_of_parameters_of_the_packages(depth, attention, args, parameters):
+    network = shapes_of(lambda rngs: ResNet(depth, attention, attention_args=args, rngs=rngs))
+    assert count(network) == parameters
+
+
+GATES = [entry.name for entry in BLOCKS if entry.kind == "gate" and not entry.needs_size]
+CONVOLUTIONS = [entry.name for entry in BLOCKS if entry.place == "convolution"]
+
+
+@pytest.mark.parametrize(
+    ("attention", "place"), [(name, "branch") for name in GATES] + [(name, "convolution") for name in CONVOLUTIONS]
+)
+def test_every_gate_goes_into_a_block(attention, place):
+    def shape():
+        return BasicBlock(32, 32, attention=attention, place=place, rngs=nnx.Rngs(0))(jnp.ones((2, 8, 12, 32)))
+
+    assert jax.eval_shape(shape).shape == (2, 8, 12, 32)
+
+
+SIZED = [entry.name for entry in BLOCKS if entry.kind == "gate" and entry.needs_size]
+
+
+@pytest.mark.parametrize("place", ["branch", "stages"])
+@pytest.mark.parametrize("attention", SIZED)
+def test_a_gate_of_one_size_is_told_the_size_of_each_map(attention, place):
+    sizes = [(9, 13), (5, 7), (3, 4), (2, 2)]  # of images 33 x 50
+
+    def logits(args):
+        network = ResNet(18, attention, 7, place, attention_args=args, rngs=nnx.Rngs(0))
+        return network(jnp.ones((2, 33, 50, 3)))
+
+    args = [{"feat_size": size} for size in sizes]
+    assert jax.eval_shape(lambda: logits(args)).shape == (2, 7)
+    told = f"attention_args of a ResNet must have feat_size, the map's height and width, for {attention!r}, got "
+    for lacking, got in (((), "{}"), ({"num_heads": 2}, "{'num_heads': 2}"), ([*args[:3], {}], "{}")):
+        with pytest.raises(ValueError, match=re.escape(told + got)):
+            jax.eval_shape(lambda lacking=lacking: logits(lacking))
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("entry", [one for one in BLOCKS if one.kind != "gate"], ids=lambda entry: entry.name)
+def test_blocks_that_map_no_map_to_a_map_are_refused(entry, place):
+    told = f"attention must be a block of kind 'gate', from map to map, got {entry.name!r} of kind {entry.kind!r}"
+    for build in (partial(ResNet, 18), partial(BasicBlock, 32, 32), partial(Bottleneck, 32, 8)):
+        if build.func is ResNet or place != "stages":
+            with pytest.raises(ValueError, match=re.escape(told)):
+                build(attention=entry.name, place=place, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("attention", [name for name in GATES if name not in CONVOLUTIONS])
+def test_only_convolutions_stand_in_place_of_one(attention):
+    told = "attention in place of a convolution must be one of 'selective_kernel', 'split_attention', got "
+    for build in (partial(ResNet, 50), partial(BasicBlock, 32, 32), partial(Bottleneck, 32, 8)):
+        with pytest.raises(ValueError, match=re.escape(f"{told}{attention!r}")):
+            build(attention=attention, place="convolution", rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("place", ["branch", "stages"])
+def test_attention_of_another_shape_is_refused_and_not_broadcast(place):
+    class Pool(nnx.Module):
+        def __call__(self, x):
+            return jnp.mean(x, axis=(1, 2), keepdims=True)
+
+    def logits():
+        return ResNet(18, lambda channels: Pool(), place=place, rngs=nnx.Rngs(0))(jnp.ones((2, 32, 32, 3)))
+
+    told = "the attention's output must have shape (b=2, h=8, w=8, c=64), got (2, 1, 1, 64)"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        jax.eval_shape(logits)
 
 
 def test_attention_between_the_stages():
@@ -155,6 +246,32 @@ def test_a_published_checkpoint_as_its_authors_save_it(tmp_path, name, entry):
     flax_attn.from_torch(other, path, rename=names)
     for ours, theirs in zip(*(jax.tree.leaves(nnx.state(net, nnx.Param)) for net in (network, other)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_ecas_published_checkpoint_computes_what_timms_network_does(tmp_path):
+    # The authors' network is timm's with fixed kernels, and `eca` where timm says `se`.
+    declare_operators()
+    from timm.layers import EcaModule
+    from timm.models import resnet18
+
+    theirs = resnet18(num_classes=7, block_args={"attn_layer": "eca"})
+    for stage, size in enumerate((3, 5, 7, 7), 1):
+        for block in getattr(theirs, f"layer{stage}"):
+            block.se = EcaModule(kernel_size=size)
+    randomise(theirs.double(), np.random.default_rng(0), {})
+    saved = {f"module.{name.replace('.se.', '.eca.')}": value for name, value in theirs.state_dict().items()}
+    assert "module.layer1.0.eca.conv.weight" in saved
+    path = tmp_path / "eca_resnet18_k3577.pth.tar"
+    torch.save({"epoch": 3, "state_dict": saved}, path)
+    x = np.random.default_rng(1).standard_normal((2, 64, 64, 3))
+    with jax.enable_x64(True):
+        network = create_resnet("eca_resnet18", 7, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        flax_attn.from_torch(network, path, rename=NAMES["ECANet.ResNet"])
+        network.eval()
+        ours = np.asarray(nnx.jit(lambda network, x: network(x))(network, x))
+    with torch.no_grad():
+        expected = theirs.eval()(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    assert relative_error(ours, expected) <= tolerance("output", "float64")
 
 
 def test_every_published_network_has_its_arguments():

@@ -155,8 +155,8 @@ BAD_VALUES = {
     "--data video": f"--data must be {KINDS}, got 'video'",
     "--task classes --network resnet19": "--network must be a name of flax_attn.networks.resnet.RESNETS, got 'resnet19'"
     "; did you mean 'resnet18' or 'resnet152' or 'resnet101'?",
-    "--task classes --attention cbma": "--attention must be none or a block of flax_attn.list_blocks(), got 'cbma'; "
-    "did you mean 'cbam'?",
+    "--task classes --attention cbma": "--attention must be none or a block of kind gate (docs/blocks.md) for maps of "
+    "any size, got 'cbma'; did you mean 'cbam'?",
     "--task classes --attention eca --network seresnet50": "--attention needs --network resnet18 or resnet34 or "
     "resnet50 or resnet101 or resnet152, got --network seresnet50",
     "--task classes --names timm.ResNet": "--names needs --pretrained, got --names timm.ResNet alone",

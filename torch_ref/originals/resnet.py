@@ -98,6 +98,41 @@ SMALL: tuple[Original, ...] = (
         names="timm.SKResNet",
         **MORE_IMAGES,
     ),
+    Original(
+        "ResNet",
+        {"depth": 18, "attention": "eca", "num_classes": 5},
+        "timm.models:resnet18",
+        {"num_classes": 5, "block_args": {"attn_layer": "eca"}},
+        names="timm.ResNet",
+        only="eca",
+        **IMAGES,
+    ),
+    Original(
+        "ResNet",
+        {"depth": 50, "attention": "cbam_spatial", "num_classes": 5},
+        "pytorchcv.models.cbamresnet:cbam_resnet50",
+        {"num_classes": 5},
+        names="pytorchcv.CbamResNet",
+        build=pytorchcv,
+        **IMAGES,
+    ),
+    Original(
+        "ResNet",
+        {"depth": 50, "attention": "squeeze_excite", "attention_args": {"rd_divisor": 1}, "num_classes": 5},
+        "pytorchcv.models.seresnet:seresnet50b",
+        {"num_classes": 5},
+        names="pytorchcv.SEResNet",
+        build=pytorchcv,
+        **IMAGES,
+    ),
+    Original(
+        "ResNet",
+        {"depth": 50, "attention": "selective_kernel", "num_classes": 5},
+        "timm.models:skresnet50",
+        {"num_classes": 5},
+        names="timm.SKResNet",
+        **MORE_IMAGES,
+    ),
 )
 # With the last pool as it stands in the package, which wants larger images.
 LARGE = ("pytorchcv.models.resnet:resnet18", "pytorchcv.models.cbamresnet:cbam_resnet18")

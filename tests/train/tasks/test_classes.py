@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 
 import flax_attn
 from flax_attn.convert import NAMES
+from flax_attn.registry import BLOCKS
 from flax_attn.testing import relative_error, tolerance
 from torch_ref.originals.original import declare_operators
 from train.__main__ import main
-from train.config import ClassesConfig
+from train.config import ClassesConfig, check
 from train.data.classes import DEVIATION, MEAN, open_classes
 from train.data.synthetic_classes import synthetic_shapes
 from train.look.observe import load_run
@@ -268,6 +269,24 @@ def test_a_file_that_does_not_fit_is_an_error(tmp_path, capsys):
         assert message in told
     assert main([*argv, "--pretrained", str(tmp_path / "none.pth")]) == 2
     assert "none.pth" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("entry", BLOCKS, ids=lambda entry: entry.name)
+def test_attention_is_taken_or_refused_with_the_options(entry):
+    config = ClassesConfig(attention=entry.name)
+    if entry.kind == "gate" and not entry.needs_size:
+        check(config)
+    else:
+        told = "--attention must be none or a block of kind gate (docs/blocks.md) for maps of any size, got"
+        with pytest.raises(ValueError, match=re.escape(f"{told} {entry.name!r}; ")):
+            check(config)
+
+
+@pytest.mark.parametrize("attention", ["multi_head", "self_attention", "conv_attention", "csra", "bottleneck"])
+def test_attention_that_no_resnet_has_ends_the_command(attention, tmp_path, capsys):
+    assert main(["--task", "classes", "--attention", attention, "--run-dir", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.startswith("error: --attention must be none or a block of kind gate")
     assert not (tmp_path / "run").exists()
 
 
