@@ -173,7 +173,8 @@ class ResNet(nnx.Module):
 
     Raises:
         ValueError: If the depth, the block, its place or ``stride_in`` is unknown, the block is of another kind,
-            cannot stand there or lacks the size of its map, or there are not four mappings of arguments.
+            cannot stand there or lacks the size of its map, there are not four mappings of arguments, or there are
+            some, or a place, without a block.
 
     Example:
         >>> network = nnx.eval_shape(lambda: ResNet(50, "eca", rngs=nnx.Rngs(0)))
@@ -197,6 +198,9 @@ class ResNet(nnx.Module):
         check_options(self, options)
         check_choice("depth", depth, tuple(DEPTHS))
         check_positive(num_classes=num_classes, in_channels=in_channels)
+        if attention is None and (attention_args or place is not None):
+            given = f"place={place!r}" if place is not None else f"attention_args={attention_args}"
+            raise ValueError(f"attention must be given for {given} to matter, got None")
         if place is None:
             place = find_block(attention).place if isinstance(attention, str) else "branch"
         check_choice("place", place, PLACES)

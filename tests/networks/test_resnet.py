@@ -286,12 +286,20 @@ def test_every_published_network_has_its_arguments():
         ({"depth": 20}, "depth must be one of 18, 34, 50, 101, 152, got 20"),
         ({"depth": 18, "num_classes": 0}, "num_classes must be a whole number >= 1, got 0"),
         ({"depth": 18, "attention": "cbma"}, "name must be a block of flax_attn.list_blocks(), got 'cbma'"),
-        ({"depth": 18, "place": "end"}, "place must be one of 'branch', 'convolution', 'stages', got 'end'"),
+        (
+            {"depth": 18, "attention": "eca", "place": "end"},
+            "place must be one of 'branch', 'convolution', 'stages', got 'end'",
+        ),
         ({"depth": 50, "stride_in": "5x5"}, "stride_in must be one of '3x3', '1x1', got '5x5'"),
         (
-            {"depth": 18, "attention_args": [{}]},
+            {"depth": 18, "attention": "eca", "attention_args": [{}]},
             "attention_args must be one mapping or one for each of 4 stages, got 1",
         ),
+        (
+            {"depth": 18, "attention_args": {"kernel_size": 3}},
+            "attention must be given for attention_args={'kernel_size': 3} to matter, got None",
+        ),
+        ({"depth": 18, "place": "branch"}, "attention must be given for place='branch' to matter, got None"),
     ],
 )
 def test_bad_arguments(arguments, message):
