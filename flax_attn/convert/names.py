@@ -40,6 +40,7 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "channel.fc1": "channel_gate.mlp.1",
             "channel.fc2": "channel_gate.mlp.3",
             "spatial.conv": "spatial_gate.spatial",
+            "spatial.conv.conv": "spatial_gate.mean_max",
         },
         "Jongchan.CBAM": OFFICIAL_CBAM_NAMES,
         "pytorchcv.SEBlock": {"conv1": "fc1", "conv2": "fc2"},
@@ -61,6 +62,7 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "sSE.conv": "sSE.0",
         },
         # Kernels, branches and frequencies.
+        "ConvNeXt-V2.GRN": {"gamma": "weight", "beta": "bias"},
         "fightingcv.ParNetAttention": {
             "sse.1": "se.cvsig.conv",
             "conv1x1.0": "rbr_1x1.conv",
@@ -84,6 +86,12 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "fc2": "attn.fc_select",
         },
         # Tokens.
+        "fightingcv_attention.MobileViTv2Attention": {
+            "fc_i": "score_proj",
+            "fc_k": "key_proj",
+            "fc_v": "value_proj",
+            "fc_o": "out_proj",
+        },
         "torch.nn.MultiheadAttention": {
             "in_proj_weight": "qkv.weight",
             "in_proj_bias": "qkv.bias",
@@ -107,7 +115,7 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "fightingcv_attention.OutlookAttention": {"v_pj": "v"},
         "halonet_pytorch.HaloAttention": {
             "to_q": "q",
-            "to_kv": "kv",
+            "to_kv": "keys_values",
             "to_out": "proj",
             "rel_pos_emb.rel_height": "pos_embed.height_rel",
             "rel_pos_emb.rel_width": "pos_embed.width_rel",
@@ -117,7 +125,13 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "pos_emb.rel_height": "pos_embed.height_rel",
             "pos_emb.rel_width": "pos_embed.width_rel",
         },
-        "lambda_networks.LambdaLayer": {"pos_conv": "conv_lambda", "rel_pos_emb": "pos_emb"},
+        "lambda_networks.LambdaLayer": {
+            "to_q": "q",
+            "to_k": "k",
+            "to_v": "v",
+            "pos_conv": "conv_lambda",
+            "rel_pos_emb": "pos_emb",
+        },
     }
 )
 """What other packages call the entries of a block, by package and class: ``rename=NAMES["pytorchcv.CbamBlock"]``.

@@ -135,6 +135,8 @@ def _check_entry(entry: Any, owned: frozenset[int]) -> None:
         _check_entry(other, owned)
     if entry.instead and {id(v) for other in entry.instead for v in other.variables} != set(map(id, entry.variables)):
         raise ValueError(f"the entries instead of {entry.name!r} must have its variables, got others")
+    if entry.parts and sum(entry.parts.values()) != entry.shape[0]:
+        raise ValueError(f"the parts of {entry.name!r} must have its {entry.shape[0]} rows, got {dict(entry.parts)}")
 
 
 def _check_transforms(entry: Entry) -> None:
@@ -160,9 +162,9 @@ def _check_transforms(entry: Entry) -> None:
 
 def _check_paths(found: list[_Found]) -> None:
     named = [
-        (path.removesuffix(entry.name) + one.name, layer)
+        (path.removesuffix(entry.name) + name, layer)
         for path, entry, layer in found
-        for one in (entry, *entry.instead)
+        for name in (entry.name, *(one.name for one in entry.instead), *entry.parts)
     ]
     count = Counter(path for path, _ in named)
     twice = [f"{path!r} of {layer}" for path, layer in named if count[path] > 1]

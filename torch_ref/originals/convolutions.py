@@ -57,6 +57,16 @@ ORIGINALS: tuple[Original, ...] = (
     Original(
         "GlobalResponseNorm", {"dim": 32}, "timm.layers.grn:GlobalResponseNorm", {"dim": 32, "channels_last": False}
     ),
+    # Its file imports MinkowskiEngine for another class: compare a copy without that.
+    Original(
+        "GlobalResponseNorm",
+        {"dim": 32},
+        "facebookresearch/ConvNeXt-V2/models/utils.py:GRN",
+        {"dim": 32},
+        (Input((3, 5, 7, 32)),),
+        (None,),
+        names="ConvNeXt-V2.GRN",
+    ),
     Original(
         "LargeKernelAttention",
         {"dim": 32},
