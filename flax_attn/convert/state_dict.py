@@ -15,10 +15,8 @@ from . import files, variants
 from .names import TUTORIAL_NAMES
 from .rename import rename_all, wrappers_in
 from .rules import Entry
-from .walk import MisfitError, entries
+from .walk import DERIVED, MisfitError, entries
 
-# Buffers without weights: the number of batches, and what Swin's blocks compute from the sizes of map and window.
-DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside its module
 log = logging.getLogger("flax_attn")
 

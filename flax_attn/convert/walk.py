@@ -16,6 +16,9 @@ from .rules import RULES, Entry, find_rule
 # No part of a state_dict: keys and counters of random streams, and what was recorded during a call.
 TRANSIENT = (nnx.RngState, nnx.Intermediate)
 
+# Buffers without weights: the number of batches, and what Swin's blocks compute from the sizes of map and window.
+DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")
+
 DEEPEST = 64  # path segments: more than in any module that does not contain itself
 
 

@@ -12,7 +12,7 @@ from flax import nnx
 
 import flax_attn
 from flax_attn.convert import NAMES
-from flax_attn.convert.state_dict import DERIVED
+from flax_attn.convert.walk import DERIVED
 from flax_attn.testing import relative_error, tolerance
 from torch_ref.originals import find_originals
 from torch_ref.originals.check import class_of, table_of
