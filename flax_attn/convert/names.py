@@ -30,6 +30,8 @@ OFFICIAL_CBAM_NAMES: Mapping[str, str] = MappingProxyType(
 
 NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
+        # Networks.
+        **RESNETS,
         # Gates from the pooled map.
         "pytorchcv.CbamBlock": {
             "ch_gate.mlp.fc1": "channel_gate.mlp.1",
@@ -63,15 +65,15 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         # Kernels, branches and frequencies.
         "ConvNeXt-V2.GRN": {"gamma": "weight", "beta": "bias"},
-        "fightingcv.ParNetAttention": {
+        "fightingcv_attention.ParNetAttention": {
             "sse.1": "se.cvsig.conv",
             "conv1x1.0": "rbr_1x1.conv",
             "conv1x1.1": "rbr_1x1.bn",
             "conv3x3.0": "rbr_dense.conv",
             "conv3x3.1": "rbr_dense.bn",
         },
-        "fightingcv.ResidualAttention": {"fc": "head"},
-        "pytorchcv.SAConvBlock": {
+        "fightingcv_attention.ResidualAttention": {"fc": "head"},
+        "pytorchcv.saconv3x3_block": {
             "conv.conv": "conv",
             "conv.bn": "bn0",
             "att.conv1": "fc1",
@@ -111,7 +113,6 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "pytorchcv.ChaAttBlock": {"scale.alpha": "gamma"},
         "pytorchcv.PosAttBlock": {"scale.alpha": "gamma"},
         # Windows.
-        **RESNETS,
         "fightingcv_attention.OutlookAttention": {"v_pj": "v"},
         "halonet_pytorch.HaloAttention": {
             "to_q": "q",
@@ -136,5 +137,7 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 """What other packages call the entries of a block, by package and class: ``rename=NAMES["pytorchcv.CbamBlock"]``.
 
-Where a package has our names there is no table. Which of our arguments make the function the same, docs/blocks.md says.
+Where a package has our names there is no table. Which of our arguments make the function the same, docs/checkpoints.md
+says. A name that no part of our block has, such as ``keys_values``, is that of rows in another order or other arrays,
+which the block's rule knows (`flax_attn.convert.Entry.instead`); with our own name they would load in the wrong order.
 """

@@ -34,6 +34,13 @@ def test_names_and_values_go_back(original):
         np.testing.assert_array_equal(got, want, err_msg=name)
 
 
+@pytest.mark.parametrize("original", [one for one in IN_PACKAGES if one.names], ids=lambda original: original.name)
+def test_a_table_is_called_as_package_and_class(original):
+    place, _, cls = original.path.partition(":")
+    package, _, name = original.names.rpartition(".")
+    assert (package, name) == ("torch.nn" if place == "torch.nn" else place.split(".")[0], cls)
+
+
 class Net(nnx.Module):
     """A block within others, at two places."""
 
