@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_parity(commands)
     add_speed(commands)
     add_originals(commands)
-    what = "regenerate the tables in README.md, docs/blocks.md, docs/parity.md and docs/speed.md"
+    what = "regenerate the tables in README.md, docs/blocks, checkpoints, parity and speed.md"
     commands.add_parser("docs", help=what, description=what.capitalize()).set_defaults(run=docs)
     options = parser.parse_args(arguments)
     try:

@@ -9,10 +9,9 @@ expect; ``lse`` and ``lp`` sum over pixels instead of averaging; and BatchNorm's
 
 Differs from the authors' code: ``no_spatial`` defaults to True, as in the tutorial this package follows.
 
-Differs from timm's ``CbamModule``: the MLP of that has no biases unless ``mlp_bias=True``, its spatial gate reads
-(mean, max), and BatchNorm's momentum is 0.1. Its weights load by ``rename=NAMES["timm.CbamModule"]`` once
-``channel.fc1.weight`` and ``fc2.weight`` are flattened to (out, in), the two inputs of ``spatial.conv.conv.weight`` are
-swapped, ``weight[:, [1, 0]]``, and where biases are missing, zeros are there.
+Differs from timm's ``CbamModule``: the MLP of that has no biases by default, ``mlp_bias=False`` here, its spatial gate
+reads (mean, max), and BatchNorm's momentum is 0.1. ``rename=NAMES["timm.CbamModule"]`` loads its weights, with the two
+inputs of the spatial gate swapped.
 
 Differs from pytorchcv's ``CbamBlock`` in BatchNorm's momentum, 0.1, alone. fightingcv's ``CBAMBlock`` is another
 function: it adds its input to the result and has no BatchNorm.
@@ -118,6 +117,7 @@ class ChannelGate(nnx.Module):
         gate_channels: Number of channels.
         reduction_ratio: The MLP has gate_channels // reduction_ratio hidden units.
         pool_types: Any of "avg", "max", "lp", "lse"; the MLP's outputs are summed over the pools.
+        mlp_bias: Whether the MLP's layers have biases.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
@@ -133,6 +133,7 @@ class ChannelGate(nnx.Module):
         gate_channels: int,
         reduction_ratio: int = 16,
         pool_types: Sequence[str] = ("avg", "max"),
+        mlp_bias: bool = True,
         *,
         rngs: nnx.Rngs,
         **options: Unpack[Options],
@@ -144,7 +145,7 @@ class ChannelGate(nnx.Module):
             raise ValueError(f"pool_types must be a sequence of at least one pool type, got {pool_types!r}")
         for pool_type in pool_types:
             check_choice("pool_types", pool_type, POOL_TYPES)
-        linear = partial(Linear, rngs=rngs, **options)
+        linear = partial(Linear, bias=mlp_bias, rngs=rngs, **options)
         hidden = gate_channels // reduction_ratio
         self.gate_channels = gate_channels
         self.pool_types = tuple(pool_types)
@@ -221,6 +222,7 @@ class CBAM(nnx.Module):
         reduction_ratio: The channel gate's MLP has gate_channels // reduction_ratio hidden units.
         pool_types: The channel gate's pools, any of "avg", "max", "lp", "lse".
         no_spatial: Whether to leave out the spatial gate.
+        mlp_bias: Whether the layers of the channel gate's MLP have biases.
         rngs, **options: see `flax_attn.Options`.
 
     Raises:
@@ -237,12 +239,13 @@ class CBAM(nnx.Module):
         reduction_ratio: int = 16,
         pool_types: Sequence[str] = ("avg", "max"),
         no_spatial: bool = True,
+        mlp_bias: bool = True,
         *,
         rngs: nnx.Rngs,
         **options: Unpack[Options],
     ) -> None:
         check_options(self, options)
-        self.channel_gate = ChannelGate(gate_channels, reduction_ratio, pool_types, rngs=rngs, **options)
+        self.channel_gate = ChannelGate(gate_channels, reduction_ratio, pool_types, mlp_bias, rngs=rngs, **options)
         self.spatial_gate = nnx.data(None if no_spatial else SpatialGate(rngs=rngs, **options))
 
     def __call__(self, x: jax.Array) -> jax.Array:

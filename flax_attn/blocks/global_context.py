@@ -6,7 +6,7 @@ both, with ``mlp(c) = fc2(relu(norm(fc1(c))))``. With both, the scale comes firs
 
 Differs from the authors' code, and mmcv's ``ContextBlock``: by default it scales, as timm's, where theirs adds, and the
 norm's eps is timm's 1e-6, where theirs is 1e-5. Their checkpoints want ``fuse_add=True, fuse_scale=False, eps=1e-5``,
-``rename=NAMES["mmcv.ContextBlock"]``, and the norm's weights reshaped from (r, 1, 1) to (r,).
+and ``rename=NAMES["mmcv.ContextBlock"]``.
 """
 
 from functools import partial

@@ -6,7 +6,8 @@ block and a halo around it: ``softmax(q k^T / sqrt(d) + q r^T) v``, where r is t
 between rows and one for that between columns. Memory grows with the number of places, not with its square.
 
 Differs from the paper, as timm does: 1/sqrt(d) does not scale what the positions add, and the zeros around the map take
-part; ``scale_pos_embed`` and ``mask_padding`` change both, and with ``out_proj`` the block is that of halonet-pytorch.
+part; ``scale_pos_embed`` and ``mask_padding`` change both, and with ``out_proj`` the block is that of halonet-pytorch,
+whose checkpoints have all keys, then all values, as ``rename=NAMES["halonet_pytorch.HaloAttention"]`` knows.
 
 Differs from fightingcv's ``HaloAttention``, which has halonet-pytorch's layers and the opposite of its mask: it hides
 the map and attends to the zeros around it.

@@ -1,20 +1,23 @@
 """The rules of blocks that hold parameters of their own, beside those of their layers."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from flax import nnx
 
 from ..blocks.attention_pool import AttentionPool2d, RotaryAttentionPool2d
+from ..blocks.cbam import SpatialGate
 from ..blocks.criss_cross import CrissCrossAttention
 from ..blocks.danet import DANetChannelAttention, DANetPositionAttention
 from ..blocks.differential import DifferentialAttention
 from ..blocks.gct import GatedChannelTransformation
+from ..blocks.separable import SeparableSelfAttention
 from ..blocks.shuffle import ShuffleAttention
 from ..blocks.spatial_group import SpatialGroupEnhance
 from ..blocks.ufo import UFOAttention
-from .layers import of_rank
+from .layers import conv_entries, in_parts, of_rank, reordered
 from .rules import Entry, rule
 
 
@@ -27,6 +30,25 @@ def per_channel(name: str, variable: nnx.Variable[Any]) -> Entry:
 def _shuffle_attention(block: ShuffleAttention) -> Iterator[Entry]:
     for name in ("cweight", "cbias", "sweight", "sbias"):
         yield per_channel(name, getattr(block, name))
+
+
+@rule(SpatialGate)
+def _spatial_gate(gate: SpatialGate) -> Iterator[Entry]:
+    """The convolution reads the channels' maximum, then their mean; timm's the mean first."""
+    (one,) = conv_entries(gate.spatial.conv)
+    other = reordered(one, "mean_max.weight", _swapped, _swapped)
+    yield replace(one, name="spatial.conv.weight", instead=(other,))
+
+
+def _swapped(weight: np.ndarray) -> np.ndarray:
+    return weight[:, ::-1]
+
+
+@rule(SeparableSelfAttention)
+def _separable_self_attention(block: SeparableSelfAttention) -> Iterator[Entry]:
+    """Score, key and value are one layer; fightingcv has three."""
+    width = block.embed_dim
+    yield from in_parts("qkv_proj", block.qkv_proj, {"score_proj": 1, "key_proj": width, "value_proj": width})
 
 
 @rule(UFOAttention)

@@ -1,6 +1,7 @@
 """The rules of the common layers; `flax_attn.convert` lists them, with the settings that make their functions equal."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from ..blocks.multi_spectral import MultiSpectralAttention
 from ..blocks.response_norm import GlobalResponseNorm
 from ..layers import BatchNorm, RMSNorm
 from .rules import Entry, rule
+
+Order = Callable[[np.ndarray], np.ndarray]
 
 
 def of_rank(rank: int, variable: nnx.Variable[Any]) -> nnx.Variable[Any]:
@@ -32,7 +35,9 @@ def _optional(name: str, variable: nnx.Variable[Any] | None) -> Iterator[Entry]:
 
 @rule(nnx.Linear)
 def _linear(layer: nnx.Linear) -> Iterator[Entry]:
-    yield Entry("weight", of_rank(2, layer.kernel), np.transpose, np.transpose)
+    """Flax (in, out), PyTorch (out, in), or (out, in, 1, 1) of a 1x1 convolution."""
+    kernel = of_rank(2, layer.kernel)
+    yield Entry("weight", kernel, np.transpose, np.transpose, shapes=((*kernel.shape[::-1], 1, 1),))
     yield from _optional("bias", layer.bias)
 
 
@@ -66,13 +71,30 @@ def _linear_general(layer: nnx.LinearGeneral) -> Iterator[Entry]:
 
 
 @rule(nnx.Conv)
-def _conv(layer: nnx.Conv) -> Iterator[Entry]:
+def conv_entries(layer: nnx.Conv) -> Iterator[Entry]:
     """Flax (*kernel_size, in / groups, out), PyTorch (out, in / groups, *kernel_size), or (out, in) of a Linear."""
     kernel = of_rank(len(layer.kernel_size) + 2, layer.kernel)
     pointwise = set(layer.kernel_size) == {1} and layer.feature_group_count == 1
     linear = ((kernel.shape[-1], kernel.shape[-2]),) if pointwise else ()
     yield Entry("weight", kernel, _channels_first, _channels_last, shapes=linear)
     yield from _optional("bias", layer.bias)
+
+
+def in_parts(name: str, layer: nnx.Conv, rows: Mapping[str, int]) -> Iterator[Entry]:
+    """The entries of a convolution that may be given as several, with so many output channels each."""
+    for entry in conv_entries(layer):
+        parts = {f"{part}.{entry.name}": number for part, number in rows.items()}
+        yield replace(entry, name=f"{name}.{entry.name}", parts=parts)
+
+
+def reordered(entry: Entry, name: str, there: Order, back: Order) -> Entry:
+    """The entry under another name, with PyTorch's array in an order that ``back`` undoes."""
+    return replace(
+        entry,
+        name=name,
+        to_torch=lambda array: there(entry.to_torch(array)),
+        from_torch=lambda array: entry.from_torch(back(array)),
+    )
 
 
 def _channels_first(kernel: np.ndarray) -> np.ndarray:
@@ -118,13 +140,21 @@ def _turned_channels_last(weight: np.ndarray) -> np.ndarray:
     return np.flip(np.transpose(weight, (*range(2, rank + 2), 0, 1)), tuple(range(rank)))
 
 
-@rule(nnx.LayerNorm)
 @rule(nnx.GroupNorm)
 @rule(nnx.InstanceNorm)
-@rule(GlobalResponseNorm)
-def _norm(layer: nnx.LayerNorm | nnx.GroupNorm | nnx.InstanceNorm | GlobalResponseNorm) -> Iterator[Entry]:
+def _norm(layer: nnx.GroupNorm | nnx.InstanceNorm) -> Iterator[Entry]:
     yield from _optional("weight", layer.scale)
     yield from _optional("bias", layer.bias)
+
+
+@rule(nnx.LayerNorm)
+@rule(GlobalResponseNorm)
+def _channel_norm(layer: nnx.LayerNorm | GlobalResponseNorm) -> Iterator[Entry]:
+    """A number per channel: (c,), in PyTorch also (c, 1, 1) of a norm over maps, or (1, 1, 1, c)."""
+    for name, variable in (("weight", layer.scale), ("bias", layer.bias)):
+        for entry in _optional(name, variable):
+            (c,) = entry.shape
+            yield replace(entry, shapes=((c, 1, 1), (1, 1, 1, c)))
 
 
 @rule(RMSNorm)

@@ -30,6 +30,8 @@ OFFICIAL_CBAM_NAMES: Mapping[str, str] = MappingProxyType(
 
 NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
+        # Networks.
+        **RESNETS,
         # Gates from the pooled map.
         "pytorchcv.CbamBlock": {
             "ch_gate.mlp.fc1": "channel_gate.mlp.1",
@@ -40,6 +42,7 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "channel.fc1": "channel_gate.mlp.1",
             "channel.fc2": "channel_gate.mlp.3",
             "spatial.conv": "spatial_gate.spatial",
+            "spatial.conv.conv": "spatial_gate.mean_max",
         },
         "Jongchan.CBAM": OFFICIAL_CBAM_NAMES,
         "pytorchcv.SEBlock": {"conv1": "fc1", "conv2": "fc2"},
@@ -61,15 +64,16 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "sSE.conv": "sSE.0",
         },
         # Kernels, branches and frequencies.
-        "fightingcv.ParNetAttention": {
+        "ConvNeXt-V2.GRN": {"gamma": "weight", "beta": "bias"},
+        "fightingcv_attention.ParNetAttention": {
             "sse.1": "se.cvsig.conv",
             "conv1x1.0": "rbr_1x1.conv",
             "conv1x1.1": "rbr_1x1.bn",
             "conv3x3.0": "rbr_dense.conv",
             "conv3x3.1": "rbr_dense.bn",
         },
-        "fightingcv.ResidualAttention": {"fc": "head"},
-        "pytorchcv.SAConvBlock": {
+        "fightingcv_attention.ResidualAttention": {"fc": "head"},
+        "pytorchcv.saconv3x3_block": {
             "conv.conv": "conv",
             "conv.bn": "bn0",
             "att.conv1": "fc1",
@@ -84,6 +88,12 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "fc2": "attn.fc_select",
         },
         # Tokens.
+        "fightingcv_attention.MobileViTv2Attention": {
+            "fc_i": "score_proj",
+            "fc_k": "key_proj",
+            "fc_v": "value_proj",
+            "fc_o": "out_proj",
+        },
         "torch.nn.MultiheadAttention": {
             "in_proj_weight": "qkv.weight",
             "in_proj_bias": "qkv.bias",
@@ -103,11 +113,10 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "pytorchcv.ChaAttBlock": {"scale.alpha": "gamma"},
         "pytorchcv.PosAttBlock": {"scale.alpha": "gamma"},
         # Windows.
-        **RESNETS,
         "fightingcv_attention.OutlookAttention": {"v_pj": "v"},
         "halonet_pytorch.HaloAttention": {
             "to_q": "q",
-            "to_kv": "kv",
+            "to_kv": "keys_values",
             "to_out": "proj",
             "rel_pos_emb.rel_height": "pos_embed.height_rel",
             "rel_pos_emb.rel_width": "pos_embed.width_rel",
@@ -117,10 +126,18 @@ NAMES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "pos_emb.rel_height": "pos_embed.height_rel",
             "pos_emb.rel_width": "pos_embed.width_rel",
         },
-        "lambda_networks.LambdaLayer": {"pos_conv": "conv_lambda", "rel_pos_emb": "pos_emb"},
+        "lambda_networks.LambdaLayer": {
+            "to_q": "q",
+            "to_k": "k",
+            "to_v": "v",
+            "pos_conv": "conv_lambda",
+            "rel_pos_emb": "pos_emb",
+        },
     }
 )
 """What other packages call the entries of a block, by package and class: ``rename=NAMES["pytorchcv.CbamBlock"]``.
 
-Where a package has our names there is no table. Which of our arguments make the function the same, docs/blocks.md says.
+Where a package has our names there is no table. Which of our arguments make the function the same, docs/checkpoints.md
+says. A name that no part of our block has, such as ``keys_values``, is that of rows in another order or other arrays,
+which the block's rule knows (`flax_attn.convert.Entry.instead`); with our own name they would load in the wrong order.
 """

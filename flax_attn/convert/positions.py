@@ -1,6 +1,7 @@
 """The rules of blocks that hold tables of relative positions, whose arrays are laid out as in PyTorch."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from ..blocks.bottleneck import BottleneckAttention
 from ..blocks.halo import HaloAttention
 from ..blocks.lambda_layer import LambdaLayer
 from ..blocks.window import ShiftedWindowAttention, WindowAttention
-from .layers import of_rank
+from .layers import conv_entries, in_parts, of_rank, reordered
 from .rules import Entry, rule
 
 
@@ -27,15 +28,36 @@ def _shifted_window_attention(block: ShiftedWindowAttention) -> Iterator[Entry]:
 
 
 @rule(BottleneckAttention)
-@rule(HaloAttention)
 def _rows_and_columns(block: BottleneckAttention | HaloAttention) -> Iterator[Entry]:
     yield Entry("pos_embed.height_rel", of_rank(2, block.height_rel))
     yield Entry("pos_embed.width_rel", of_rank(2, block.width_rel))
 
 
+@rule(HaloAttention)
+def _halo_attention(block: HaloAttention) -> Iterator[Entry]:
+    """Timm has the keys and values of one head, then of the next; halonet-pytorch all keys, then all values."""
+    yield from _rows_and_columns(block)
+    by_head = np.arange(block.num_heads * block.d + block.dim_out).reshape(block.num_heads, -1)
+    order = np.concatenate([by_head[:, : block.d].ravel(), by_head[:, block.d :].ravel()])
+    back = np.argsort(order)
+    for one in conv_entries(block.kv):
+        other = reordered(one, f"keys_values.{one.name}", lambda rows: rows[order], lambda rows: rows[back])
+        yield replace(one, name=f"kv.{one.name}", instead=(other,))
+
+
 @rule(LambdaLayer)
 def _lambda_layer(block: LambdaLayer) -> Iterator[Entry]:
-    """Timm has no axis for the intra-depth, which is 1 there; lambda-networks always has it."""
+    """Timm has one projection, kernels with a last axis of 1 and no axis for the intra-depth, which is 1 there.
+
+    Lambda-networks has three projections, kernels whose third axis is 1, and always an axis for the intra-depth.
+    """
+    yield from in_parts(
+        "qkv", block.qkv, {"q": block.num_heads * block.k, "k": block.u * block.k, "v": block.u * block.v}
+    )
+    if block.conv_lambda is not None:
+        for entry in conv_entries(block.conv_lambda):
+            third = ((*entry.shape[:2], 1, *entry.shape[2:4]),) if entry.name == "weight" else ()
+            yield replace(entry, name=f"conv_lambda.{entry.name}", shapes=third)
     if block.pos_emb is not None:
         whole = of_rank(4, block.pos_emb).shape
         shape = whole[:3] if whole[3] == 1 else whole

@@ -3,8 +3,8 @@
 There is one rule per layer type. It also applies to subclasses, so `flax_attn.layers.Linear` needs none of its own.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,10 @@ class Entry:
         to_torch: converts Flax's layout to PyTorch's; called with one array per variable.
         from_torch: converts PyTorch's layout to Flax's; returns one array, or one per variable if there are several.
         constant: the value written if ``variable`` is None; such an entry is ignored on loading.
-        instead: entries of the same variables that a state_dict may hold in place of this one.
+        instead: entries of the same variables that a state_dict may hold in place of this one. A table of names that
+            names them, `flax_attn.convert.NAMES`, also has them written.
+        parts: names and numbers of rows of entries that a state_dict may hold in place of this one, which are its rows
+            in this order: those of queries, keys and values, say. Written as ``instead`` is.
         shapes: further shapes, in PyTorch's layout, that the same array may have: a 1x1 convolution also takes the
             weight of a linear layer, which is the same function.
 
@@ -43,6 +46,7 @@ class Entry:
     from_torch: Callable[[np.ndarray], Any] = np.asarray
     constant: np.ndarray | None = None
     instead: tuple["Entry", ...] = ()
+    parts: Mapping[str, int] = field(default_factory=dict)
     shapes: tuple[tuple[int, ...], ...] = ()
 
     @property

@@ -15,10 +15,8 @@ from . import files, variants
 from .names import TUTORIAL_NAMES
 from .rename import rename_all, wrappers_in
 from .rules import Entry
-from .walk import MisfitError, entries
+from .walk import DERIVED, MisfitError, entries
 
-# Buffers without weights: the number of batches, and what Swin's blocks compute from the sizes of map and window.
-DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside its module
 log = logging.getLogger("flax_attn")
 
@@ -81,7 +79,7 @@ def from_torch(
     given, wanted = _without(skip, given, wanted)
     values, problems = _matched(given, wanted)
     if problems:
-        problems += [*_hints(given, wanted, rename), *variants.hints(module, given, _misfits)]
+        problems += [*_hints(given, _taken(given, wanted), rename), *variants.hints(module, given, _misfits)]
         raise MisfitError(
             f"state_dict does not fit {type(module).__name__}, which is left unchanged:\n  " + "\n  ".join(problems)
         )
@@ -106,7 +104,8 @@ def to_torch(
         path: a file to write it to as well (whole or not at all): ``.safetensors``, or ``.pt`` and ``.pth`` as written
             by ``torch.save``.
         rename: the table that would load the result again, read from right to left: `flax_attn.convert.TUTORIAL_NAMES`
-            gives the tutorials' names.
+            gives the tutorials' names. A table of `flax_attn.convert.NAMES` also gives the order of rows that the
+            package has.
         tensors: whether to return tensors, for ``load_state_dict``, in place of NumPy arrays.
 
     Returns:
@@ -122,7 +121,7 @@ def to_torch(
         >>> {name: array.shape for name, array in to_torch(Linear(3, 2, rngs=nnx.Rngs(0))).items()}
         {'weight': (2, 3), 'bias': (2,)}
     """
-    arrays = {name: _array(entry) for name, entry in entries(module).items()}
+    arrays = _written(entries(module), rename)
     names = rename_all(arrays, rename, invert=True)
     state_dict = {names[name]: array for name, array in arrays.items()}
     if path is not None:
@@ -135,7 +134,7 @@ def _matched(given: Mapping[str, Any], wanted: Mapping[str, Entry]) -> tuple[dic
     problems: list[str] = []
     values: dict[int, _Loaded] = {}
     for path, entry in wanted.items():
-        value = _value(path, entry, given, problems) if entry.variables else None
+        value = _value(path, entry, given, problems)
         if value is not None:
             for variable, part in zip(entry.variables, entry.split(value), strict=True):
                 # A copy: JAX may share the memory of an aligned array, which training in PyTorch would change.
@@ -145,23 +144,40 @@ def _matched(given: Mapping[str, Any], wanted: Mapping[str, Entry]) -> tuple[dic
                     problems.append(
                         f"{path}: expected the values of {first.path}, as they share a variable, got others"
                     )
+    taken = _taken(given, wanted)
     problems += [
         f"{path}: expected no such entry, got {_describe(value)}"
         for path, value in given.items()
-        if path not in wanted and path.rpartition(".")[2] not in DERIVED
+        if path not in taken and path.rpartition(".")[2] not in DERIVED
     ]
     return values, problems
+
+
+def _taken(given: Mapping[str, Any], wanted: Mapping[str, Entry]) -> set[str]:
+    """The paths that are looked for, parts included."""
+    return {name for path, entry in wanted.items() for name in (_parts(path, entry, given) or [path])}
+
+
+def _parts(path: str, entry: Entry, given: Mapping[str, Any]) -> dict[str, int]:
+    """The paths of the parts in which an entry is given, and their numbers of rows; none where it is given whole."""
+    parts = _beside(path, entry, entry.parts)
+    return parts if path not in given and not parts.keys().isdisjoint(given) else {}
+
+
+def _beside(path: str, entry: Entry, named: Mapping[str, Any]) -> dict[str, Any]:
+    """What a rule names beside an entry, by path."""
+    return {path.removesuffix(entry.name) + name: value for name, value in named.items()}
 
 
 def _misfits(module: nnx.Module, given: Mapping[str, Any]) -> int:
     return len(_matched(given, in_place(entries(module), given))[1])
 
 
-def _hints(given: Mapping[str, Any], wanted: Mapping[str, Entry], rename: Mapping[str, str] | None) -> list[str]:
+def _hints(given: Mapping[str, Any], wanted: set[str], rename: Mapping[str, str] | None) -> list[str]:
     """Advice on names that wrappers of PyTorch left."""
     averaged = COUNT in given
     found = wrappers_in(name for name in given if name not in wanted and name != COUNT)
-    if not wanted.keys().isdisjoint(given):  # then what all names begin with is no wrapper
+    if not wanted.isdisjoint(given):  # then what all names begin with is no wrapper
         found = [name for name in found if name != "module"]
     table = dict(rename or {})
     for name in found:
@@ -247,15 +263,29 @@ def in_place(listed: Mapping[str, Entry], given: Mapping[str, Any]) -> dict[str,
     """The entries to look for, by path; alternatives replace an entry if only they are given."""
     wanted: dict[str, Entry] = {}
     for path, entry in listed.items():
-        instead = {path.removesuffix(entry.name) + other.name: other for other in entry.instead}
+        instead = _beside(path, entry, {other.name: other for other in entry.instead})
         wanted |= instead if path not in given and not instead.keys().isdisjoint(given) else {path: entry}
     return wanted
 
 
 def _value(path: str, entry: Entry, given: Mapping[str, Any], problems: list[str]) -> np.ndarray | None:
-    """The entry's value in PyTorch's layout; on failure None, with a line added to ``problems``."""
-    expected = entry.shape
-    kind = _kind(entry.variables[0].dtype)
+    """The entry's value in PyTorch's layout; on failure None, with a line added to ``problems`` for each fault."""
+    if not entry.variables:
+        return None
+    kind, shapes = _kind(entry.variables[0].dtype), [entry.shape, *entry.shapes]
+    parts = _parts(path, entry, given)
+    if not parts:
+        return _given(path, shapes, kind, given, problems)
+    rows = [_given(name, [(n, *s[1:]) for s in shapes], kind, given, problems) for name, n in parts.items()]
+    found = [part for part in rows if part is not None]
+    return np.concatenate(found) if len(found) == len(rows) else None
+
+
+def _given(
+    path: str, shapes: Sequence[tuple[int, ...]], kind: str, given: Mapping[str, Any], problems: list[str]
+) -> np.ndarray | None:
+    """What is given for a path, in the first of the shapes that it may have; on failure None, with a line added."""
+    expected = shapes[0]
     if path not in given:
         problems.append(f"{path}: expected shape {expected}, got nothing")
         return None
@@ -274,12 +304,10 @@ def _value(path: str, entry: Entry, given: Mapping[str, Any], problems: list[str
     if value is None or _kind(value.dtype) != kind:
         problems.append(f"{path}: expected an array of {kind}, got {_describe(given[path])}")
         return None
-    if value.shape in entry.shapes:
-        return value.reshape(expected)
-    if value.shape != expected:
+    if value.shape not in shapes:
         problems.append(f"{path}: expected shape {expected}, got {value.shape}")
         return None
-    return value
+    return value.reshape(expected)
 
 
 def _kind(dtype: Any) -> str:
@@ -309,6 +337,23 @@ def _describe(value: Any) -> str:
         return f"{value.dtype} of shape {tuple(value.shape)}"
     except Exception:  # no array, or a tensor of a kind that has no shape
         return type(value).__name__
+
+
+def _written(listed: Mapping[str, Entry], rename: Mapping[str, str] | None) -> dict[str, np.ndarray]:
+    """The arrays of entries by path: of those that ``rename`` names, where an entry may be held in others."""
+    ends = {ours.rpartition(".")[2] for ours in (rename or {}).values()}
+
+    def named(others: Mapping[str, Any]) -> bool:
+        return any(name.partition(".")[0] in ends for name in others)
+
+    arrays: dict[str, np.ndarray] = {}
+    for path, entry in listed.items():
+        whole = _array(entry)
+        instead = {other.name: _array(other) for other in entry.instead}
+        rows = np.split(whole, np.cumsum([*entry.parts.values()])[:-1]) if entry.parts else []
+        parts = dict(zip(entry.parts, rows, strict=True))
+        arrays |= _beside(path, entry, next((one for one in (instead, parts) if named(one)), {entry.name: whole}))
+    return arrays
 
 
 def _array(entry: Entry) -> np.ndarray:

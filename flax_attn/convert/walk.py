@@ -16,6 +16,9 @@ from .rules import RULES, Entry, find_rule
 # No part of a state_dict: keys and counters of random streams, and what was recorded during a call.
 TRANSIENT = (nnx.RngState, nnx.Intermediate)
 
+# Buffers without weights: the number of batches, and what Swin's blocks compute from the sizes of map and window.
+DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")
+
 DEEPEST = 64  # path segments: more than in any module that does not contain itself
 
 
@@ -135,6 +138,8 @@ def _check_entry(entry: Any, owned: frozenset[int]) -> None:
         _check_entry(other, owned)
     if entry.instead and {id(v) for other in entry.instead for v in other.variables} != set(map(id, entry.variables)):
         raise ValueError(f"the entries instead of {entry.name!r} must have its variables, got others")
+    if entry.parts and sum(entry.parts.values()) != entry.shape[0]:
+        raise ValueError(f"the parts of {entry.name!r} must have its {entry.shape[0]} rows, got {dict(entry.parts)}")
 
 
 def _check_transforms(entry: Entry) -> None:
@@ -160,9 +165,9 @@ def _check_transforms(entry: Entry) -> None:
 
 def _check_paths(found: list[_Found]) -> None:
     named = [
-        (path.removesuffix(entry.name) + one.name, layer)
+        (path.removesuffix(entry.name) + name, layer)
         for path, entry, layer in found
-        for one in (entry, *entry.instead)
+        for name in (entry.name, *(one.name for one in entry.instead), *entry.parts)
     ]
     count = Counter(path for path, _ in named)
     twice = [f"{path!r} of {layer}" for path, layer in named if count[path] > 1]

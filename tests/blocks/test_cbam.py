@@ -196,6 +196,22 @@ def test_cbam_is_the_channel_gate_and_then_the_spatial_gate():
     assert not np.array_equal(block(x), block.channel_gate(block.spatial_gate(x)))
 
 
+def test_an_mlp_without_biases_is_one_whose_biases_are_zero():
+    x, theirs = double(2, 17, 5, 7), pt.CBAM(17, 4, mlp_bias=False).double()
+    weights = theirs.state_dict()
+    zeros = {"channel_gate.mlp.1.bias": np.zeros(4), "channel_gate.mlp.3.bias": np.zeros(17)}
+    with jax.enable_x64(True):
+        bare, whole = (
+            fx.CBAM(17, 4, mlp_bias=bias, param_dtype=jnp.float64, rngs=nnx.Rngs(0)) for bias in (False, True)
+        )
+        flax_attn.from_torch(bare, weights)
+        flax_attn.from_torch(whole, {**weights, **zeros})
+        got, same = (np.asarray(block(jnp.asarray(np.moveaxis(x, 1, -1)))) for block in (bare, whole))
+    want = np.moveaxis(theirs(torch.from_numpy(x)).detach().numpy(), 1, -1)
+    assert relative_error(got, want) <= OUTPUT
+    np.testing.assert_array_equal(got, same)
+
+
 @pytest.mark.parametrize("shape", [(2, 1, 1, 17), (2, 2, 3, 17), (1, 8, 5, 17)])
 def test_cbam_takes_maps_of_any_size(shape):
     def call(x):

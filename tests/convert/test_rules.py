@@ -185,6 +185,10 @@ FAULTS = {
     ),
     "a fault of its own": (first(lambda layer: Entry("weight", layer.weight)), "AttributeError: .*'weight'"),
     "nothing": (lambda layer: None, "TypeError: 'NoneType' object is not iterable"),
+    "parts of another size": (
+        first(lambda layer: Entry("weight", layer.kernel, np.transpose, np.transpose, parts={"a": 2, "b": 2})),
+        r"the parts of 'weight' must have its 5 rows, got \{'a': 2, 'b': 2\}",
+    ),
     "others instead": (
         first(lambda layer: Entry("weight", layer.kernel, instead=(Entry("w", layer.scale),))),
         "the entries instead of 'weight' must have its variables",

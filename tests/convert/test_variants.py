@@ -1,6 +1,7 @@
 """Checkpoints of another variant of a block: the error says with which arguments they would fit, and that is true."""
 
 import ast
+import inspect
 import re
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from flax import nnx
 
 import flax_attn
+from flax_attn import registry
+from flax_attn.blocks.window import WindowAttention
 from flax_attn.convert.walk import entries
 from flax_attn.networks.resnet import ResNet
 
@@ -39,6 +42,13 @@ BLOCKS = [
     ("MultiSpectralAttention", {"channel": 64, "dct_h": 7, "dct_w": 7}, {"reduction": 8}),
     ("StripAttention", {"channels": 64}, {"kernel_size": 5}),
     ("ExternalAttention", {"d_model": 64}, {"memories": 32}),
+    ("SpatialGroupEnhance", {"groups": 64}, {"groups": 8}),
+    ("HaloAttention", {"dim": 16, "num_heads": 2, "block_size": 8}, {"block_size": 4}),
+    ("FocalModulation", {"dim": 6, "focal_window": 3, "focal_level": 2}, {"focal_level": 3}),
+    ("MultiQueryAttention2d", {"dim": 16, "num_heads": 4, "kv_stride": 1}, {"kv_stride": 2}),
+    ("BottleneckAttention", {"dim": 16, "num_heads": 2, "feat_size": (14, 14)}, {"feat_size": (5, 24)}),
+    ("AttentionPool2d", {"in_features": 32, "num_heads": 4, "feat_size": (7, 7)}, {"feat_size": (12, 12)}),
+    ("OutlookAttention", {"dim": 64, "num_heads": 4}, {"kernel_size": 5}),
 ]
 
 
@@ -50,8 +60,45 @@ def test_a_block_of_another_width_or_kernel(name, args, others):
         (hint,) = hinted(errors(cls(**mine, rngs=RNGS), given))
         found = re.fullmatch(rf"{name}\((.*)\) would fit", hint)
         arguments = {key: ast.literal_eval(value) for key, value in re.findall(r"(\w+)=([^=]+)(?:, |$)", found[1])}
-        assert theirs.items() <= arguments.items()
+        usual = {name: one.default for name, one in inspect.signature(cls.__init__).parameters.items()}
+        assert {name: value for name, value in theirs.items() if value != usual[name]}.items() <= arguments.items()
         flax_attn.from_torch(cls(**arguments, rngs=RNGS), given)
+
+
+def shapes_of(cls, args):
+    return nnx.eval_shape(lambda: cls(**args, rngs=nnx.Rngs(0)))
+
+
+def test_a_block_that_is_not_in_the_registry():
+    others = shapes_of(WindowAttention, {"dim": 12, "num_heads": 3, "window_size": (4, 4)})
+    lines = errors(WindowAttention(12, 3, window_size=(7, 7), rngs=RNGS), weights_of(others))
+    assert hinted(lines) == ["WindowAttention(dim=12, num_heads=3, head_dim=4, window_size=(4, 4)) would fit"]
+
+
+@pytest.mark.parametrize("entry", list(registry.BLOCKS), ids=lambda entry: entry.name)
+def test_no_candidate_raises(entry):
+    """A checkpoint of other sizes, beside an entry that no argument explains."""
+    mine, theirs = (shapes_of(entry.block, entry.arguments(*size)) for size in ((64, (8, 8)), (96, (12, 12))))
+    lines = errors(mine, {**weights_of(theirs), "more": np.broadcast_to(np.float32(0), (3, 2500))})
+    assert hinted(lines) == []
+    assert not [line for line in lines if "conversion rule" in line]
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("HaloAttention", {"dim": 64}),
+        ("SplitAttention", {"in_channels": 64, "norm": True}),
+        ("BottleneckAttention", {"dim": 64}),
+    ],
+)
+def test_what_is_there_already_is_no_hint(name, args):
+    cls, size = getattr(flax_attn, name), {"feat_size": (8, 8)} if name == "BottleneckAttention" else {}
+    first, other = ({"qkv_bias": True}, {}) if name != "SplitAttention" else ({"bias": True}, {})
+    lines = errors(shapes_of(cls, {**args, **size, **other}), weights_of(shapes_of(cls, {**args, **size, **first})))
+    (hint,) = hinted(lines)
+    assert "dim_out" not in hint
+    assert "padding" not in hint
 
 
 def test_the_entries_are_named_beside_the_hint():

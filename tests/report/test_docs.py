@@ -21,7 +21,7 @@ from torch_ref.report.docs import (
 )
 from torch_ref.report.run import Options
 
-PAGES = ("README.md", "docs/blocks.md", "docs/parity.md", "docs/speed.md")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("blocks", "checkpoints", "parity", "speed")))
 
 
 @pytest.fixture

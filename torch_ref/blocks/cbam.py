@@ -42,11 +42,20 @@ class BasicConv(nn.Module):
 class ChannelGate(nn.Module):
     """Scales each channel of a map (b, c, h, w) by a gate from a shared MLP."""
 
-    def __init__(self, gate_channels: int, reduction_ratio: int = 16, pool_types: Sequence[str] = ("avg", "max")):
+    def __init__(
+        self,
+        gate_channels: int,
+        reduction_ratio: int = 16,
+        pool_types: Sequence[str] = ("avg", "max"),
+        mlp_bias: bool = True,
+    ):
         super().__init__()
         hidden = gate_channels // reduction_ratio
         self.mlp = nn.Sequential(
-            nn.Flatten(), nn.Linear(gate_channels, hidden), nn.ReLU(), nn.Linear(hidden, gate_channels)
+            nn.Flatten(),
+            nn.Linear(gate_channels, hidden, mlp_bias),
+            nn.ReLU(),
+            nn.Linear(hidden, gate_channels, mlp_bias),
         )
         self.pool_types = tuple(pool_types)
 
@@ -107,9 +116,10 @@ class CBAM(nn.Module):
         reduction_ratio: int = 16,
         pool_types: Sequence[str] = ("avg", "max"),
         no_spatial: bool = True,
+        mlp_bias: bool = True,
     ):
         super().__init__()
-        self.channel_gate = ChannelGate(gate_channels, reduction_ratio, pool_types)
+        self.channel_gate = ChannelGate(gate_channels, reduction_ratio, pool_types, mlp_bias)
         self.spatial_gate = None if no_spatial else SpatialGate()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,12 +5,7 @@ from typing import Any
 import torch
 
 from ..cases import MAP, Input
-from .original import Arrays, Original, with_momentum
-
-
-def flat_norms(arrays: Arrays) -> Arrays:
-    """The weights of norms over (r, 1, 1) as those over (r,)."""
-    return {name: array.reshape(-1) if array.shape[1:] == (1, 1) else array for name, array in arrays.items()}
+from .original import Original, with_momentum
 
 
 def with_mlp(cls: Any, **args: Any) -> torch.nn.Module:
@@ -20,13 +15,6 @@ def with_mlp(cls: Any, **args: Any) -> torch.nn.Module:
     module: torch.nn.Module = cls(**args)
     module.mlp = ConvMlp(32, 2, act_layer=torch.nn.ReLU)
     return module
-
-
-def official_order(arrays: Arrays) -> Arrays:
-    """Timm's spatial kernel reads (mean, max), the authors' (max, mean); its linear layers are 1x1 convolutions."""
-    kernel = "spatial.conv.conv.weight"
-    flat = {name: array[:, :, 0, 0] if array.shape[2:] == (1, 1) else array for name, array in arrays.items()}
-    return {**flat, kernel: arrays[kernel][:, ::-1]}
 
 
 def without_bias(cls: Any, **args: Any) -> torch.nn.Module:
@@ -148,7 +136,6 @@ ORIGINALS: tuple[Original, ...] = (
             "xvjiarui/GCNet/mmdet/ops/gcb/context_block.py:ContextBlock",
             {"inplanes": 32, "ratio": 1 / 4, "fusion_types": types},
             names="mmcv.ContextBlock",
-            arrange=flat_norms,
             only=" and ".join(types),
         )
         for add, scale, types in (
@@ -174,14 +161,17 @@ ORIGINALS: tuple[Original, ...] = (
         build=with_mlp,
         only="with its MLP",
     ),
-    Original(
-        "CBAM",
-        {"gate_channels": 32, "no_spatial": False},
-        "timm.layers.cbam:CbamModule",
-        {"channels": 32, "mlp_bias": True},
-        names="timm.CbamModule",
-        arrange=official_order,
-        build=with_momentum(0.01),
+    *(
+        Original(
+            "CBAM",
+            {"gate_channels": 32, "no_spatial": False, "mlp_bias": bias},
+            "timm.layers.cbam:CbamModule",
+            {"channels": 32, "mlp_bias": bias},
+            names="timm.CbamModule",
+            build=with_momentum(0.01),
+            only="" if bias else "without biases",
+        )
+        for bias in (False, True)
     ),
     Original(
         "CBAM",

@@ -1,6 +1,7 @@
 """Loads an original's weights into our block and compares both in float64, in eval and in train mode."""
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ from flax import nnx
 
 import flax_attn
 from flax_attn.convert import NAMES
-from flax_attn.convert.rename import rename_all
+from flax_attn.convert.walk import entries
 from flax_attn.networks.resnet import ResNet
 from flax_attn.testing import tolerances
 from flax_attn.testing.layouts import to_flax
 from flax_attn.testing.results import leaves
 
 from ..pairs import draw, randomise, with_all_digits
-from .original import Arrays, Original
+from .original import Original
 
 
 def differences(original: Original, file: str | Path | None = None) -> dict[str, float]:
@@ -40,8 +41,7 @@ def differences(original: Original, file: str | Path | None = None) -> dict[str,
     ]
     with jax.enable_x64(True), jax.default_prng_impl("rbg"):
         ours = class_of(original)(**original.args, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
-        entries = original.arrange(arrays_of(theirs.state_dict()))
-        flax_attn.from_torch(ours, entries, rename=NAMES[original.names] if original.names else None)
+        flax_attn.from_torch(ours, theirs.state_dict(), rename=table_of(original))
         return {
             f"{mode}: {name}": error
             for mode in ("eval", "train")
@@ -52,6 +52,11 @@ def differences(original: Original, file: str | Path | None = None) -> dict[str,
 def class_of(original: Original) -> Any:
     """Our class: a block, or the ResNet."""
     return ResNet if original.block == "ResNet" else getattr(flax_attn, original.block)
+
+
+def table_of(original: Original) -> Mapping[str, str] | None:
+    """The public table of the original's names."""
+    return NAMES[original.names] if original.names else None
 
 
 def bound(original: Original, name: str) -> float:
@@ -103,29 +108,22 @@ def compared(
             name = what.format(i)
             errors[name] = relative(np.asarray(array), np.asarray(to_flax(tensor.detach().numpy(), layout, name)))
     parameters = {name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in theirs.named_parameters()}
-    buffers = {name: tensor for name, tensor in theirs.named_buffers() if name.endswith(("_mean", "_var"))}
-    # `arrange` wants all entries, so what has no gradient is 0.
-    zeros = {name: torch.zeros_like(tensor) for name, tensor in theirs.state_dict().items()}
-    errors |= by_name(original, arrays_of({**zeros, **parameters}), flax_attn.to_torch(gradients), set(parameters))
-    if mode == "train" and buffers:
-        errors |= by_name(original, arrays_of(theirs.state_dict()), flax_attn.to_torch(after), set(buffers), "")
+    of_parameters = by_name(original, {**theirs.state_dict(), **parameters}, gradients, parameters=True)
+    errors |= {f"{name} gradient": error for name, error in of_parameters.items()}
+    if mode == "train":
+        errors |= by_name(original, theirs.state_dict(), after, parameters=False)
     return errors
 
 
 def by_name(
-    original: Original, theirs: Arrays, ours: Arrays, names: set[str], what: str = " gradient"
+    original: Original, theirs: dict[str, torch.Tensor], ours: nnx.Module, *, parameters: bool
 ) -> dict[str, float]:
-    """The relative errors of entries, by our names; those of ``names`` and what `Original.arrange` made of them."""
-    others = theirs.keys() - names
-    arranged = {name: array for name, array in original.arrange(theirs).items() if name not in others}
-    renamed = rename_all(arranged, NAMES[original.names] if original.names else None)
-    total = np.sqrt(sum(np.sum(np.square(array)) for array in arranged.values()))
-    return {
-        f"{renamed[name]}{what}": relative(
-            ours[renamed[name]], array.reshape(ours[renamed[name]].shape), tolerances.ZERO * total
-        )
-        for name, array in arranged.items()
-    }
+    """The relative errors of the parameters of ``ours``, or of its buffers, by our names."""
+    loaded = flax_attn.from_torch(nnx.clone(ours), theirs, rename=table_of(original))
+    names = [name for name, entry in entries(ours).items() if entry.variables and entry.is_parameter == parameters]
+    got, want = flax_attn.to_torch(ours), flax_attn.to_torch(loaded)
+    total = np.sqrt(sum(np.sum(np.square(want[name])) for name in names))
+    return {name: relative(got[name], want[name], tolerances.ZERO * total) for name in names}
 
 
 def differentiated(module: Any, inputs: list[jax.Array], cotangents: list[jax.Array]) -> Any:
@@ -154,7 +152,3 @@ def relative(got: np.ndarray, want: np.ndarray, zero: float = 0.0) -> float:
     """The norm of the difference over that of ``want``, or over 1 where that is at most ``zero``."""
     size = float(np.linalg.norm(want))
     return float(np.linalg.norm(got - want)) / (size if size > zero else 1.0)
-
-
-def arrays_of(tensors: dict[str, torch.Tensor]) -> Arrays:
-    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}

@@ -52,10 +52,20 @@ ORIGINALS: tuple[Original, ...] = (
         "pytorchcv.models.common.att:saconv3x3_block",
         {"in_channels": 32, "out_channels": 32},
         MANY,
-        names="pytorchcv.SAConvBlock",
+        names="pytorchcv.saconv3x3_block",
     ),
     Original(
         "GlobalResponseNorm", {"dim": 32}, "timm.layers.grn:GlobalResponseNorm", {"dim": 32, "channels_last": False}
+    ),
+    # Its file imports MinkowskiEngine for another class: compare a copy without that.
+    Original(
+        "GlobalResponseNorm",
+        {"dim": 32},
+        "facebookresearch/ConvNeXt-V2/models/utils.py:GRN",
+        {"dim": 32},
+        (Input((3, 5, 7, 32)),),
+        (None,),
+        names="ConvNeXt-V2.GRN",
     ),
     Original(
         "LargeKernelAttention",
@@ -96,7 +106,7 @@ ORIGINALS: tuple[Original, ...] = (
         "fightingcv_attention.attention.ResidualAttention:ResidualAttention",
         {"channel": 32, "num_class": 5},
         outputs=(None,),
-        names="fightingcv.ResidualAttention",
+        names="fightingcv_attention.ResidualAttention",
     ),
     Original(
         "MultiHeadResidualAttention",
@@ -123,6 +133,6 @@ ORIGINALS: tuple[Original, ...] = (
         {"channel": 32, "skip_norm": False, "bias": True},
         "fightingcv_attention.attention.ParNetAttention:ParNetAttention",
         {"channel": 32},
-        names="fightingcv.ParNetAttention",
+        names="fightingcv_attention.ParNetAttention",
     ),
 )

@@ -9,22 +9,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..cases import MAP, Input
 
-Arrays = dict[str, np.ndarray]
 # What torchvision's compiled library would define. Its wheel is made for a CUDA build of torch; on any other one the
 # operators have to be declared, so that it can be imported. Nothing here calls them.
 OPERATORS = (
     *("nms", "qnms", "roi_align", "qroi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d"),
     *(f"_{name}_backward" for name in ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool", "deform_conv2d")),
 )
-
-
-def _nothing(arrays: Arrays) -> Arrays:
-    return arrays
 
 
 def _call(module: torch.nn.Module, *inputs: torch.Tensor) -> Any:
@@ -44,8 +38,6 @@ class Original:
         inputs: Inputs of one call, in PyTorch's layout.
         outputs: The layouts of each returned array.
         names: The table of `flax_attn.convert.NAMES` that maps the original's names to ours; "" where they are equal.
-        arrange: What a table of names cannot do to the original's entries, before they are renamed: another order of
-            rows, say. Also applied to its gradients, so it has to be linear.
         build: Makes the original from its class and arguments, where calling the class is not enough.
         call: Calls the original, where it wants more than the inputs.
         only: A part of the name, where a class has several originals of one path.
@@ -58,7 +50,6 @@ class Original:
     inputs: tuple[Input, ...] = (Input((3, 32, 5, 7), MAP),)
     outputs: tuple[str | None, ...] = (MAP,)
     names: str = ""
-    arrange: Callable[[Arrays], Arrays] = _nothing
     build: Callable[..., torch.nn.Module] = lambda cls, **args: cls(**args)
     call: Callable[..., Any] = _call
     only: str = ""

@@ -3,11 +3,10 @@
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..cases import MAP, Input
-from .original import Arrays, Original
+from .original import Original
 
 of_tokens = partial(Original, inputs=(Input((2, 7, 32)),), outputs=(None,))
 of_pool = partial(Original, outputs=(None,))
@@ -21,13 +20,6 @@ LAMBDAS: dict[str, Any] = {"qkv_bias": True, "qk_norm": True, "scale_norm": True
 
 def _on_itself(module: torch.nn.Module, tokens: torch.Tensor) -> Any:
     return module(tokens, tokens, tokens, need_weights=False)[0]
-
-
-def _one_projection(arrays: Arrays) -> Arrays:
-    """Score, key and value of fightingcv's as one layer."""
-    parts = {end: [arrays[f"fc_{part}.{end}"] for part in "ikv"] for end in ("weight", "bias")}
-    joined = {f"qkv_proj.{end}": np.concatenate(part) for end, part in parts.items()}
-    return {**joined, "out_proj.weight": arrays["fc_o.weight"], "out_proj.bias": arrays["fc_o.bias"]}
 
 
 def _on_one_row(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -90,7 +82,7 @@ ORIGINALS: tuple[Original, ...] = (
         "fightingcv_attention.attention.MobileViTv2Attention:MobileViTv2Attention",
         {"d_model": 32},
         (Input((2, 32, 1, 7), MAP),),
-        arrange=_one_projection,
+        names="fightingcv_attention.MobileViTv2Attention",
         call=_on_one_row,
     ),
     Original(

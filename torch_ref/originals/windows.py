@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..cases import MAP, Input
-from .original import Arrays, Original
+from .original import Original
 
 SHIFTED: dict[str, Any] = {"dim": 6, "window_size": [2, 3], "shift_size": [1, 2], "num_heads": 3}
 FOCAL: dict[str, Any] = {"dim": 6, "focal_window": 3, "focal_level": 2}
@@ -26,26 +25,6 @@ def _call_with_size(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
 def _call_with_sides(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Of tokens, the map's height and its width."""
     return _call_with_size(lambda tokens, size: module(tokens, *size), x)
-
-
-def _head_major(heads: int) -> Any:
-    """Rows of keys and values (k of all heads, v of all heads) as (k and v of one head, of the next)."""
-
-    def arrange(arrays: Arrays) -> Arrays:
-        rows = arrays["to_kv.weight"]
-        split = rows.reshape(2, heads, -1, rows.shape[-1]).swapaxes(0, 1)
-        return {**arrays, "to_kv.weight": split.reshape(rows.shape)}
-
-    return arrange
-
-
-def _joined(arrays: Arrays) -> Arrays:
-    """One projection of queries, keys and values, and the axes of the convolution as height, width and 1."""
-    rest = dict(arrays)
-    rest["qkv.weight"] = np.concatenate([rest.pop(f"to_{letter}.weight") for letter in "qkv"])
-    if "pos_conv.weight" in rest:
-        rest["pos_conv.weight"] = np.moveaxis(rest["pos_conv.weight"], 2, 4)
-    return rest
 
 
 ORIGINALS: tuple[Original, ...] = (
@@ -179,7 +158,6 @@ ORIGINALS: tuple[Original, ...] = (
         {"dim": 16, "heads": 2, "dim_head": 8, "block_size": 4, "halo_size": 2},
         (Input((2, 16, 8, 12), MAP),),
         names="halonet_pytorch.HaloAttention",
-        arrange=_head_major(2),
     ),
     Original(
         "BottleneckAttention",
@@ -223,7 +201,6 @@ ORIGINALS: tuple[Original, ...] = (
             {"dim": 8, "heads": 2, "dim_k": 3, "dim_out": 6, "dim_u": u, **theirs},
             (Input((2, 8, 5, 5), MAP),),
             names="lambda_networks.LambdaLayer",
-            arrange=_joined,
             only=only,
         )
         for u, ours, theirs, only in (

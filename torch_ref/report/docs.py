@@ -4,7 +4,9 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 from flax import nnx
@@ -110,6 +112,7 @@ def update(kept: ParityRun, new: ParityRun) -> ParityRun:
 def render_docs(root: Path = ROOT) -> list[Path]:
     """Regenerates the tables of all pages from the registry and the kept runs; returns the pages."""
     readme, blocks, parity = root / "README.md", root / "docs" / "blocks.md", root / "docs" / "parity.md"
+    checkpoints = root / "docs" / "checkpoints.md"
     others = ", ".join(f"`{entry.name}`" for entry in BLOCKS if not entry.featured)
     table = block_table([entry for entry in BLOCKS if entry.featured], "flax_attn")
     write_between(readme, "blocks", f"{table}\n\nOf other papers: {others}.")
@@ -117,7 +120,8 @@ def render_docs(root: Path = ROOT) -> list[Path]:
     tables = {"blocks": block_table(BLOCKS, "../flax_attn", whole=True), "parts": parts_table("../flax_attn")}
     write_all_between(blocks, tables)
     write_between(parity, "parity", parity_tables(kept_runs(root)))
-    return [readme, blocks, parity, render_speed(root)]
+    write_between(checkpoints, "arguments", argument_table())
+    return [readme, blocks, parity, checkpoints, render_speed(root)]
 
 
 def kept_runs(root: Path = ROOT) -> dict[str, ParityRun]:
@@ -223,6 +227,28 @@ def equal_to(cls: type) -> str:
         for one in found
     ]
     return ", ".join(dict.fromkeys(named))
+
+
+def argument_table() -> str:
+    """Published code, and with which arguments and names a block of ours is the same function."""
+    rows = []
+    blocks = (one for one in ORIGINALS if one.block != "ResNet")
+    for one in sorted(blocks, key=lambda one: (one.in_repository, one.path)):
+        place, _, cls = one.path.partition(":")
+        theirs = "/".join(place.split("/")[:2]) if one.in_repository else place.split(".")[0]
+        called = [f"{name}({_arguments(args)})" for name, args in ((cls, one.their_args), (one.block, one.args))]
+        rows.append([theirs, f"`{called[0]}`", f"`{called[1]}`", f"`{one.names}`" if one.names else ""])
+    return markdown(["package or repository", "theirs", "ours", "`NAMES`"], rows, rule="---")
+
+
+def _arguments(args: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_shown(value)}" for name, value in args.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, partial):
+        return f"partial({_shown(value.func)}, {_arguments(value.keywords)})"
+    return getattr(value, "__name__", None) or repr(value)
 
 
 def parameters(entry: Entry) -> int:
