@@ -295,3 +295,10 @@ def test_a_batch_that_ends_as_one_place_is_refused(tmp_path):
     config = ClassesConfig(batch_size=1)
     with pytest.raises(ValueError, match=re.escape("--batch-size must be at least 2 for images of 32x32, got 1")):
         task_of(config).build(config, source)
+
+
+def test_attention_for_which_a_map_is_too_small_is_refused(tmp_path):
+    source = open_classes_of(tmp_path)
+    told = "--attention bat for images of 32x32: x must have a height and a width that block_size=4 divides, got"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        task_of(ClassesConfig()).build(ClassesConfig(attention="bat", batch_size=4), source)
