@@ -28,11 +28,12 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
 def few_programs(request):
-    """At night a test may compile thousands of programs; a process has room for 65,530 maps, and XLA ends there."""
+    """At night a test may compile thousands, each with maps of memory; XLA ends a process that has 65,530 of these."""
     yield
     if request.node.get_closest_marker("nightly"):
         import jax
