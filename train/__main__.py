@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from .devices import keep_memory, use_all_cores
+from .hosts import leave
 from .signals import INTERRUPTED
 from .text import EXHAUSTED, first_line
 
@@ -56,4 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name must not end a run
-    sys.exit(main())
+    status = 1  # of an unexpected error
+    try:
+        status = main()
+    finally:
+        leave(status)
+    sys.exit(status)

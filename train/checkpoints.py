@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from .hosts import in_first, is_first
+from .hosts import in_first, is_first, within
 from .runs import read_json, sync
 from .step import TrainState
 from .text import first_line
@@ -50,15 +50,19 @@ class Checkpoints:
 
     def save(self, state: TrainState, place: Place) -> None:
         """Saves, in place of a checkpoint of the same step; if it raises `SaveError`, the others are as they were."""
-        arrays = _arrays(state)
+        arrays, alone = _arrays(state), False
         try:
             in_first(lambda: self._begin(arrays))
-            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            alone = jax.process_count() > 1
+            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer, within("write a checkpoint"):
                 checkpointer.save(self._saving / STATE, args=ocp.args.StandardSave(arrays))
+            alone = False
             in_first(lambda: self._finish(place))
         except Exception as error:  # orbax and tensorstore have many kinds of them for a full disk
             if is_first():
                 shutil.rmtree(self._saving, ignore_errors=True)
+            if alone:  # the others are still in orbax: the run cannot go on without this checkpoint
+                raise
             raise SaveError(first_line(error)) from error
 
     def _begin(self, arrays: dict[str, jax.Array]) -> None:

@@ -1,16 +1,21 @@
 """The processes of a run, on one host or on many: how they meet, and what they tell one another.
 
 ``jax.distributed`` joins them and watches over them: where one is lost, the others end within `HEARTBEAT` seconds.
+One that hangs, or waits for one that does, ends itself: see `within`.
 Before that, processes that were told a coordinator meet at its address, as JAX ends those with a wrong number by a
 C++ trace. Everything here returns at once in a run of one process.
 """
 
 import contextlib
+import faulthandler
 import json
+import math
 import os
 import socket
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -23,6 +28,8 @@ from .config import told_default
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process is lost
 ANSWER = 10  # seconds that a process has to say its number, and process 0 to tell the others who is missing
+STEP = 60  # seconds that a process may hang in a step, beyond ten times what the last one took
+FIRST = 600  # seconds that it may take where it compiles, or waits for others that do, or that read or write files
 SHARED = ".shared"  # a file that tells whether all processes see a folder
 T = TypeVar("T")
 
@@ -178,11 +185,50 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+@contextlib.contextmanager
+def within(what: str, step_seconds: float = math.inf) -> Iterator[None]:
+    """Ends this process, where it is one of several, if the block hangs: else the others would wait for ever.
+
+    The message says that it took too long to do ``what``, and where it stands; ``step_seconds`` is how long the last
+    step took, if that can tell how long the block takes.
+    """
+    seconds = min(FIRST, STEP + 10 * step_seconds)
+
+    def give_up() -> None:
+        who = f"process {jax.process_index()} of {jax.process_count()}"
+        print(f"error: {who} took more than {seconds:.0f} s to {what}, and ends; it is at", file=sys.stderr, flush=True)
+        faulthandler.dump_traceback()
+        os._exit(1)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    if jax.process_count() > 1:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def leave(status: int) -> None:
+    """Ends this process soon after an error that the others may not know, for whose end JAX would wait."""
+    if status and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        timer = threading.Timer(ANSWER, os._exit, (status,))
+        timer.daemon = True
+        timer.start()
+
+
 def largest(value: float) -> float:
     """The largest of the values that the processes have."""
     if jax.process_count() == 1:
         return value
-    return float(multihost_utils.process_allgather(np.float32(value)).max())
+    return float(_gather(np.float32(value)).max())
+
+
+@within("hear from the others")
+def _gather(array: Any) -> Any:
+    return multihost_utils.process_allgather(array)
 
 
 def exchange(text: str) -> list[str]:
@@ -191,7 +237,7 @@ def exchange(text: str) -> list[str]:
         return [text]
     data = np.frombuffer(text.encode(), np.uint8)
     most = int(largest(len(data) + 1))
-    rows = multihost_utils.process_allgather(np.pad(data, (0, most - len(data))))
+    rows = _gather(np.pad(data, (0, most - len(data))))
     return [bytes(row).rstrip(b"\0").decode() for row in rows.reshape(-1, most)]
 
 

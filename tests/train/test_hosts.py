@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -296,3 +297,59 @@ def test_what_differs_between_processes_is_named_by_both(archive, tmp_path):
         assert status == 2
         assert "the options of a run must be the same in all processes, got in process 0 and 1: seed 1 and 2" in told
     assert not (tmp_path / "run").exists()
+
+
+def failing(what):
+    """python -c: as python -m train, but in its second epoch the process fails to read a batch: ``what`` is called."""
+    return (
+        "import time, train.hosts as hosts, train.data.feed as feed; hosts.STEP = 5; fed = feed.Feed._fed\n"
+        "batches = iter(range(100))\n"
+        f"feed.Feed._fed = lambda *given: fed(*given) if next(batches) < 6 else {what}\n{HEEDING}"
+    )
+
+
+def ends_of_one_failing(archive, folder, number, what):
+    """The status and errors of the process that fails and of the other, and the seconds in which both ended."""
+    address = f"127.0.0.1:{free_port()}"
+    lines = [words(archive, folder, each, address) for each in range(2)]
+    programs = [failing(what if each == number else "fed(*given)") for each in range(2)]
+    processes = [start("-c", program, *line[2:]) for program, line in zip(programs, lines, strict=True)]
+    wait_for(processes[number], lambda: 4 in checkpoints_in(folder))
+    began = time.monotonic()
+    ends = [(status, told) for status, _, told in ends_of(processes)]
+    return ends[number], ends[1 - number], time.monotonic() - began
+
+
+@pytest.mark.parametrize("number", [1, pytest.param(0, marks=pytest.mark.nightly)])
+def test_a_process_that_hangs_ends_and_is_named(archive, tmp_path, number):
+    hung, (other, told), seconds = ends_of_one_failing(archive, tmp_path / "run", number, "time.sleep(1000)")
+    assert hung[0] == 1
+    assert re.search(rf"error: process {number} of 2 took more than \d+ s to read batch 2 of epoch 2, and", hung[1])
+    assert "in <lambda>" in hung[1]  # where it hangs
+    assert other != 0
+    assert "to read" not in told
+    assert seconds < 2 * HEARTBEAT
+
+
+FULL = (
+    "__import__('unittest.mock').mock.patch('orbax.checkpoint.Checkpointer.save', side_effect=ValueError('no space'))"
+    ".start() and fed(*given)"
+)
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "message"),
+    [
+        pytest.param(1, FULL, "error: no space; the last good checkpoint is", marks=pytest.mark.nightly),
+        (0, "1 // 0", "ZeroDivisionError: integer"),
+        pytest.param(1, "1 // 0", "ZeroDivisionError: integer", marks=pytest.mark.nightly),
+        pytest.param(0, "open('/none')", "error: [Errno 2] No such", marks=pytest.mark.nightly),
+        (1, "open('/none')", "error: [Errno 2] No such"),
+    ],
+)
+def test_an_error_of_one_process_ends_both(archive, tmp_path, number, error, message):
+    failed, (other, _), seconds = ends_of_one_failing(archive, tmp_path / "run", number, error)
+    assert failed[0] == 1
+    assert message in failed[1]
+    assert other != 0
+    assert seconds < 2 * HEARTBEAT
