@@ -59,38 +59,52 @@ def join(processes: Processes) -> None:
     """
     if jax.distributed.is_initialized():
         return
+    if processes.join_seconds < 1:
+        raise ValueError(f"--join-seconds must be at least 1, got {processes.join_seconds}")
     given = (processes.coordinator, processes.num_processes, processes.process_id)
     more: dict[str, Any] = {}
     if given != (None, None, None):
-        address = _check(processes)
+        address, system = _check(processes), None
         if processes.num_processes == 1:
             return
         meet(*address, processes)
         # One process may use all devices of its host, whatever the batch system says.
         more |= zip(("coordinator_address", "num_processes", "process_id"), given, strict=True)
         more["cluster_detection_method"] = "deactivate"
-    elif not launched(dict(os.environ)):
+    elif (system := launched(dict(os.environ))) is None:
         return
     more |= dict.fromkeys(("initialization_timeout", "shutdown_timeout_seconds"), processes.join_seconds)
     try:
         jax.distributed.initialize(**more, heartbeat_timeout_seconds=HEARTBEAT)
-    except RuntimeError as error:
-        raise ValueError(f"the processes of the run could not join: {error}") from error
+    except Exception as error:  # each batch system has its own
+        by = "{} told of several, which JAX joins by {}; else give --coordinator, --num-processes and --process-id"
+        hint = "" if system is None else f" ({by.format(*system)})"
+        raise ValueError(f"the processes of the run could not join: {error}{hint}") from error
+    counts = [len(jax.local_devices(number)) for number in range(jax.process_count())]
+    if len({*counts}) > 1:
+        raise ValueError(f"all processes must have the same number of devices, got {counts} in the order of their ids")
 
 
-def launched(variables: dict[str, str]) -> bool:
-    """Whether the variables are those of one of several processes that a batch system has started.
+def launched(variables: dict[str, str]) -> tuple[str, str] | None:
+    """Which of the variables tells that this is one of several processes that a batch system has started, if one does.
+
+    And by what JAX joins these.
 
     Example:
-        >>> launched({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}), launched({"SLURM_JOB_ID": "7"})
-        (True, False)
+        >>> launched({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"})
+        ('SLURM_NTASKS', 'SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID')
     """
-    if "SLURM_PROCID" in variables:  # set by srun alone
-        return int(variables.get("SLURM_NTASKS", 1)) > 1
-    if "OMPI_COMM_WORLD_SIZE" in variables:
-        return int(variables["OMPI_COMM_WORLD_SIZE"]) > 1
-    pod = "KUBERNETES_SERVICE_HOST" in variables and "JOB_COMPLETION_INDEX" in variables
-    return pod or "," in variables.get("TPU_WORKER_HOSTNAMES", "")
+    if "KUBERNETES_SERVICE_HOST" in variables and "JOB_COMPLETION_INDEX" in variables:
+        return "JOB_COMPLETION_INDEX", "the package kubernetes"  # how many there are only the cluster knows
+    if "," in variables.get("TPU_WORKER_HOSTNAMES", ""):
+        return "TPU_WORKER_HOSTNAMES", "the metadata of the slice"
+    count = "SLURM_NTASKS" if "SLURM_PROCID" in variables else "OMPI_COMM_WORLD_SIZE"  # srun alone sets the id
+    if not variables.get(count, "1").isdecimal():
+        raise ValueError(f"{count} must be a number, got {variables[count]!r}")
+    if int(variables.get(count, 1)) < 2:
+        return None
+    slurm = "SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID"
+    return count, slurm if count == "SLURM_NTASKS" else "OMPI_MCA_orte_hnp_uri, which Open MPI 4 sets"
 
 
 def _check(processes: Processes) -> tuple[str, int]:
@@ -131,14 +145,15 @@ def _receive(port: int, processes: Processes, deadline: float) -> str:
             family = socket.AF_INET6 if both else socket.AF_INET
             server = stack.enter_context(socket.create_server(("", port), family=family, dualstack_ipv6=both))
         except OSError as error:
-            return f"--coordinator must name a free port of process 0, got {processes.coordinator}: {error.strerror}"
+            told = f"got {processes.coordinator}: {error.strerror}; does another process have --process-id 0?"
+            return f"--coordinator must name a free port of process 0, {told}"
         while len(callers) < number - 1 and not problem:
             server.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
                 line = stack.enter_context(server.accept()[0])
             except TimeoutError:
                 missing = sorted({*range(1, number)} - {*callers})
-                problem = f"processes {missing} of {number} have not called within {processes.join_seconds} s"
+                problem = f"no process called with --process-id {missing} of {number} within {processes.join_seconds} s"
                 break
             try:
                 line.settimeout(ANSWER)
@@ -263,17 +278,28 @@ def in_first(act: Callable[[], Any]) -> str:
 
 
 def check_shared(folder: Path) -> None:
-    """Raises ``ValueError`` in all processes where they do not see the same folder."""
+    """Makes the folder, and raises ``ValueError`` in all processes where they do not see the same one."""
     if jax.process_count() == 1:
         return
-    token = in_first(lambda: (folder / SHARED).write_text(str(time.time_ns())) and (folder / SHARED).read_text())
+
+    def mark() -> str:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / SHARED).write_text(str(time.time_ns()))
+            return (folder / SHARED).read_text()
+        except OSError as error:
+            raise ValueError(f"--run-dir and --resume must name a writable folder, got {folder}: {error}") from error
 
     def look() -> None:
         if not (folder / SHARED).is_file() or (folder / SHARED).read_text() != token:
             raise ValueError(f"--run-dir and --resume must name a folder that all processes share, got {folder}")
 
-    together(look)
-    in_first((folder / SHARED).unlink)
+    token = in_first(mark)
+    try:
+        together(look)
+    finally:
+        if is_first():
+            (folder / SHARED).unlink(missing_ok=True)
 
 
 def check_same(what: str, values: dict[str, Any]) -> None:

@@ -124,8 +124,8 @@ def prepare(
     check_same("the data", run.source.identity)
     checkpoints = Checkpoints(path / "checkpoints", config.keep)
     if arguments.resume is None:
-        in_first(lambda: folder.begin(config, run.source))
         check_shared(path)
+        in_first(lambda: folder.begin(config, run.source))
         return run, folder, checkpoints, run.source.notes
     together(lambda: folder.check_data(run.source))
     step, where = in_first(checkpoints.newest), "there is no checkpoint yet: starting over"

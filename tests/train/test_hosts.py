@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,10 +32,10 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(*words):
+def start(*words, cwd=ROOT):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, env=environment, **pipes)
+    return subprocess.Popen([sys.executable, *map(str, words)], cwd=cwd, env=environment, **pipes)
 
 
 def ends_of(processes, seconds=300):
@@ -127,7 +128,7 @@ def test_processes_meet_and_are_refused_together():
     assert met((3, 0), (3, 1), (3, 1)) == [twice] * 3
     other = "--num-processes must be the same everywhere, got 3 in process 1, not 2"
     assert met((2, 0), (3, 1)) == [other] * 2
-    missing = "processes [2] of 3 have not called within 1 s"
+    missing = "no process called with --process-id [2] of 3 within 1 s"
     assert met((3, 0), (3, 1), seconds=1) == [missing] * 2
     (silent,) = met((2, 1), seconds=1)
     assert silent.startswith("--coordinator HOST:PORT does not answer within 1 s: ")
@@ -157,7 +158,9 @@ def call(port):
 def test_two_firsts_do_not_share_a_port():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(ValueError, match=f"--coordinator must name a free port of process 0, got localhost:{port}"):
+        with pytest.raises(
+            ValueError, match=f"--coordinator must name a free port of process 0, got localhost:{port}.*another process"
+        ):
             join(Processes(f"localhost:{port}", 2, 0))
 
 
@@ -170,6 +173,8 @@ def test_two_firsts_do_not_share_a_port():
         (("host:1", 2, 2), r"--process-id must lie in \[0, 2\), from 0 to below --num-processes, got 2"),
         (("host:1", 2, -1), r"--process-id must lie in \[0, 2\), from 0 to below --num-processes, got -1"),
         (("host", 2, 1), "--coordinator must be HOST:PORT, got 'host'"),
+        (("host:1", 2, 1, 0), "--join-seconds must be at least 1, got 0"),
+        ((None, None, None, -1), "--join-seconds must be at least 1, got -1"),
         (("host:70000", 2, 1), "--coordinator must be HOST:PORT, got 'host:70000'"),
     ],
 )
@@ -210,7 +215,43 @@ ALONE = {
 
 @pytest.mark.parametrize("name", [*LAUNCHED, *ALONE])
 def test_batch_systems_are_known_by_their_variables(name):
-    assert launched(LAUNCHED.get(name) or ALONE[name]) == (name in LAUNCHED)
+    assert (launched(LAUNCHED.get(name) or ALONE[name]) is not None) == (name in LAUNCHED)
+
+
+@pytest.mark.parametrize("told", [{"SLURM_PROCID": "0", "SLURM_NTASKS": "x"}, {"OMPI_COMM_WORLD_SIZE": "-2"}])
+def test_a_number_of_processes_that_is_none(told):
+    *_, (name, value) = told.items()
+    with pytest.raises(ValueError, match=f"^{name} must be a number, got '{value}'$"):
+        launched(told)
+
+
+JOINED = """
+import os, sys, warnings
+from train.hosts import Processes, join
+warnings.simplefilter("ignore")
+for variables in eval(sys.argv[1]):
+    os.environ.update(variables)
+    try:
+        join(Processes())
+    except ValueError as error:
+        print(error)
+    for name in variables:
+        del os.environ[name]
+"""
+
+
+def test_batch_systems_that_lack_what_jax_needs_are_named():
+    """Neither the package kubernetes, nor the variables of Open MPI 4 or of a step of SLURM."""
+    ((status, out, told),) = ends_of([start("-c", JOINED, [LAUNCHED[name] for name in ("slurm", "mpi", "kubernetes")])])
+    assert status == 0, told
+    needs = [
+        "SLURM_NTASKS told of several, which JAX joins by SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID",
+        "OMPI_COMM_WORLD_SIZE told of several, which JAX joins by OMPI_MCA_orte_hnp_uri, which Open MPI 4 sets",
+        "JOB_COMPLETION_INDEX told of several, which JAX joins by the package kubernetes; else give --coordinator",
+    ]
+    for line, need in zip(out.splitlines(), needs, strict=True):
+        assert line.startswith("the processes of the run could not join: ")
+        assert need in line
 
 
 def words(archive, folder, number, address, *more):
@@ -353,3 +394,30 @@ def test_an_error_of_one_process_ends_both(archive, tmp_path, number, error, mes
     assert message in failed[1]
     assert other != 0
     assert seconds < 2 * HEARTBEAT
+
+
+def test_devices_of_other_numbers_are_refused_by_all():
+    address = f"127.0.0.1:{free_port()}"
+    program = ROOT / "tests" / "train" / "hosts_program.py"
+    ends = ends_of([start(program, 2 + number, 1, "[]", address, 2, number) for number in range(2)])
+    for status, _, told in ends:
+        assert status == 1
+        assert "ValueError: all processes must have the same number of devices, got [2, 3]" in told
+
+
+@pytest.mark.parametrize("resumed", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_a_folder_that_is_not_shared_is_refused_and_left_as_it_was(archive, tmp_path, resumed, request):
+    """Each process has a working directory of its own, and both name a folder in it by the same options."""
+    address = f"127.0.0.1:{free_port()}"
+    homes = [tmp_path / str(number) for number in range(2)]
+    for home in homes:
+        home.mkdir()
+        if resumed:
+            shutil.copytree(request.getfixturevalue("whole"), home / "run")
+    before = {*tmp_path.rglob("*")}
+    lines = [words(archive, "run", number, address, *["--resume", "run"][: 2 * resumed]) for number in range(2)]
+    ends = ends_of([start(*line, cwd=home) for line, home in zip(lines, homes, strict=True)])
+    for status, _, told in ends:
+        assert status == 2
+        assert "--run-dir and --resume must name a folder that all processes share, got run" in told
+    assert {*tmp_path.rglob("*")} - before <= {home / "run" for home in homes}  # an empty one
