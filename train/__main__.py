@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 
 from .devices import keep_memory, use_all_cores
-from .hosts import leave
 from .signals import INTERRUPTED
 from .text import EXHAUSTED, first_line
 
@@ -57,9 +56,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name must not end a run
-    status = 1  # of an unexpected error
-    try:
-        status = main()
-    finally:
-        leave(status)
-    sys.exit(status)
+    sys.exit(main())

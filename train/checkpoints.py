@@ -49,19 +49,20 @@ class Checkpoints:
         self._saving = self.folder / SAVING
 
     def save(self, state: TrainState, place: Place) -> None:
-        """Saves, in place of a checkpoint of the same step; if it raises `SaveError`, the others are as they were."""
-        arrays, alone = _arrays(state), False
+        """Saves, in place of a checkpoint of the same step; if it raises, the others are as they were.
+
+        Of several processes it raises the error itself, elsewhere `SaveError`.
+        """
+        arrays = _arrays(state)
         try:
             in_first(lambda: self._begin(arrays))
-            alone = jax.process_count() > 1
             with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer, within("write a checkpoint"):
                 checkpointer.save(self._saving / STATE, args=ocp.args.StandardSave(arrays))
-            alone = False
             in_first(lambda: self._finish(place))
         except Exception as error:  # orbax and tensorstore have many kinds of them for a full disk
             if is_first():
                 shutil.rmtree(self._saving, ignore_errors=True)
-            if alone:  # the others are still in orbax: the run cannot go on without this checkpoint
+            if jax.process_count() > 1:  # the others may still be in orbax: the run cannot go on
                 raise
             raise SaveError(first_line(error)) from error
 

@@ -6,6 +6,7 @@ Before that, processes that were told a coordinator meet at its address, as JAX 
 C++ trace. Everything here returns at once in a run of one process.
 """
 
+import atexit
 import contextlib
 import faulthandler
 import json
@@ -64,57 +65,53 @@ def join(processes: Processes) -> None:
     given = (processes.coordinator, processes.num_processes, processes.process_id)
     more: dict[str, Any] = {}
     if given != (None, None, None):
-        address, system = _check(processes), None
+        address, system = _check(processes), ""
         if processes.num_processes == 1:
             return
         meet(*address, processes)
         # One process may use all devices of its host, whatever the batch system says.
         more |= zip(("coordinator_address", "num_processes", "process_id"), given, strict=True)
         more["cluster_detection_method"] = "deactivate"
-    elif (system := launched(dict(os.environ))) is None:
+    elif not (system := launched(dict(os.environ))):
         return
     more |= dict.fromkeys(("initialization_timeout", "shutdown_timeout_seconds"), processes.join_seconds)
     try:
         jax.distributed.initialize(**more, heartbeat_timeout_seconds=HEARTBEAT)
     except Exception as error:  # each batch system has its own
-        by = "{} told of several, which JAX joins by {}; else give --coordinator, --num-processes and --process-id"
-        hint = "" if system is None else f" ({by.format(*system)})"
+        hint = system and f"; JAX joins them by {system}, or by --coordinator, --num-processes and --process-id"
         raise ValueError(f"the processes of the run could not join: {error}{hint}") from error
+    # JAX has all wait for one another at their end: one that failed alone must not.
+    atexit.register(_watch("hear from the others at its end", ANSWER).start)
     counts = [len(jax.local_devices(number)) for number in range(jax.process_count())]
     if len({*counts}) > 1:
         raise ValueError(f"all processes must have the same number of devices, got {counts} in the order of their ids")
 
 
-def launched(variables: dict[str, str]) -> tuple[str, str] | None:
-    """Which of the variables tells that this is one of several processes that a batch system has started, if one does.
-
-    And by what JAX joins these.
+def launched(variables: dict[str, str]) -> str:
+    """By what JAX joins the processes that a batch system has started; "" where the variables tell of one alone.
 
     Example:
-        >>> launched({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"})
-        ('SLURM_NTASKS', 'SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID')
+        >>> launched({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}), launched({"SLURM_JOB_ID": "7"})
+        ('SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID, as SLURM_NTASKS is 2', '')
     """
-    if "KUBERNETES_SERVICE_HOST" in variables and "JOB_COMPLETION_INDEX" in variables:
-        return "JOB_COMPLETION_INDEX", "the package kubernetes"  # how many there are only the cluster knows
-    if "," in variables.get("TPU_WORKER_HOSTNAMES", ""):
-        return "TPU_WORKER_HOSTNAMES", "the metadata of the slice"
-    count = "SLURM_NTASKS" if "SLURM_PROCID" in variables else "OMPI_COMM_WORLD_SIZE"  # srun alone sets the id
-    if not variables.get(count, "1").isdecimal():
-        raise ValueError(f"{count} must be a number, got {variables[count]!r}")
-    if int(variables.get(count, 1)) < 2:
-        return None
-    slurm = "SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID"
-    return count, slurm if count == "SLURM_NTASKS" else "OMPI_MCA_orte_hnp_uri, which Open MPI 4 sets"
+    name, needs = "OMPI_COMM_WORLD_SIZE", "OMPI_MCA_orte_hnp_uri, which Open MPI 4 sets"
+    if "SLURM_PROCID" in variables:  # set by srun alone
+        name, needs = "SLURM_NTASKS", "SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID"
+    elif "KUBERNETES_SERVICE_HOST" in variables and "JOB_COMPLETION_INDEX" in variables:
+        return "the package kubernetes, as JOB_COMPLETION_INDEX is set"  # of how many only the cluster knows
+    elif "," in variables.get("TPU_WORKER_HOSTNAMES", ""):
+        return "TPU_WORKER_HOSTNAMES"
+    if not (count := variables.get(name, "1")).isdecimal():
+        raise ValueError(f"{name} must be a number, got {count!r}")
+    return f"{needs}, as {name} is {count}" if int(count) > 1 else ""
 
 
 def _check(processes: Processes) -> tuple[str, int]:
     """The coordinator's host and port; raises ``ValueError`` for options out of range."""
     number, identity, address = processes.num_processes, processes.process_id, processes.coordinator
     if number is None or identity is None or address is None:
-        raise ValueError(
-            "--coordinator, --num-processes and --process-id must be given together, "
-            f"got {address}, {number} and {identity}"
-        )
+        told = f"got {address}, {number} and {identity}"
+        raise ValueError(f"--coordinator, --num-processes and --process-id must be given together, {told}")
     if number < 1:
         raise ValueError(f"--num-processes must be at least 1, got {number}")
     if not 0 <= identity < number:
@@ -127,11 +124,8 @@ def _check(processes: Processes) -> tuple[str, int]:
 
 def meet(host: str, port: int, processes: Processes) -> None:
     """Waits until every number is there once; raises the same ``ValueError`` in all processes where that fails."""
-    deadline = time.monotonic() + processes.join_seconds
-    problem = (
-        _receive(port, processes, deadline) if processes.process_id == 0 else _call(host, port, processes, deadline)
-    )
-    if problem:
+    given = port, processes, time.monotonic() + processes.join_seconds
+    if problem := _receive(*given) if processes.process_id == 0 else _call(host, *given):
         raise ValueError(problem)
 
 
@@ -158,23 +152,19 @@ def _receive(port: int, processes: Processes, deadline: float) -> str:
             try:
                 line.settimeout(ANSWER)
                 caller = stack.enter_context(line.makefile("rw"))
-                told = json.loads(caller.readline())
-                identity, count = int(told["process_id"]), int(told["num_processes"])
-            except (OSError, ValueError, KeyError, TypeError):  # a port scanner
+                index, count = map(int, caller.readline().split())
+            except (OSError, ValueError):  # a port scanner
                 with contextlib.suppress(OSError):
                     line.shutdown(socket.SHUT_RDWR)
                 continue
             if count != number:
-                problem = (
-                    f"--num-processes must be the same everywhere, got {count} in process {identity}, not {number}"
-                )
-            elif identity in callers or identity == 0:
-                problem = f"--process-id must differ from process to process, got {identity} twice"
-            callers[identity if identity not in callers else -1] = caller
+                problem = f"--num-processes must be the same everywhere, got {count} in process {index}, not {number}"
+            elif index in callers or index == 0:
+                problem = f"--process-id must differ from process to process, got {index} twice"
+            callers[index if index not in callers else -1] = caller
         for caller in callers.values():
             with contextlib.suppress(OSError):
-                caller.write(json.dumps({"problem": problem}) + "\n")
-                caller.flush()
+                print(json.dumps(problem), file=caller, flush=True)
     return problem
 
 
@@ -184,11 +174,9 @@ def _call(host: str, port: int, processes: Processes, deadline: float) -> str:
     while (left := deadline - time.monotonic()) > 0:
         try:
             with socket.create_connection((host, port), timeout=left) as line, line.makefile("rw") as file:
-                file.write(json.dumps({"process_id": processes.process_id, "num_processes": processes.num_processes}))
-                file.write("\n")
-                file.flush()
+                print(processes.process_id, processes.num_processes, file=file, flush=True)
                 line.settimeout(left + ANSWER)
-                return str(json.loads(file.readline())["problem"])
+                return str(json.loads(file.readline()))
         except (OSError, ValueError) as found:
             error = found
             time.sleep(0.2)
@@ -200,24 +188,26 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-@contextlib.contextmanager
-def within(what: str, step_seconds: float = math.inf) -> Iterator[None]:
-    """Ends this process, where it is one of several, if the block hangs: else the others would wait for ever.
+def _watch(what: str, seconds: float) -> threading.Timer:
+    """A timer that ends this process, and says that it took too long to do this, and where it stands."""
+    told = f"error: process {jax.process_index()} of {jax.process_count()} took more than {seconds:.0f} s to {what}"
 
-    The message says that it took too long to do ``what``, and where it stands; ``step_seconds`` is how long the last
-    step took, if that can tell how long the block takes.
-    """
-    seconds = min(FIRST, STEP + 10 * step_seconds)
-
-    def give_up() -> None:
-        who = f"process {jax.process_index()} of {jax.process_count()}"
-        print(f"error: {who} took more than {seconds:.0f} s to {what}, and ends; it is at", file=sys.stderr, flush=True)
+    def end() -> None:
+        sys.stdout.flush()
+        print(f"{told}, and ends; it is at", file=sys.stderr, flush=True)
         faulthandler.dump_traceback()
         os._exit(1)
 
-    timer = threading.Timer(seconds, give_up)
+    timer = threading.Timer(seconds, end)
     timer.daemon = True
-    if jax.process_count() > 1:
+    return timer
+
+
+@contextlib.contextmanager
+def within(what: str, step_seconds: float = math.inf) -> Iterator[None]:
+    """Ends this process, if it is one of several, where the block takes much longer than the last step took."""
+    timer = _watch(what, min(FIRST, STEP + 10 * step_seconds))
+    if jax.process_count() > 1:  # which would wait for ever
         timer.start()
     try:
         yield
@@ -225,34 +215,22 @@ def within(what: str, step_seconds: float = math.inf) -> Iterator[None]:
         timer.cancel()
 
 
-def leave(status: int) -> None:
-    """Ends this process soon after an error that the others may not know, for whose end JAX would wait."""
-    if status and jax.distributed.is_initialized():
-        sys.stdout.flush()
-        timer = threading.Timer(ANSWER, os._exit, (status,))
-        timer.daemon = True
-        timer.start()
-
-
+@within("hear from the others")
 def largest(value: float) -> float:
     """The largest of the values that the processes have."""
     if jax.process_count() == 1:
         return value
-    return float(_gather(np.float32(value)).max())
+    return float(multihost_utils.process_allgather(np.float32(value)).max())
 
 
 @within("hear from the others")
-def _gather(array: Any) -> Any:
-    return multihost_utils.process_allgather(array)
-
-
 def exchange(text: str) -> list[str]:
     """The texts of all processes, in order."""
     if jax.process_count() == 1:
         return [text]
     data = np.frombuffer(text.encode(), np.uint8)
     most = int(largest(len(data) + 1))
-    rows = _gather(np.pad(data, (0, most - len(data))))
+    rows = multihost_utils.process_allgather(np.pad(data, (0, most - len(data))))
     return [bytes(row).rstrip(b"\0").decode() for row in rows.reshape(-1, most)]
 
 
@@ -281,25 +259,14 @@ def check_shared(folder: Path) -> None:
     """Makes the folder, and raises ``ValueError`` in all processes where they do not see the same one."""
     if jax.process_count() == 1:
         return
-
-    def mark() -> str:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / SHARED).write_text(str(time.time_ns()))
-            return (folder / SHARED).read_text()
-        except OSError as error:
-            raise ValueError(f"--run-dir and --resume must name a writable folder, got {folder}: {error}") from error
-
-    def look() -> None:
-        if not (folder / SHARED).is_file() or (folder / SHARED).read_text() != token:
-            raise ValueError(f"--run-dir and --resume must name a folder that all processes share, got {folder}")
-
-    token = in_first(mark)
-    try:
-        together(look)
-    finally:
-        if is_first():
-            (folder / SHARED).unlink(missing_ok=True)
+    mark = folder / SHARED
+    in_first(lambda: folder.mkdir(parents=True, exist_ok=True))
+    token = in_first(lambda: mark.write_text(str(time.time_ns())) and mark.read_text())
+    seen = exchange(token if mark.is_file() and mark.read_text() == token else "")
+    if is_first():
+        mark.unlink()
+    if "" in seen:
+        raise ValueError(f"--run-dir and --resume must name a folder that all processes share, got {folder}")
 
 
 def check_same(what: str, values: dict[str, Any]) -> None:

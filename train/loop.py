@@ -146,9 +146,8 @@ class Run:
     def _read(self, batches: Iterator[Fed], of: str, before: int = 0) -> Iterator[Fed]:
         for number in itertools.count(before + 1):
             with within(f"read batch {number} of {of}", self.step_seconds):
-                fed = next(batches, None)
-            if fed is None:
-                return
+                if (fed := next(batches, None)) is None:
+                    return
             yield fed
 
     def test(self) -> Iterator[tuple[Fed, Scores]]:

@@ -18,7 +18,7 @@ import flax_attn
 
 from .checkpoints import Checkpoints
 from .config import PRESETS, Config, check, told_default
-from .hosts import Processes, check_same, check_shared, in_first, is_first, join, together
+from .hosts import Processes, check_same, check_shared, in_first, is_first, join, largest, together
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, fit
 from .plots import save_curves
@@ -42,6 +42,7 @@ def main(words: Sequence[str], kind: type[Run] = Run) -> int:
         stop = stack.enter_context(Stop())
         try:
             train(run, folder, checkpoints, notes, stop)
+            largest(0)  # waits for all
         except StoppedError:
             lines = f"stopped after step {run.place.step}; {checkpoints.last_good()}"
             if kind is Run:

@@ -215,7 +215,7 @@ ALONE = {
 
 @pytest.mark.parametrize("name", [*LAUNCHED, *ALONE])
 def test_batch_systems_are_known_by_their_variables(name):
-    assert (launched(LAUNCHED.get(name) or ALONE[name]) is not None) == (name in LAUNCHED)
+    assert bool(launched(LAUNCHED.get(name) or ALONE[name])) == (name in LAUNCHED)
 
 
 @pytest.mark.parametrize("told", [{"SLURM_PROCID": "0", "SLURM_NTASKS": "x"}, {"OMPI_COMM_WORLD_SIZE": "-2"}])
@@ -245,9 +245,9 @@ def test_batch_systems_that_lack_what_jax_needs_are_named():
     ((status, out, told),) = ends_of([start("-c", JOINED, [LAUNCHED[name] for name in ("slurm", "mpi", "kubernetes")])])
     assert status == 0, told
     needs = [
-        "SLURM_NTASKS told of several, which JAX joins by SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID",
-        "OMPI_COMM_WORLD_SIZE told of several, which JAX joins by OMPI_MCA_orte_hnp_uri, which Open MPI 4 sets",
-        "JOB_COMPLETION_INDEX told of several, which JAX joins by the package kubernetes; else give --coordinator",
+        "by SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID, as SLURM_NTASKS is 2, or by --coordinator",
+        "by OMPI_MCA_orte_hnp_uri, which Open MPI 4 sets, as OMPI_COMM_WORLD_SIZE is 2, or by --coordinator",
+        "by the package kubernetes, as JOB_COMPLETION_INDEX is set, or by --coordinator",
     ]
     for line, need in zip(out.splitlines(), needs, strict=True):
         assert line.startswith("the processes of the run could not join: ")
@@ -383,9 +383,7 @@ FULL = (
     [
         pytest.param(1, FULL, "error: no space; the last good checkpoint is", marks=pytest.mark.nightly),
         (0, "1 // 0", "ZeroDivisionError: integer"),
-        pytest.param(1, "1 // 0", "ZeroDivisionError: integer", marks=pytest.mark.nightly),
-        pytest.param(0, "open('/none')", "error: [Errno 2] No such", marks=pytest.mark.nightly),
-        (1, "open('/none')", "error: [Errno 2] No such"),
+        pytest.param(1, "open('/none')", "error: [Errno 2] No such", marks=pytest.mark.nightly),
     ],
 )
 def test_an_error_of_one_process_ends_both(archive, tmp_path, number, error, message):

@@ -40,12 +40,7 @@ class Source:
     unit = "images"
 
     def __init__(
-        self,
-        name: str,
-        records: Any,
-        train: range | None = None,
-        test: range | None = None,
-        notes: Sequence[str] = (),
+        self, name: str, records: Any, train: range | None = None, test: range | None = None, notes: Sequence[str] = ()
     ) -> None:
         self.name, self.records, self.notes = name, records, tuple(notes)
         count = len(records)
