@@ -142,11 +142,9 @@ def train(run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence
     """Trains, then fills the folder; after a stop in between a resume does the rest."""
     console, config, source, path = Console(quiet=not is_first()), run.config, run.source, folder.path
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
-    heading = (
-        f"{config.title}, {parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
-        f"{source.described}; batches of {config.batch_size} on {run.layout.devices} x {jax.devices()[0].device_kind}"
-    )
-    for line in (heading, *notes):
+    data = f"{len(source.train)} training and {len(source.test)} test {source.described}"
+    devices = f"batches of {config.batch_size} on {run.layout.devices} x {jax.devices()[0].device_kind}"
+    for line in (f"{config.title}, {parameters:,} parameters; {data}; {devices}", *notes):
         say(console, line)
     with contextlib.ExitStack() as stack:
         events = None

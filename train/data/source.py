@@ -48,10 +48,8 @@ class Source:
         first: Any = records[0] if count else np.empty(0)
         image = first.dtype == np.uint8 and (first.ndim, *first.shape[2:]) == (3, 3)
         if count < FEWEST or not image or min(first.shape[:2]) < PATCH:
-            raise ValueError(
-                f"{name}: at least {FEWEST} images of at least {PATCH}x{PATCH} pixels, uint8 (n, h, w, 3), are needed, "
-                f"got {first.dtype} {(count, *first.shape)}"
-            )
+            needed = f"at least {FEWEST} images of at least {PATCH}x{PATCH} pixels, uint8 (n, h, w, 3), are needed"
+            raise ValueError(f"{name}: {needed}, got {first.dtype} {(count, *first.shape)}")
         self.shape: tuple[int, int] = first.shape[:2]
 
     @cached_property
