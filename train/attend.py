@@ -36,13 +36,8 @@ def main(argv: Sequence[str]) -> int:
     add = parser.add_argument
     add("run", metavar="RUN", help="the folder of a finished run")
     add("image", metavar="IMAGE", nargs="+", help="an image, whose central square is taken, or a folder of images")
-    add(
-        "--patch",
-        metavar=("ROW", "COLUMN"),
-        nargs=2,
-        type=int,
-        help="paint a white patch with this upper left corner, for the task patch",
-    )
+    white = "paint a white patch with this upper left corner, for the task patch"
+    add("--patch", metavar=("ROW", "COLUMN"), nargs=2, type=int, help=white)
     add("--out", metavar="FILE", help=f"the picture (default: RUN/{PICTURE}), numbered if there are several")
     options = parser.parse_args(argv)
     print("\n".join(attend(options.run, options.image, options.out, options.patch)))

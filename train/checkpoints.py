@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from .hosts import in_first, is_first
+from .hosts import in_first, is_first, within
 from .runs import read_json, sync
 from .step import TrainState
 from .text import first_line
@@ -49,16 +49,21 @@ class Checkpoints:
         self._saving = self.folder / SAVING
 
     def save(self, state: TrainState, place: Place) -> None:
-        """Saves, in place of a checkpoint of the same step; if it raises `SaveError`, the others are as they were."""
+        """Saves, in place of a checkpoint of the same step; if it raises, the others are as they were.
+
+        Of several processes it raises the error itself, elsewhere `SaveError`.
+        """
         arrays = _arrays(state)
         try:
             in_first(lambda: self._begin(arrays))
-            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer, within("write a checkpoint"):
                 checkpointer.save(self._saving / STATE, args=ocp.args.StandardSave(arrays))
             in_first(lambda: self._finish(place))
         except Exception as error:  # orbax and tensorstore have many kinds of them for a full disk
             if is_first():
                 shutil.rmtree(self._saving, ignore_errors=True)
+            if jax.process_count() > 1:  # the others may still be in orbax: the run cannot go on
+                raise
             raise SaveError(first_line(error)) from error
 
     def _begin(self, arrays: dict[str, jax.Array]) -> None:

@@ -214,9 +214,8 @@ def check(config: Config) -> None:
     tokens = [entry.name for entry in BLOCKS if entry.over_tokens]
     for name in ("token_order", "position"):
         if config.network not in tokens and getattr(config, name) != getattr(preset, name):
-            raise ValueError(
-                f"{flag(name)} needs a --network over tokens, {', '.join(tokens)}, got --network {config.network}"
-            )
+            over = f"a --network over tokens, {', '.join(tokens)}"
+            raise ValueError(f"{flag(name)} needs {over}, got --network {config.network}")
 
 
 def _check_classes(config: ClassesConfig) -> None:

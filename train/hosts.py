@@ -1,16 +1,22 @@
 """The processes of a run, on one host or on many: how they meet, and what they tell one another.
 
 ``jax.distributed`` joins them and watches over them: where one is lost, the others end within `HEARTBEAT` seconds.
+One that hangs, or waits for one that does, ends itself: see `within`.
 Before that, processes that were told a coordinator meet at its address, as JAX ends those with a wrong number by a
 C++ trace. Everything here returns at once in a run of one process.
 """
 
+import atexit
 import contextlib
+import faulthandler
 import json
+import math
 import os
 import socket
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -23,6 +29,8 @@ from .config import told_default
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process is lost
 ANSWER = 10  # seconds that a process has to say its number, and process 0 to tell the others who is missing
+STEP = 60  # seconds that a process may hang in a step, beyond ten times what the last one took
+FIRST = 600  # seconds that it may take where it compiles, or waits for others that do, or that read or write files
 SHARED = ".shared"  # a file that tells whether all processes see a folder
 T = TypeVar("T")
 
@@ -52,48 +60,58 @@ def join(processes: Processes) -> None:
     """
     if jax.distributed.is_initialized():
         return
+    if processes.join_seconds < 1:
+        raise ValueError(f"--join-seconds must be at least 1, got {processes.join_seconds}")
     given = (processes.coordinator, processes.num_processes, processes.process_id)
     more: dict[str, Any] = {}
     if given != (None, None, None):
-        address = _check(processes)
+        address, system = _check(processes), ""
         if processes.num_processes == 1:
             return
         meet(*address, processes)
         # One process may use all devices of its host, whatever the batch system says.
         more |= zip(("coordinator_address", "num_processes", "process_id"), given, strict=True)
         more["cluster_detection_method"] = "deactivate"
-    elif not launched(dict(os.environ)):
+    elif not (system := launched(dict(os.environ))):
         return
     more |= dict.fromkeys(("initialization_timeout", "shutdown_timeout_seconds"), processes.join_seconds)
     try:
         jax.distributed.initialize(**more, heartbeat_timeout_seconds=HEARTBEAT)
-    except RuntimeError as error:
-        raise ValueError(f"the processes of the run could not join: {error}") from error
+    except Exception as error:  # each batch system has its own
+        hint = system and f"; JAX joins them by {system}, or by --coordinator, --num-processes and --process-id"
+        raise ValueError(f"the processes of the run could not join: {error}{hint}") from error
+    # JAX has all wait for one another at their end: one that failed alone must not.
+    atexit.register(_watch("hear from the others at its end", ANSWER).start)
+    counts = [len(jax.local_devices(number)) for number in range(jax.process_count())]
+    if len({*counts}) > 1:
+        raise ValueError(f"all processes must have the same number of devices, got {counts} in the order of their ids")
 
 
-def launched(variables: dict[str, str]) -> bool:
-    """Whether the variables are those of one of several processes that a batch system has started.
+def launched(variables: dict[str, str]) -> str:
+    """By what JAX joins the processes that a batch system has started; "" where the variables tell of one alone.
 
     Example:
         >>> launched({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}), launched({"SLURM_JOB_ID": "7"})
-        (True, False)
+        ('SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID, as SLURM_NTASKS is 2', '')
     """
+    name, needs = "OMPI_COMM_WORLD_SIZE", "OMPI_MCA_orte_hnp_uri, which Open MPI 4 sets"
     if "SLURM_PROCID" in variables:  # set by srun alone
-        return int(variables.get("SLURM_NTASKS", 1)) > 1
-    if "OMPI_COMM_WORLD_SIZE" in variables:
-        return int(variables["OMPI_COMM_WORLD_SIZE"]) > 1
-    pod = "KUBERNETES_SERVICE_HOST" in variables and "JOB_COMPLETION_INDEX" in variables
-    return pod or "," in variables.get("TPU_WORKER_HOSTNAMES", "")
+        name, needs = "SLURM_NTASKS", "SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID"
+    elif "KUBERNETES_SERVICE_HOST" in variables and "JOB_COMPLETION_INDEX" in variables:
+        return "the package kubernetes, as JOB_COMPLETION_INDEX is set"  # of how many only the cluster knows
+    elif "," in variables.get("TPU_WORKER_HOSTNAMES", ""):
+        return "TPU_WORKER_HOSTNAMES"
+    if not (count := variables.get(name, "1")).isdecimal():
+        raise ValueError(f"{name} must be a number, got {count!r}")
+    return f"{needs}, as {name} is {count}" if int(count) > 1 else ""
 
 
 def _check(processes: Processes) -> tuple[str, int]:
     """The coordinator's host and port; raises ``ValueError`` for options out of range."""
     number, identity, address = processes.num_processes, processes.process_id, processes.coordinator
     if number is None or identity is None or address is None:
-        raise ValueError(
-            "--coordinator, --num-processes and --process-id must be given together, "
-            f"got {address}, {number} and {identity}"
-        )
+        told = f"got {address}, {number} and {identity}"
+        raise ValueError(f"--coordinator, --num-processes and --process-id must be given together, {told}")
     if number < 1:
         raise ValueError(f"--num-processes must be at least 1, got {number}")
     if not 0 <= identity < number:
@@ -106,11 +124,8 @@ def _check(processes: Processes) -> tuple[str, int]:
 
 def meet(host: str, port: int, processes: Processes) -> None:
     """Waits until every number is there once; raises the same ``ValueError`` in all processes where that fails."""
-    deadline = time.monotonic() + processes.join_seconds
-    problem = (
-        _receive(port, processes, deadline) if processes.process_id == 0 else _call(host, port, processes, deadline)
-    )
-    if problem:
+    given = port, processes, time.monotonic() + processes.join_seconds
+    if problem := _receive(*given) if processes.process_id == 0 else _call(host, *given):
         raise ValueError(problem)
 
 
@@ -124,35 +139,32 @@ def _receive(port: int, processes: Processes, deadline: float) -> str:
             family = socket.AF_INET6 if both else socket.AF_INET
             server = stack.enter_context(socket.create_server(("", port), family=family, dualstack_ipv6=both))
         except OSError as error:
-            return f"--coordinator must name a free port of process 0, got {processes.coordinator}: {error.strerror}"
+            told = f"got {processes.coordinator}: {error.strerror}; does another process have --process-id 0?"
+            return f"--coordinator must name a free port of process 0, {told}"
         while len(callers) < number - 1 and not problem:
             server.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
                 line = stack.enter_context(server.accept()[0])
             except TimeoutError:
                 missing = sorted({*range(1, number)} - {*callers})
-                problem = f"processes {missing} of {number} have not called within {processes.join_seconds} s"
+                problem = f"no process called with --process-id {missing} of {number} within {processes.join_seconds} s"
                 break
             try:
                 line.settimeout(ANSWER)
                 caller = stack.enter_context(line.makefile("rw"))
-                told = json.loads(caller.readline())
-                identity, count = int(told["process_id"]), int(told["num_processes"])
-            except (OSError, ValueError, KeyError, TypeError):  # a port scanner
+                index, count = map(int, caller.readline().split())
+            except (OSError, ValueError):  # a port scanner
                 with contextlib.suppress(OSError):
                     line.shutdown(socket.SHUT_RDWR)
                 continue
             if count != number:
-                problem = (
-                    f"--num-processes must be the same everywhere, got {count} in process {identity}, not {number}"
-                )
-            elif identity in callers or identity == 0:
-                problem = f"--process-id must differ from process to process, got {identity} twice"
-            callers[identity if identity not in callers else -1] = caller
+                problem = f"--num-processes must be the same everywhere, got {count} in process {index}, not {number}"
+            elif index in callers or index == 0:
+                problem = f"--process-id must differ from process to process, got {index} twice"
+            callers[index if index not in callers else -1] = caller
         for caller in callers.values():
             with contextlib.suppress(OSError):
-                caller.write(json.dumps({"problem": problem}) + "\n")
-                caller.flush()
+                print(json.dumps(problem), file=caller, flush=True)
     return problem
 
 
@@ -162,11 +174,9 @@ def _call(host: str, port: int, processes: Processes, deadline: float) -> str:
     while (left := deadline - time.monotonic()) > 0:
         try:
             with socket.create_connection((host, port), timeout=left) as line, line.makefile("rw") as file:
-                file.write(json.dumps({"process_id": processes.process_id, "num_processes": processes.num_processes}))
-                file.write("\n")
-                file.flush()
+                print(processes.process_id, processes.num_processes, file=file, flush=True)
                 line.settimeout(left + ANSWER)
-                return str(json.loads(file.readline())["problem"])
+                return str(json.loads(file.readline()))
         except (OSError, ValueError) as found:
             error = found
             time.sleep(0.2)
@@ -178,6 +188,34 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def _watch(what: str, seconds: float) -> threading.Timer:
+    """A timer that ends this process, and says that it took too long to do this, and where it stands."""
+    told = f"error: process {jax.process_index()} of {jax.process_count()} took more than {seconds:.0f} s to {what}"
+
+    def end() -> None:
+        sys.stdout.flush()
+        print(f"{told}, and ends; it is at", file=sys.stderr, flush=True)
+        faulthandler.dump_traceback()
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    return timer
+
+
+@contextlib.contextmanager
+def within(what: str, step_seconds: float = math.inf) -> Iterator[None]:
+    """Ends this process, if it is one of several, where the block takes much longer than the last step took."""
+    timer = _watch(what, min(FIRST, STEP + 10 * step_seconds))
+    if jax.process_count() > 1:  # which would wait for ever
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@within("hear from the others")
 def largest(value: float) -> float:
     """The largest of the values that the processes have."""
     if jax.process_count() == 1:
@@ -185,6 +223,7 @@ def largest(value: float) -> float:
     return float(multihost_utils.process_allgather(np.float32(value)).max())
 
 
+@within("hear from the others")
 def exchange(text: str) -> list[str]:
     """The texts of all processes, in order."""
     if jax.process_count() == 1:
@@ -217,17 +256,17 @@ def in_first(act: Callable[[], Any]) -> str:
 
 
 def check_shared(folder: Path) -> None:
-    """Raises ``ValueError`` in all processes where they do not see the same folder."""
+    """Makes the folder, and raises ``ValueError`` in all processes where they do not see the same one."""
     if jax.process_count() == 1:
         return
-    token = in_first(lambda: (folder / SHARED).write_text(str(time.time_ns())) and (folder / SHARED).read_text())
-
-    def look() -> None:
-        if not (folder / SHARED).is_file() or (folder / SHARED).read_text() != token:
-            raise ValueError(f"--run-dir and --resume must name a folder that all processes share, got {folder}")
-
-    together(look)
-    in_first((folder / SHARED).unlink)
+    mark = folder / SHARED
+    in_first(lambda: folder.mkdir(parents=True, exist_ok=True))
+    token = in_first(lambda: mark.write_text(str(time.time_ns())) and mark.read_text())
+    seen = exchange(token if mark.is_file() and mark.read_text() == token else "")
+    if is_first():
+        mark.unlink()
+    if "" in seen:
+        raise ValueError(f"--run-dir and --resume must name a folder that all processes share, got {folder}")
 
 
 def check_same(what: str, values: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The training loop: epochs of training, each followed by a test and a checkpoint."""
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from .config import Config
 from .data import Source
 from .data.feed import Fed, check_batch_size, open_feed
 from .devices import Layout, run_devices
-from .hosts import is_first, largest
+from .hosts import is_first, largest, within
 from .runs import EpochMetrics, RunFolder
 from .show import Bar, epoch_line, say
 from .signals import Stop
@@ -121,7 +122,9 @@ class Run:
         while first < self.steps:
             began, most = time.perf_counter(), max(1, int(seconds / self.step_seconds))
             last = min(first + most, (first // every + 1) * every, self.steps)
-            with jax.set_mesh(self.layout.mesh):
+            waits = f"hear from the others or its devices by batch {last} of epoch {epoch + 1}"
+            # Longer than to read a batch, so that of two processes the one that hangs is the first to say so.
+            with jax.set_mesh(self.layout.mesh), within(waits, self.step_seconds + BLOCK):
                 scores = self._take_steps(epoch, first, last)
             self.step_seconds = largest((time.perf_counter() - began) / (last - first))
             yield scores
@@ -133,15 +136,22 @@ class Run:
             self.state, scores = train_block(self.state, whole, first, last, epoch, self.key, task=self.task)
             return Scores(*(np.asarray(each)[first:last] for each in scores))
         taken: list[Scores] = []
-        for fed in self.feed.train(epoch, first, last):
+        for fed in self._read(self.feed.train(epoch, first, last), f"epoch {epoch + 1}", first):
             self.state, scores = train_step(self.state, fed, epoch, self.key, task=self.task)
             taken.append(scores)
             if len(taken) >= IN_FLIGHT:
                 jax.block_until_ready(taken[-IN_FLIGHT])
         return Scores(*map(np.array, zip(*taken, strict=True)))
 
+    def _read(self, batches: Iterator[Fed], of: str, before: int = 0) -> Iterator[Fed]:
+        for number in itertools.count(before + 1):
+            with within(f"read batch {number} of {of}", self.step_seconds):
+                if (fed := next(batches, None)) is None:
+                    return
+            yield fed
+
     def test(self) -> Iterator[tuple[Fed, Scores]]:
-        for fed in self.feed.test():
+        for fed in self._read(self.feed.test(), "the test"):
             with jax.set_mesh(self.layout.mesh):
                 scores = eval_step(self.state, fed._replace(real=self.layout.cut(fed.real)), self.key, task=self.task)
             yield fed, scores

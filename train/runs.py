@@ -155,9 +155,7 @@ class RunFolder:
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
     """Which values of a stored file differ from today's."""
-    return "; ".join(
-        f"{name} {then.get(name)} then, {value} now" for name, value in now.items() if value != then.get(name)
-    )
+    return "; ".join(f"{name} {then.get(name)} then, {now[name]} now" for name in now if now[name] != then.get(name))
 
 
 def machine(config: Config) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import flax_attn
 
 from .checkpoints import Checkpoints
 from .config import PRESETS, Config, check, told_default
-from .hosts import Processes, check_same, check_shared, in_first, is_first, join, together
+from .hosts import Processes, check_same, check_shared, in_first, is_first, join, largest, together
 from .look import finish
 from .loop import NonFiniteError, Run, StoppedError, fit
 from .plots import save_curves
@@ -42,6 +42,7 @@ def main(words: Sequence[str], kind: type[Run] = Run) -> int:
         stop = stack.enter_context(Stop())
         try:
             train(run, folder, checkpoints, notes, stop)
+            largest(0)  # waits for all
         except StoppedError:
             lines = f"stopped after step {run.place.step}; {checkpoints.last_good()}"
             if kind is Run:
@@ -124,8 +125,8 @@ def prepare(
     check_same("the data", run.source.identity)
     checkpoints = Checkpoints(path / "checkpoints", config.keep)
     if arguments.resume is None:
-        in_first(lambda: folder.begin(config, run.source))
         check_shared(path)
+        in_first(lambda: folder.begin(config, run.source))
         return run, folder, checkpoints, run.source.notes
     together(lambda: folder.check_data(run.source))
     step, where = in_first(checkpoints.newest), "there is no checkpoint yet: starting over"
@@ -141,11 +142,9 @@ def train(run: Run, folder: RunFolder, checkpoints: Checkpoints, notes: Sequence
     """Trains, then fills the folder; after a stop in between a resume does the rest."""
     console, config, source, path = Console(quiet=not is_first()), run.config, run.source, folder.path
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
-    heading = (
-        f"{config.title}, {parameters:,} parameters; {len(source.train)} training and {len(source.test)} test "
-        f"{source.described}; batches of {config.batch_size} on {run.layout.devices} x {jax.devices()[0].device_kind}"
-    )
-    for line in (heading, *notes):
+    data = f"{len(source.train)} training and {len(source.test)} test {source.described}"
+    devices = f"batches of {config.batch_size} on {run.layout.devices} x {jax.devices()[0].device_kind}"
+    for line in (f"{config.title}, {parameters:,} parameters; {data}; {devices}", *notes):
         say(console, line)
     with contextlib.ExitStack() as stack:
         events = None

@@ -50,11 +50,8 @@ def judge(dtype: str, ours: Trajectory, reference: Trajectory, *others: Trajecto
     apart, *spread = (differences(run.losses, reference.losses) for run in (ours, *others))
     losses = found(apart, *map(np.maximum.accumulate, spread))
     buffers = found(*(run.buffers(reference).max(keepdims=True) for run in (ours, *others)))
-    return {
-        "holds": losses["agree"] and buffers["agree"],
-        "losses": {"ours": ours.losses, "pytorch": reference.losses, **losses},
-        "buffers": buffers,
-    }
+    losses |= {"ours": ours.losses, "pytorch": reference.losses}
+    return {"holds": losses["agree"] and buffers["agree"], "losses": losses, "buffers": buffers}
 
 
 def differences(losses: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,10 +32,10 @@ def free_port():
         return server.getsockname()[1]
 
 
-def start(*words):
+def start(*words, cwd=ROOT):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, words)], cwd=ROOT, env=environment, **pipes)
+    return subprocess.Popen([sys.executable, *map(str, words)], cwd=cwd, env=environment, **pipes)
 
 
 def ends_of(processes, seconds=300):
@@ -126,7 +128,7 @@ def test_processes_meet_and_are_refused_together():
     assert met((3, 0), (3, 1), (3, 1)) == [twice] * 3
     other = "--num-processes must be the same everywhere, got 3 in process 1, not 2"
     assert met((2, 0), (3, 1)) == [other] * 2
-    missing = "processes [2] of 3 have not called within 1 s"
+    missing = "no process called with --process-id [2] of 3 within 1 s"
     assert met((3, 0), (3, 1), seconds=1) == [missing] * 2
     (silent,) = met((2, 1), seconds=1)
     assert silent.startswith("--coordinator HOST:PORT does not answer within 1 s: ")
@@ -156,7 +158,9 @@ def call(port):
 def test_two_firsts_do_not_share_a_port():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(ValueError, match=f"--coordinator must name a free port of process 0, got localhost:{port}"):
+        with pytest.raises(
+            ValueError, match=f"--coordinator must name a free port of process 0, got localhost:{port}.*another process"
+        ):
             join(Processes(f"localhost:{port}", 2, 0))
 
 
@@ -169,6 +173,8 @@ def test_two_firsts_do_not_share_a_port():
         (("host:1", 2, 2), r"--process-id must lie in \[0, 2\), from 0 to below --num-processes, got 2"),
         (("host:1", 2, -1), r"--process-id must lie in \[0, 2\), from 0 to below --num-processes, got -1"),
         (("host", 2, 1), "--coordinator must be HOST:PORT, got 'host'"),
+        (("host:1", 2, 1, 0), "--join-seconds must be at least 1, got 0"),
+        ((None, None, None, -1), "--join-seconds must be at least 1, got -1"),
         (("host:70000", 2, 1), "--coordinator must be HOST:PORT, got 'host:70000'"),
     ],
 )
@@ -209,7 +215,43 @@ ALONE = {
 
 @pytest.mark.parametrize("name", [*LAUNCHED, *ALONE])
 def test_batch_systems_are_known_by_their_variables(name):
-    assert launched(LAUNCHED.get(name) or ALONE[name]) == (name in LAUNCHED)
+    assert bool(launched(LAUNCHED.get(name) or ALONE[name])) == (name in LAUNCHED)
+
+
+@pytest.mark.parametrize("told", [{"SLURM_PROCID": "0", "SLURM_NTASKS": "x"}, {"OMPI_COMM_WORLD_SIZE": "-2"}])
+def test_a_number_of_processes_that_is_none(told):
+    *_, (name, value) = told.items()
+    with pytest.raises(ValueError, match=f"^{name} must be a number, got '{value}'$"):
+        launched(told)
+
+
+JOINED = """
+import os, sys, warnings
+from train.hosts import Processes, join
+warnings.simplefilter("ignore")
+for variables in eval(sys.argv[1]):
+    os.environ.update(variables)
+    try:
+        join(Processes())
+    except ValueError as error:
+        print(error)
+    for name in variables:
+        del os.environ[name]
+"""
+
+
+def test_batch_systems_that_lack_what_jax_needs_are_named():
+    """Neither the package kubernetes, nor the variables of Open MPI 4 or of a step of SLURM."""
+    ((status, out, told),) = ends_of([start("-c", JOINED, [LAUNCHED[name] for name in ("slurm", "mpi", "kubernetes")])])
+    assert status == 0, told
+    needs = [
+        "by SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID, as SLURM_NTASKS is 2, or by --coordinator",
+        "by OMPI_MCA_orte_hnp_uri, which Open MPI 4 sets, as OMPI_COMM_WORLD_SIZE is 2, or by --coordinator",
+        "by the package kubernetes, as JOB_COMPLETION_INDEX is set, or by --coordinator",
+    ]
+    for line, need in zip(out.splitlines(), needs, strict=True):
+        assert line.startswith("the processes of the run could not join: ")
+        assert need in line
 
 
 def words(archive, folder, number, address, *more):
@@ -296,3 +338,84 @@ def test_what_differs_between_processes_is_named_by_both(archive, tmp_path):
         assert status == 2
         assert "the options of a run must be the same in all processes, got in process 0 and 1: seed 1 and 2" in told
     assert not (tmp_path / "run").exists()
+
+
+def failing(what):
+    """python -c: as python -m train, but in its second epoch the process fails to read a batch: ``what`` is called."""
+    return (
+        "import time, train.hosts as hosts, train.data.feed as feed; hosts.STEP = 5; fed = feed.Feed._fed\n"
+        "batches = iter(range(100))\n"
+        f"feed.Feed._fed = lambda *given: fed(*given) if next(batches) < 6 else {what}\n{HEEDING}"
+    )
+
+
+def ends_of_one_failing(archive, folder, number, what):
+    """The status and errors of the process that fails and of the other, and the seconds in which both ended."""
+    address = f"127.0.0.1:{free_port()}"
+    lines = [words(archive, folder, each, address) for each in range(2)]
+    programs = [failing(what if each == number else "fed(*given)") for each in range(2)]
+    processes = [start("-c", program, *line[2:]) for program, line in zip(programs, lines, strict=True)]
+    wait_for(processes[number], lambda: 4 in checkpoints_in(folder))
+    began = time.monotonic()
+    ends = [(status, told) for status, _, told in ends_of(processes)]
+    return ends[number], ends[1 - number], time.monotonic() - began
+
+
+@pytest.mark.parametrize("number", [1, pytest.param(0, marks=pytest.mark.nightly)])
+def test_a_process_that_hangs_ends_and_is_named(archive, tmp_path, number):
+    hung, (other, told), seconds = ends_of_one_failing(archive, tmp_path / "run", number, "time.sleep(1000)")
+    assert hung[0] == 1
+    assert re.search(rf"error: process {number} of 2 took more than \d+ s to read batch 2 of epoch 2, and", hung[1])
+    assert "in <lambda>" in hung[1]  # where it hangs
+    assert other != 0
+    assert "to read" not in told
+    assert seconds < 2 * HEARTBEAT
+
+
+FULL = (
+    "__import__('unittest.mock').mock.patch('orbax.checkpoint.Checkpointer.save', side_effect=ValueError('no space'))"
+    ".start() and fed(*given)"
+)
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "message"),
+    [
+        pytest.param(1, FULL, "error: no space; the last good checkpoint is", marks=pytest.mark.nightly),
+        (0, "1 // 0", "ZeroDivisionError: integer"),
+        pytest.param(1, "open('/none')", "error: [Errno 2] No such", marks=pytest.mark.nightly),
+    ],
+)
+def test_an_error_of_one_process_ends_both(archive, tmp_path, number, error, message):
+    failed, (other, _), seconds = ends_of_one_failing(archive, tmp_path / "run", number, error)
+    assert failed[0] == 1
+    assert message in failed[1]
+    assert other != 0
+    assert seconds < 2 * HEARTBEAT
+
+
+def test_devices_of_other_numbers_are_refused_by_all():
+    address = f"127.0.0.1:{free_port()}"
+    program = ROOT / "tests" / "train" / "hosts_program.py"
+    ends = ends_of([start(program, 2 + number, 1, "[]", address, 2, number) for number in range(2)])
+    for status, _, told in ends:
+        assert status == 1
+        assert "ValueError: all processes must have the same number of devices, got [2, 3]" in told
+
+
+@pytest.mark.parametrize("resumed", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_a_folder_that_is_not_shared_is_refused_and_left_as_it_was(archive, tmp_path, resumed, request):
+    """Each process has a working directory of its own, and both name a folder in it by the same options."""
+    address = f"127.0.0.1:{free_port()}"
+    homes = [tmp_path / str(number) for number in range(2)]
+    for home in homes:
+        home.mkdir()
+        if resumed:
+            shutil.copytree(request.getfixturevalue("whole"), home / "run")
+    before = {*tmp_path.rglob("*")}
+    lines = [words(archive, "run", number, address, *["--resume", "run"][: 2 * resumed]) for number in range(2)]
+    ends = ends_of([start(*line, cwd=home) for line, home in zip(lines, homes, strict=True)])
+    for status, _, told in ends:
+        assert status == 2
+        assert "--run-dir and --resume must name a folder that all processes share, got run" in told
+    assert {*tmp_path.rglob("*")} - before <= {home / "run" for home in homes}  # an empty one

@@ -66,9 +66,7 @@ def _decode_all(name: str, jpeg: np.ndarray, offset: np.ndarray) -> np.ndarray:
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"{name}: image {i} must be a JPEG file, got bytes that do not decode") from error
         images = images if i else np.empty((len(offset) - 1, *image.shape), np.uint8)
-        if image.shape != images.shape[1:]:
-            raise ValueError(
-                f"{name}: all images must have the shape of the first, {images.shape[1:]}, got {image.shape} for {i}"
-            )
+        if image.shape != (first := images.shape[1:]):
+            raise ValueError(f"{name}: all images must have the shape of the first, {first}, got {image.shape} for {i}")
         images[i] = image
     return images

@@ -40,12 +40,7 @@ class Source:
     unit = "images"
 
     def __init__(
-        self,
-        name: str,
-        records: Any,
-        train: range | None = None,
-        test: range | None = None,
-        notes: Sequence[str] = (),
+        self, name: str, records: Any, train: range | None = None, test: range | None = None, notes: Sequence[str] = ()
     ) -> None:
         self.name, self.records, self.notes = name, records, tuple(notes)
         count = len(records)
@@ -53,10 +48,8 @@ class Source:
         first: Any = records[0] if count else np.empty(0)
         image = first.dtype == np.uint8 and (first.ndim, *first.shape[2:]) == (3, 3)
         if count < FEWEST or not image or min(first.shape[:2]) < PATCH:
-            raise ValueError(
-                f"{name}: at least {FEWEST} images of at least {PATCH}x{PATCH} pixels, uint8 (n, h, w, 3), are needed, "
-                f"got {first.dtype} {(count, *first.shape)}"
-            )
+            needed = f"at least {FEWEST} images of at least {PATCH}x{PATCH} pixels, uint8 (n, h, w, 3), are needed"
+            raise ValueError(f"{name}: {needed}, got {first.dtype} {(count, *first.shape)}")
         self.shape: tuple[int, int] = first.shape[:2]
 
     @cached_property

@@ -152,9 +152,8 @@ def draw_windows(title: str, source: Labelled, recorded: Arrays, predicted: np.n
     extent = (0, series, sensors - 0.5, -0.5)
     for stage, path in enumerate(paths, 1):
         gates = recorded[path][chosen, ..., 0].swapaxes(1, 2)
-        shown.append(
-            Column(f"gate of stage {stage}\n(0 closed, 1 open)", gates, extent=extent, axes=("time step", "sensor"))
-        )
+        head = f"gate of stage {stage}\n(0 closed, 1 open)"
+        shown.append(Column(head, gates, extent=extent, axes=("time step", "sensor")))
     figure = draw(title, captions, shown, (2.6, 1.7))
     if sensors <= MOST_LINES:
         lines, numbers = figure.axes[0].lines, [str(sensor) for sensor in range(sensors)]

@@ -35,14 +35,10 @@ def measure(row: str, batch_size: int, height: int, width: int) -> Cost:
         seconds.append(time.perf_counter() - began)
     # Of one device. The new state takes the memory of the old one, which is counted with the arguments.
     sizes = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-    return Cost(
-        row,
-        multiply_adds(network, jnp.zeros((1, height, width, 3))),
-        statistics.median(seconds[WARM_UP:]) * 1000,
-        (sizes - memory.alias_size_in_bytes) * run.layout.devices,
-        run.layout.devices,
-        machine("ours"),
-    )
+    devices, milliseconds = run.layout.devices, statistics.median(seconds[WARM_UP:]) * 1000
+    used = (sizes - memory.alias_size_in_bytes) * devices
+    count = multiply_adds(network, jnp.zeros((1, height, width, 3)))
+    return Cost(row, count, milliseconds, used, devices, machine("ours"))
 
 
 def multiply_adds(network: nnx.Module, x: jax.Array) -> float:

@@ -77,9 +77,8 @@ class SensorTask:
         """The network for this number of sensors and classes; BatchNorm needs two values in training."""
         _, series, sensors = source.records.shape
         if config.batch_size * sensors * math.ceil(series / SHORTER) < 2:
-            raise ValueError(
-                f"--batch-size must be at least 2 for windows of {series}x{sensors}, got {config.batch_size}"
-            )
+            least = f"at least 2 for windows of {series}x{sensors}"
+            raise ValueError(f"--batch-size must be {least}, got {config.batch_size}")
         return SpatialAttentionNeuralNetwork(
             source.records.shape, source.classes, dtype=jnp.dtype(config.dtype), rngs=nnx.Rngs(config.seed)
         )
