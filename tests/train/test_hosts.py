@@ -293,7 +293,9 @@ def errors_in(folder):
 
 def resumes_on_one(folder, whole):
     """Continues with one process and other devices."""
-    ((status, out, told),) = ends_of([start("-m", "train", "--resume", folder, "--devices", 1, "--sharding", "replicated")])
+    ((status, out, told),) = ends_of(
+        [start("-m", "train", "--resume", folder, "--devices", 1, "--sharding", "replicated")]
+    )
     assert status == 0, told
     assert "continuing after step" in out
     assert np.allclose(errors_in(folder), errors_in(whole), rtol=tolerance("training error", "float32"), atol=0)
