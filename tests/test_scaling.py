@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,24 +26,43 @@ def bin_folder(tmp_path):
     """Commands that only print what they are called with; `srun` calls its command twice, as two tasks."""
     folder = tmp_path / "bin"
     folder.mkdir()
+    told = '"python$(printf " %q" "$@")" "gpu ${CUDA_VISIBLE_DEVICES:-none}"'
     commands = {
-        "python": 'printf "%s\\n" "python$(printf " %q" "$@")"',  # one write: several processes share the pipe
+        "python": f'printf "%s\\n" {told}',  # one write: several processes share the pipe
         "gcloud": 'command="${!#}"; bash -c "${command#*.venv/bin/}"',
-        "taskset": 'shift 2; "$@"',
+        "taskset": 'shift 2; exec "$@"',
         "srun": 'for id in 0 1; do SLURM_PROCID=$id SLURM_NTASKS=2 "$@"; done',
+        "scontrol": 'echo "scontrol $*"',
+        "nvidia-smi": "exit 9",  # as where there is no driver
     }
     for name, text in commands.items():
-        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
-        (folder / name).chmod(0o755)
+        write(folder / name, text)
     return folder
+
+
+def write(path, text):
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+
+
+def start(bin_folder, script, *words, **variables):
+    environment = {"PATH": f"{bin_folder}:{os.environ['PATH']}", **variables}
+    command = ["bash", FOLDER / script, *words]
+    return subprocess.Popen(command, cwd=bin_folder.parent, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def lines(bin_folder, script, *words, status=0, **variables):
+    """What is printed."""
+    with start(bin_folder, script, *words, **variables) as process:
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == status
+    return out.splitlines()
 
 
 def run(bin_folder, script, *words, **variables):
     """The words after ``python`` of each call."""
-    environment = {"PATH": f"{bin_folder}:{os.environ['PATH']}", **variables}
-    command = ["bash", FOLDER / script, *words]
-    done = subprocess.run(command, cwd=bin_folder.parent, env=environment, capture_output=True, text=True, check=True)
-    return [shlex.split(line)[1:] for line in done.stdout.splitlines() if line.startswith("python ")]
+    told = lines(bin_folder, script, *words, **variables)
+    return [shlex.split(line)[1:] for line in told if line.startswith("python ")]
 
 
 def trained(words):
@@ -70,10 +90,42 @@ def test_a_slurm_job_starts_and_goes_on(bin_folder):
     assert run(bin_folder, "slurm.sh", *OPTIONS, SLURM_JOB_ID="7") == [["-m", "train", "--resume", "runs/7"]] * 2
 
 
+@pytest.mark.parametrize(("status", "requeued"), [(0, False), (1, False), (138, True), (143, False)])
+def test_a_slurm_job_is_requeued_where_its_time_is_over(bin_folder, status, requeued):
+    write(bin_folder / "srun", f"exit {status}")
+    told = lines(bin_folder, "slurm.sh", *OPTIONS, status=status, SLURM_JOB_ID="7")
+    assert told == ["scontrol requeue 7"] * requeued
+    assert 128 + signal.SIGUSR1 == 138
+
+
 def test_processes_of_one_host_have_different_numbers(bin_folder):
     found = [trained(call).processes for call in run(bin_folder, "one_host.sh", "2", *OPTIONS)]
     assert sorted(each.process_id for each in found) == [0, 1]
     assert {(each.coordinator, each.num_processes) for each in found} == {("localhost:12345", 2)}
+
+
+def test_processes_of_one_host_have_a_gpu_each(bin_folder):
+    assert lines(bin_folder, "one_host.sh", "2", *OPTIONS).count("gpu none") == 2
+    write(bin_folder / "nvidia-smi", 'echo "GPU 0"; echo "GPU 1"')
+    told = lines(bin_folder, "one_host.sh", "2", *OPTIONS)
+    assert {"gpu 0", "gpu 1"} < {*told}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_reaches_the_processes_of_one_host(bin_folder, number):
+    """Each says that it has begun, and after the stop takes a while to save, which the script waits for."""
+    save = "sleep 0.3; echo saved; exit 143"
+    write(bin_folder / "python", f"trap '{save}' TERM; echo begun; for i in {{1..300}}; do sleep 0.1; done")
+    with start(bin_folder, "one_host.sh", "2") as process:
+        assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+        process.send_signal(number)
+        assert process.stdout.read() == "saved\n" * 2
+        assert process.wait(10) == 143
+
+
+def test_a_process_that_fails_is_told_of(bin_folder):
+    write(bin_folder / "python", '[[ "$*" == *"--process-id 0"* ]] && exit 2; exit 0')
+    assert lines(bin_folder, "one_host.sh", "2", status=2) == []
 
 
 def test_all_hosts_of_a_slice_run_one_command(bin_folder):
