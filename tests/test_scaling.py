@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from train.hosts import launched
+from train.hosts import Processes, launched
 from train.training import parse
 
 from .conftest import ROOT
@@ -19,6 +19,12 @@ from .conftest import ROOT
 FOLDER = ROOT / "docs" / "scaling"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.sh"))
 OPTIONS = ["--network", "cbam", "--batch-size", "64"]
+# Of the server that hosts of Cloud TPU ask.
+METADATA = """case "${!#}" in
+  http://metadata.google.internal/*/agent-worker-number) echo "$HOST" ;;
+  http://metadata.google.internal/*/worker-network-endpoints) echo "$ENDPOINTS" ;;
+  *) exit 22 ;;
+esac"""
 
 
 @pytest.fixture
@@ -29,7 +35,8 @@ def bin_folder(tmp_path):
     told = '"python$(printf " %q" "$@")" "gpu ${CUDA_VISIBLE_DEVICES:-none}"'
     commands = {
         "python": f'printf "%s\\n" {told}',  # one write: several processes share the pipe
-        "gcloud": 'command="${!#}"; bash -c "${command#*.venv/bin/}"',
+        "gcloud": 'for HOST in 0 1; do export HOST; bash -c "${!#}"; done',
+        "curl": METADATA,
         "taskset": 'shift 2; exec "$@"',
         "srun": 'for id in 0 1; do SLURM_PROCID=$id SLURM_NTASKS=2 "$@"; done',
         "scontrol": 'echo "scontrol $*"',
@@ -128,9 +135,17 @@ def test_a_process_that_fails_is_told_of(bin_folder):
     assert lines(bin_folder, "one_host.sh", "2", status=2) == []
 
 
-def test_all_hosts_of_a_slice_run_one_command(bin_folder):
-    (call,) = run(bin_folder, "tpu.sh", "mine", "zone", *OPTIONS, RUN_DIR="/mnt/a b")
-    assert (trained(call).config.network, trained(call).config.run_dir) == ("cbam", "/mnt/a b")
+@pytest.mark.parametrize(
+    ("endpoints", "first"), [("a-0,a-1", "a-0"), ("unknown:0:10.0.0.2,unknown:1:10.0.0.3", "10.0.0.2")]
+)
+def test_all_hosts_of_a_slice_run_one_command(bin_folder, endpoints, first):
+    program = bin_folder.parent / "flax_attn" / ".venv" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.symlink_to(bin_folder / "python")
+    told = {"HOME": str(bin_folder.parent), "RUN_DIR": "/mnt/a b", "ENDPOINTS": endpoints}
+    calls = [trained(call) for call in run(bin_folder, "tpu.sh", "mine", "zone", *OPTIONS, **told)]
+    assert [(call.config.network, call.config.run_dir) for call in calls] == [("cbam", "/mnt/a b")] * 2
+    assert [call.processes for call in calls] == [Processes(f"{first}:8476", 2, number) for number in range(2)]
 
 
 def test_a_jobset_runs_what_exists():

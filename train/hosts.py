@@ -83,7 +83,8 @@ def launched(variables: dict[str, str]) -> bool:
     if "OMPI_COMM_WORLD_SIZE" in variables:
         return int(variables["OMPI_COMM_WORLD_SIZE"]) > 1
     pod = "KUBERNETES_SERVICE_HOST" in variables and "JOB_COMPLETION_INDEX" in variables
-    return pod or "," in variables.get("TPU_WORKER_HOSTNAMES", "")
+    hosts = variables.get("TPU_PROCESS_ADDRESSES", variables.get("TPU_WORKER_HOSTNAMES", ""))
+    return pod or "," in hosts or int(variables.get("MEGASCALE_NUM_SLICES", 1)) > 1
 
 
 def _check(processes: Processes) -> tuple[str, int]:

@@ -229,6 +229,8 @@ LAUNCHED = {
     "mpi": {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"},
     "kubernetes": {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"},
     "tpu": {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"},
+    "tpu processes": {"TPU_PROCESS_ADDRESSES": "a:1,a:2", "TPU_WORKER_HOSTNAMES": "a", "TPU_WORKER_ID": "1"},
+    "tpu slices": {"TPU_WORKER_HOSTNAMES": "a", "TPU_WORKER_ID": "0", "MEGASCALE_NUM_SLICES": "2"},
 }
 ALONE = {
     "nothing": {},
@@ -237,6 +239,7 @@ ALONE = {
     "mpirun -n 1": {"OMPI_COMM_WORLD_SIZE": "1"},
     "pod": {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
     "one tpu host": {"TPU_WORKER_HOSTNAMES": "a"},
+    "one tpu slice": {"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "1"},
 }
 
 
