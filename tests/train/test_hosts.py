@@ -304,6 +304,13 @@ def resumes_on_one(folder, whole):
     assert np.allclose(errors_in(folder), errors_in(whole), rtol=tolerance("training error", "float32"), atol=0)
 
 
+def test_two_processes_train_in_pieces(archive, whole, tmp_path):
+    folder = tmp_path / "run"
+    ends = ends_of(two(archive, [folder] * 2, *[("--sharding", "full")] * 2))
+    assert [status for status, *_ in ends] == [0, 0], ends
+    assert np.allclose(errors_in(folder), errors_in(whole), rtol=tolerance("training error", "float32"), atol=0)
+
+
 def test_a_stop_of_one_process_stops_both(archive, tmp_path):
     folder = tmp_path / "run"
     processes = two(archive, [folder] * 2, ("--epochs", 1000), ("--epochs", 1000))
