@@ -1,6 +1,8 @@
 """The recipes of docs/scaling.md, as far as they can be checked without a cluster."""
 
 import os
+import re
+import runpy
 import shlex
 import shutil
 import signal
@@ -165,3 +167,24 @@ def test_a_jobset_runs_what_exists():
     *_, line = script.strip().splitlines()
     assert trained(line.split("python ")[1].split()).config.batch_size == 512
     assert launched({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"})
+
+
+def test_the_bytes_of_collectives_are_read_from_a_program():
+    plan = runpy.run_path(str(FOLDER / "plan.py"))
+    text = """
+      %a = (f32[3,5]{1,0}, bf16[2]{0}) all-reduce(%b, %c), channel_id=1
+      %d = f32[8]{0} all-gather(%e), channel_id=2
+      %f = f32[8]{0} add(%d, %d)
+    """
+    moved = plan["collectives"](text)
+    assert moved == [(2, 64), (1, 32)]
+    # 12 s of computation, and on 4 devices 2 (3/4 64 / 16 + 2 log) + 3/4 32 / 16 + 2 log, each message a second.
+    assert plan["efficiency"](36 * plan["SHARE"], moved, 4, 3, 16, 1) == 12 / (12 + 10 + 3.5)
+
+
+@pytest.mark.nightly
+def test_the_documents_hold_the_plan_that_the_program_prints():
+    text = (ROOT / "docs" / "scaling.md").read_text()
+    (words,) = re.findall(r"`python (docs/scaling/plan.py [^`]*)`", text)
+    done = subprocess.run([sys.executable, *words.split()], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    assert text.partition("<!-- plan: begin -->\n")[2].partition("<!-- plan: end -->")[0] == done.stdout
