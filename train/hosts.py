@@ -99,7 +99,9 @@ def launched(variables: dict[str, str]) -> str:
         name, needs = "SLURM_NTASKS", "SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID"
     elif "KUBERNETES_SERVICE_HOST" in variables and "JOB_COMPLETION_INDEX" in variables:
         return "the package kubernetes, as JOB_COMPLETION_INDEX is set"  # of how many only the cluster knows
-    elif "," in variables.get("TPU_WORKER_HOSTNAMES", ""):
+    elif int(variables.get("MEGASCALE_NUM_SLICES", 1)) > 1 or "," in variables.get(
+        "TPU_PROCESS_ADDRESSES", variables.get("TPU_WORKER_HOSTNAMES", "")
+    ):
         return "TPU_WORKER_HOSTNAMES"
     if not (count := variables.get(name, "1")).isdecimal():
         raise ValueError(f"{name} must be a number, got {count!r}")

@@ -107,6 +107,7 @@ class Run:
     def network(self) -> Any:
         """A copy of the network as it is now, on one device; several processes make theirs together."""
         graph, variables = nnx.split(network_of(self.state))
+        variables = jax.jit(self.layout.whole)(variables)  # XLA cuts running statistics along with the parameters
         return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.addressable_data(0), variables))
 
     def save(self, checkpoints: Checkpoints) -> None:
@@ -154,7 +155,7 @@ class Run:
         for fed in self._read(self.feed.test(), "the test"):
             with jax.set_mesh(self.layout.mesh):
                 scores = eval_step(self.state, fed._replace(real=self.layout.cut(fed.real)), self.key, task=self.task)
-            yield fed, scores
+            yield fed, jax.block_until_ready(scores)  # before processes ask one another something else
 
 
 def fit(

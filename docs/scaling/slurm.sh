@@ -12,8 +12,13 @@ set -euo pipefail
 
 # The folder has to be one that all nodes see. A job that was requeued goes on where it stopped.
 run="${RUN_DIR:-runs/$SLURM_JOB_ID}"
+words=(--run-dir "$run" "$@")
 if [[ -f "$run/config.json" ]]; then
-  srun python -m train --resume "$run"
-else
-  srun python -m train --run-dir "$run" "$@"
+  words=(--resume "$run")
 fi
+status=0
+srun python -m train "${words[@]}" || status=$?
+if [[ "$status" == 138 ]]; then # stopped by SIGUSR1; --requeue alone is for nodes that fail
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"

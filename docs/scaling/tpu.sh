@@ -6,6 +6,16 @@ set -euo pipefail
 
 name="$1" zone="$2"
 shift 2
-words="$(printf '%q ' --run-dir "${RUN_DIR:?a folder that all hosts see}" "$@")"
+# Each host asks the metadata server for all of them, as HOST or NAME:NUMBER:ADDRESS, and for its own number.
+script="$(
+  cat <<'END'
+get() { curl -sSf -H "Metadata-Flavor: Google" "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1"; }
+id="$(get agent-worker-number)"
+endpoints="$(get worker-network-endpoints)"
+IFS=, read -ra hosts <<<"$endpoints"
+cd ~/flax_attn
+exec .venv/bin/python -m train --coordinator "${hosts[0]##*:}:8476" --num-processes "${#hosts[@]}" --process-id "$id" "$@"
+END
+)"
 gcloud compute tpus tpu-vm ssh "$name" --zone "$zone" --worker=all \
-  --command "cd ~/flax_attn && .venv/bin/python -m train $words"
+  --command "$(printf '%q ' bash -euc "$script" train --run-dir "${RUN_DIR:?a folder that all hosts see}" "$@")"

@@ -2,6 +2,8 @@
 
 ``errors`` has for each case the relative error of each output and gradient, ``parts`` into how many the output was cut;
 ``held`` has for each form the bytes that a device holds during a gradient, where 1, 2 and 4 devices share the queries.
+``norms`` has the same errors of `BatchNorm` whose batch four devices share, by ``jax.shard_map`` and ``jax.pmap``, and
+of its running statistics.
 """
 
 import json
@@ -11,9 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from flax_attn.layers import BatchNorm
 from flax_attn.ops import attention, blocked
 from flax_attn.ops.attention import additive_attention, dot_product_attention
 from flax_attn.ops.dropout import DropoutDraw, keep_mask
@@ -103,6 +107,46 @@ def compare(name: str, shapes: dict[str, tuple[int, ...]], given: dict[str, Any]
     return errors, len({str(shard.index) for shard in parts[0].addressable_shards})
 
 
+def norm_of(axis_name: str | None) -> tuple[Callable[..., Any], nnx.State]:
+    """BatchNorm as a function of its parameters, which are returned with it, and of x."""
+    norm = BatchNorm(3, axis_name=axis_name, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    graph, params, stats = nnx.split(norm, nnx.Param, ...)
+
+    def call(params: nnx.State, x: jax.Array) -> Any:
+        module = nnx.merge(graph, params, stats, copy=True)
+        return module(x), nnx.state(module, nnx.BatchStat)
+
+    return call, params
+
+
+def compare_norms() -> dict[str, list[float]]:
+    """By form, the errors of the output, the running statistics and the gradients against those of the whole batch."""
+    rng, shape = np.random.default_rng(0), (8, 5, 3)
+    x, weights = (jnp.asarray(rng.standard_normal(shape)) for _ in range(2))
+    (whole, params), (part, _) = norm_of(None), norm_of("data")
+    cut, same = P("data"), P()
+
+    def pmapped(params: nnx.State, x: jax.Array) -> Any:
+        y, stats = jax.pmap(part, "data", in_axes=(None, 0))(params, x.reshape(4, 2, 5, 3))
+        return y.reshape(shape), jax.tree.map(lambda leaf: leaf[0], stats)
+
+    def all_of(function: Callable[..., Any]) -> list[Any]:
+        def loss(params: nnx.State, x: jax.Array) -> Any:
+            y, stats = function(params, x)
+            return jnp.sum(weights * y), (y, stats)
+
+        gradients, out = jax.grad(loss, (0, 1), has_aux=True)(params, x)
+        return jax.tree.leaves([out, gradients])
+
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    sharded = jax.shard_map(part, mesh=mesh, in_specs=(same, cut), out_specs=(cut, same))
+    expected = all_of(whole)
+    return {
+        name: [relative_error(np.asarray(got), np.asarray(want)) for got, want in zip(found, expected, strict=True)]
+        for name, found in {"shard_map": all_of(jax.jit(sharded)), "pmap": all_of(pmapped)}.items()
+    }
+
+
 def held(name: str, given: dict[str, Any], tokens: int) -> int:
     shapes = {"query": (2, 4096, 3, 16), "key": (2, 128, 3, 16), "value": (2, 128, 3, 16), "scale": (16,)}
     arrays = {each: jax.ShapeDtypeStruct(shape, jnp.float32) for each, shape in shapes.items()}
@@ -120,8 +164,9 @@ def main() -> None:
     attention.CPU_SCORES, blocked.SMALLEST_BLOCK = 2 * 3 * 7**2, 2
     with jax.enable_x64(True):
         found = {name: compare(name, *case) for name, case in cases().items()}
+        norms = compare_norms()
     errors, parts = ({name: each[place] for name, each in found.items()} for place in (0, 1))
-    print(json.dumps({"errors": errors, "parts": parts, "held": sizes}))
+    print(json.dumps({"errors": errors, "parts": parts, "held": sizes, "norms": norms}))
 
 
 if __name__ == "__main__":

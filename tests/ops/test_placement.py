@@ -1,4 +1,4 @@
-"""Devices that share the queries of attention: the numbers of one device, in less memory each."""
+"""Devices that share the queries of attention, or the batch of a norm: the numbers of one device."""
 
 import json
 import os
@@ -35,3 +35,13 @@ def test_each_device_has_its_own_queries_alone(found):
     for name, (one, two, four) in found["held"].items():
         assert two < 0.7 * one, name
         assert four < 0.5 * one, name
+
+
+@pytest.mark.parametrize("form", ["shard_map", "pmap"])
+def test_norms_take_the_statistics_of_all_devices(found, form):
+    output, *stats, scale, bias, x = found["norms"][form]
+    assert output <= tolerance("output", "float64")
+    assert len(stats) == 2
+    assert max(stats) <= tolerance("buffer", "float64")
+    assert max(scale, bias) <= tolerance("parameter gradient", "float64")
+    assert x <= tolerance("input gradient", "float64")

@@ -24,7 +24,9 @@ from ..conftest import ROOT
 from .conftest import FILES, HEEDING, wait_for
 
 EXACT = tolerance("step loss elsewhere", "float64")
+ALIKE = {"float64": 100, "float32": 10}  # steps, after which rounding parts any two runs
 DEVICES = [{"devices": count, "sharding": sharding} for count in (1, 2, 4, 8) for sharding in ("replicated", "full")]
+STREAMED = {"sharding": "replicated", "streamed": True}
 
 
 def free_port():
@@ -51,36 +53,53 @@ def ends_of(processes, seconds=300):
 def trained(cases, steps, processes=1, devices=8):
     """What each case's run finds: ``losses`` and ``collectives``."""
     address = [f"127.0.0.1:{free_port()}", processes] if processes > 1 else []
-    program = [ROOT / "tests" / "train" / "hosts_program.py", devices, steps, json.dumps(cases), *address]
-    ends = ends_of([start(*program, *([number] if address else [])) for number in range(processes)])
+    cases = json.dumps([{"steps": steps, **case} for case in cases])
+    program = [ROOT / "tests" / "train" / "hosts_program.py", devices, cases, *address]
+    ends = ends_of([start(*program, *([number] if address else [])) for number in range(processes)], seconds=1200)
     assert [status for status, *_ in ends] == [0] * processes, ends
     return json.loads(ends[0][1].splitlines()[-1])
 
 
 def check(networks, steps, layouts, pairs):
-    cases = [{"network": network, **layout} for network in networks for layout in layouts]
-    found = trained(cases, steps)
-    losses = np.reshape([each["losses"] for each in found], (len(networks), len(layouts), steps))
-    assert np.isfinite(losses).all()
-    assert (np.abs(np.diff(losses[:, 0], axis=1)) > 0).all()  # it does train
-    assert (np.abs(losses - losses[:, :1]) <= EXACT * np.abs(losses[:, :1])).all()
-    cases = [{"network": network, "sharding": sharding} for network in networks for sharding in pairs]
-    two = [each["losses"] for each in trained(cases, steps, processes=2, devices=1)]
-    two = np.reshape(two, (len(networks), len(pairs), steps))
-    assert (np.abs(two - losses[:, :1]) <= EXACT * np.abs(losses[:, :1])).all()
-    return dict(zip([(network, *layout.values()) for network in networks for layout in layouts], found, strict=True))
+    """Against the first layout: the other layouts, and ``pairs``, those of two processes."""
+    runs = [
+        {"network": network, "dtype": dtype, "steps": min(steps, most)}
+        for network in networks
+        for dtype, most in ALIKE.items()
+    ]
+    found = trained([{**run, **layout} for run in runs for layout in layouts], steps)
+    two = trained([{**run, **layout} for run in runs for layout in pairs], steps, processes=2, devices=1)
+    assert [each["streamed"] for each in two] == [layout.get("streamed", False) for layout in pairs] * len(runs)
+    together = [
+        [each["losses"] for each in [*one, *other]]
+        for one, other in zip(batched(found, len(layouts)), batched(two, len(pairs)), strict=True)
+    ]
+    for run, losses in zip(runs, map(np.array, together), strict=True):
+        assert np.isfinite(losses).all()
+        assert (np.diff(losses[0]) != 0).all()  # it does train
+        limit = tolerance("step loss elsewhere", run["dtype"])
+        assert (np.abs(losses - losses[0]) <= limit * np.abs(losses[0])).all(), run
+    return dict(
+        zip(
+            [(run["network"], run["dtype"], *layout.values()) for run in runs for layout in layouts], found, strict=True
+        )
+    )
+
+
+def batched(values, size):
+    return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def test_losses_are_the_same_on_any_devices_and_in_two_processes():
-    found = check(["cnn"], 10, [DEVICES[0], DEVICES[-2], DEVICES[-1]], ["full"])
-    assert found["cnn", 1, "replicated"]["collectives"] == {}
-    copies = found["cnn", 8, "replicated"]["collectives"]
+    found = check(["cnn"], 10, [DEVICES[0], DEVICES[-2], DEVICES[-1]], [{"sharding": "full"}, STREAMED])
+    assert found["cnn", "float64", 1, "replicated"]["collectives"] == {}
+    copies = found["cnn", "float64", 8, "replicated"]["collectives"]
     assert list(copies) == ["all-reduce"]
     # All gradients are summed at once, beside the sums of two norms, there and back, and the accuracy in float32.
     (gradients,) = [arrays for arrays in copies["all-reduce"] if not {*arrays} <= {"f64[32]", "f32[]"}]
     assert len(gradients) >= 9  # with the loss
     assert len(copies["all-reduce"]) <= 1 + 2 * 4 + 1
-    assert "all-gather" in found["cnn", 8, "full"]["collectives"]
+    assert "all-gather" in found["cnn", "float64", 8, "full"]["collectives"]
 
 
 def test_losses_are_the_same_where_devices_share_tokens():
@@ -98,13 +117,28 @@ def test_losses_are_the_same_where_devices_share_tokens():
 def test_losses_are_the_same_where_two_processes_share_tokens():
     (one,) = trained([{"network": "multi_head", "devices": 1}], 5, devices=1)
     for devices in (1, 2):  # a process has half of the rows of all images, or half of the images
-        (got,) = trained([{"network": "multi_head", "token_devices": 2}], 5, processes=2, devices=devices)
-        assert np.abs(np.divide(got["losses"], one["losses"]) - 1).max() <= EXACT
+        cases = [{"network": "multi_head", "token_devices": 2, **layout} for layout in ({}, STREAMED)]
+        for got in trained(cases, 5, processes=2, devices=devices):
+            assert np.abs(np.divide(got["losses"], one["losses"]) - 1).max() <= EXACT
 
 
 @pytest.mark.nightly
-def test_losses_stay_the_same_over_a_hundred_steps():
-    check(["cnn", "cbam"], 100, DEVICES, ["replicated", "full"])
+@pytest.mark.parametrize("network", ["cnn", "cbam"])
+def test_losses_stay_the_same_over_a_hundred_steps(network):
+    check([network], 100, DEVICES, [{"sharding": "replicated"}, {"sharding": "full"}, STREAMED])
+
+
+def test_a_checkpoint_goes_on_in_any_layout(tmp_path):
+    """Two processes, fully sharded, then one process on 4, 8 and 1 devices: the losses of one on one device."""
+    common = {"network": "cnn", "schedule": "constant"}
+    layouts = [{"devices": 4, "sharding": "replicated"}, {"devices": 8, "sharding": "full"}, {"devices": 1}]
+    folders = [str(tmp_path / str(number)) for number in range(len(layouts) + 1)]
+    pairs = zip(layouts, folders, folders[1:], strict=False)
+    cases = [{**common, **layout, "restore": restore, "save": save} for layout, restore, save in pairs]
+    found = trained([{**common, "sharding": "full", "save": folders[0]}], 3, processes=2, devices=1) + trained(cases, 3)
+    (whole,) = trained([{**common, "devices": 1}], 3 * len(found), devices=1)
+    losses = [loss for each in found for loss in each["losses"]]
+    assert np.abs(np.divide(losses, whole["losses"]) - 1).max() <= EXACT
 
 
 def met(*told, seconds=5):
@@ -202,6 +236,8 @@ LAUNCHED = {
     "mpi": {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"},
     "kubernetes": {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"},
     "tpu": {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"},
+    "tpu processes": {"TPU_PROCESS_ADDRESSES": "a:1,a:2", "TPU_WORKER_HOSTNAMES": "a", "TPU_WORKER_ID": "1"},
+    "tpu slices": {"TPU_WORKER_HOSTNAMES": "a", "TPU_WORKER_ID": "0", "MEGASCALE_NUM_SLICES": "2"},
 }
 ALONE = {
     "nothing": {},
@@ -210,6 +246,7 @@ ALONE = {
     "mpirun -n 1": {"OMPI_COMM_WORLD_SIZE": "1"},
     "pod": {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
     "one tpu host": {"TPU_WORKER_HOSTNAMES": "a"},
+    "one tpu slice": {"TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "1"},
 }
 
 
@@ -302,9 +339,18 @@ def errors_in(folder):
 
 def resumes_on_one(folder, whole):
     """Continues with one process and other devices."""
-    ((status, out, told),) = ends_of([start("-m", "train", "--resume", folder, "--devices", 1)])
+    ((status, out, told),) = ends_of(
+        [start("-m", "train", "--resume", folder, "--devices", 1, "--sharding", "replicated")]
+    )
     assert status == 0, told
     assert "continuing after step" in out
+    assert np.allclose(errors_in(folder), errors_in(whole), rtol=tolerance("training error", "float32"), atol=0)
+
+
+def test_two_processes_train_in_pieces(archive, whole, tmp_path):
+    folder = tmp_path / "run"
+    ends = ends_of(two(archive, [folder] * 2, *[("--sharding", "full")] * 2))
+    assert [status for status, *_ in ends] == [0, 0], ends
     assert np.allclose(errors_in(folder), errors_in(whole), rtol=tolerance("training error", "float32"), atol=0)
 
 
@@ -320,7 +366,7 @@ def test_a_stop_of_one_process_stops_both(archive, tmp_path):
 
 def test_a_killed_process_takes_the_other_down_and_one_goes_on(archive, whole, tmp_path):
     folder = tmp_path / "run"
-    processes = two(archive, [folder] * 2)
+    processes = two(archive, [folder] * 2, *[("--sharding", "full")] * 2)
     wait_for(processes[0], lambda: 4 in checkpoints_in(folder), every=0.005)
     processes[1].kill()
     killed = time.monotonic()
