@@ -94,14 +94,13 @@ def launched(variables: dict[str, str]) -> str:
         >>> launched({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}), launched({"SLURM_JOB_ID": "7"})
         ('SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID, as SLURM_NTASKS is 2', '')
     """
+    tpus = variables.get("TPU_PROCESS_ADDRESSES", variables.get("TPU_WORKER_HOSTNAMES", ""))
     name, needs = "OMPI_COMM_WORLD_SIZE", "OMPI_MCA_orte_hnp_uri, which Open MPI 4 sets"
     if "SLURM_PROCID" in variables:  # set by srun alone
         name, needs = "SLURM_NTASKS", "SLURM_JOB_ID, SLURM_STEP_NODELIST and SLURM_LOCALID"
     elif "KUBERNETES_SERVICE_HOST" in variables and "JOB_COMPLETION_INDEX" in variables:
         return "the package kubernetes, as JOB_COMPLETION_INDEX is set"  # of how many only the cluster knows
-    elif int(variables.get("MEGASCALE_NUM_SLICES", 1)) > 1 or "," in variables.get(
-        "TPU_PROCESS_ADDRESSES", variables.get("TPU_WORKER_HOSTNAMES", "")
-    ):
+    elif "," in tpus or int(variables.get("MEGASCALE_NUM_SLICES", 1)) > 1:
         return "TPU_WORKER_HOSTNAMES"
     if not (count := variables.get(name, "1")).isdecimal():
         raise ValueError(f"{name} must be a number, got {count!r}")
