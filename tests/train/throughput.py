@@ -2,8 +2,8 @@
 
     python -m tests.train.throughput --data npz:photos96.npz
 
-Each process has a core of its own, and decodes its images in a stream. The processes take turns with the one, three
-times, and the medians are compared. Nothing else should run on the machine.
+The one has a core to itself; the two share the machine's, a device each. All decode their images in a stream. They take
+turns three times, and the medians are compared. Nothing else should run on the machine.
 """
 
 import argparse
@@ -29,15 +29,18 @@ def free_port() -> int:
 def work(options: argparse.Namespace) -> None:
     """Trains as one of ``options.work[0]`` processes, number ``options.work[1]``; the first prints what it measured."""
     number, identity, port = options.work
-    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[identity]})
+    if number == 1:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     import jax
 
     from train.config import PatchConfig
     from train.data.feed import Feed
+    from train.devices import keep_memory
     from train.hosts import Processes, is_first, join
     from train.loop import Run
     from train.tasks import task_of
 
+    keep_memory()  # as the command does
     jax.config.update("jax_num_cpu_devices", 1)
     join(Processes(f"127.0.0.1:{port}", number, identity, join_seconds=120))
     config = PatchConfig(network=options.network, batch_size=options.batch_size, data=options.data)
