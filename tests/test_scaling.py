@@ -56,7 +56,9 @@ def write(path, text):
 
 def start(bin_folder, script, *words, **variables):
     environment = {"PATH": f"{bin_folder}:{os.environ['PATH']}", **variables}
-    command = ["bash", FOLDER / script, *words]
+    # What ignores Ctrl-C when it starts, as in the background, cannot trap it.
+    heed = "import os, signal, sys; signal.signal(2, signal.SIG_DFL); os.execvp('bash', ['bash', *sys.argv[1:]])"
+    command = [sys.executable, "-c", heed, FOLDER / script, *words]
     return subprocess.Popen(command, cwd=bin_folder.parent, env=environment, stdout=subprocess.PIPE, text=True)
 
 

@@ -443,7 +443,7 @@ def test_an_error_of_one_process_ends_both(archive, tmp_path, number, error, mes
 def test_devices_of_other_numbers_are_refused_by_all():
     address = f"127.0.0.1:{free_port()}"
     program = ROOT / "tests" / "train" / "hosts_program.py"
-    ends = ends_of([start(program, 2 + number, 1, "[]", address, 2, number) for number in range(2)])
+    ends = ends_of([start(program, 2 + number, "[]", address, 2, number) for number in range(2)])
     for status, _, told in ends:
         assert status == 1
         assert "ValueError: all processes must have the same number of devices, got [2, 3]" in told
