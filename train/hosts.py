@@ -1,9 +1,8 @@
 """The processes of a run, on one host or on many: how they meet, and what they tell one another.
 
-``jax.distributed`` joins them and watches over them: where one is lost, the others end within `HEARTBEAT` seconds.
-One that hangs, or waits for one that does, ends itself: see `within`.
-Before that, processes that were told a coordinator meet at its address, as JAX ends those with a wrong number by a
-C++ trace. Everything here returns at once in a run of one process.
+Processes that were told a coordinator first meet at its address, as JAX ends those with a wrong number by a C++ trace.
+``jax.distributed`` joins them and watches over them: where one is lost, the others end within `HEARTBEAT` seconds. One
+that hangs, or waits for one that does, ends itself: see `within`. A run of one process does nothing of this.
 """
 
 import atexit
@@ -242,10 +241,9 @@ def together(act: Callable[[], T]) -> T:
         result = act()
     except (ValueError, OSError) as found:
         error = found
-    if jax.process_count() > 1:
-        for number, problem in enumerate(exchange("" if error is None else f"{type(error).__name__}: {error}")):
-            if problem and error is None:
-                raise ValueError(f"process {number} of {jax.process_count()} failed: {problem.partition(': ')[2]}")
+    for number, problem in enumerate(exchange("" if error is None else f"{type(error).__name__}: {error}")):
+        if problem and error is None:
+            raise ValueError(f"process {number} of {jax.process_count()} failed: {problem.partition(': ')[2]}")
     if error is not None:
         raise error
     return result

@@ -28,7 +28,6 @@ from .step import (
     in_pieces,
     is_finite,
     learning_rate,
-    network_of,
     train_block,
     train_step,
 )
@@ -106,9 +105,9 @@ class Run:
     @property
     def network(self) -> Any:
         """A copy of the network as it is now, on one device; several processes make theirs together."""
-        graph, variables = nnx.split(network_of(self.state))
-        variables = jax.jit(self.layout.whole)(variables)  # XLA cuts running statistics along with the parameters
-        return nnx.merge(graph, jax.tree.map(lambda leaf: leaf.addressable_data(0), variables))
+        # XLA cuts running statistics along with the parameters.
+        variables = jax.jit(self.layout.whole)((self.state.params, self.state.rest))
+        return nnx.merge(self.state.graph, *jax.tree.map(lambda leaf: leaf.addressable_data(0), variables))
 
     def save(self, checkpoints: Checkpoints) -> None:
         checkpoints.save(self.state, self.place)

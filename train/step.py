@@ -49,9 +49,7 @@ class TrainState:
     opt_state: Any
     graph: nnx.GraphDef[nnx.Module] = field(metadata={"static": True})  # the network without its variables
     optimizer: optax.GradientTransformation = field(metadata={"static": True})
-    layout: Layout | None = field(
-        default=None, metadata={"static": True}
-    )  # where the state is in pieces, which devices
+    layout: Layout | None = field(default=None, metadata={"static": True})  # of the pieces of a state that is in such
 
     @property
     def whole(self) -> Any:

@@ -180,9 +180,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Report:
-    """A report: the options of its runs, the images as in a run's ``data.json``, the results of finished runs, and
-    what the networks cost.
-    """
+    """The options of a report's runs, the images as in their ``data.json``, what finished runs gave, and costs."""
 
     options: dict[str, Any]
     images: dict[str, Any]

@@ -113,10 +113,9 @@ class ClassesTask:
         if config.batch_size * places < 2:  # BatchNorm needs two values in training
             raise ValueError(f"--batch-size must be at least 2 for images of {height}x{width}, got {config.batch_size}")
         network = build_resnet(config, source.classes)
-        graph, state = nnx.split(network)
         images = jax.ShapeDtypeStruct((2, height, width, 3), jnp.float32)
         try:  # as a late map may be too small for windows
-            jax.eval_shape(lambda state, x: nnx.merge(graph, state, copy=True)(x), state, images)
+            nnx.eval_shape(lambda network, x: network(x), network, images)
         except ValueError as error:
             raise ValueError(f"--attention {config.attention} for images of {height}x{width}: {error}") from error
         if config.pretrained is not None:
