@@ -39,8 +39,8 @@ class Processes:
     """How the processes of a run find each other.
 
     Attributes:
-        coordinator: Where process 0 can be reached, HOST:PORT, for a run of several processes. Under SLURM, Open MPI,
-            Kubernetes and on Cloud TPU none of the four is needed.
+        coordinator: Where process 0 can be reached, HOST:PORT, for a run of several processes. Under SLURM, Open MPI
+            and Kubernetes none of the four is needed.
         num_processes: Number of processes.
         process_id: Which of them this is, from 0.
         join_seconds: How long to wait for the others.
